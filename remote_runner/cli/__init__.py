@@ -1,0 +1,1 @@
+"""The command line: one module a command group. Options are parsed here and handed on; no logic lives here."""

@@ -1,0 +1,1 @@
+"""What users write (configs, muddlers, arg parsers) and its loading. Nothing here knows of connections."""

@@ -1,0 +1,147 @@
+"""Every failure that a user can meet, as one tree of exceptions.
+
+Each carries what happened, where (host, component) and what to do about it. `exit_status` is what the command ends
+with: 1 something that ran failed, 2 wrong usage or config, 3 a host could not be reached, trusted or authenticated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RemoteRunnerError(Exception):
+    """Base of all errors. `str(error)` is one clear message: where, what happened, what to do.
+
+    Args:
+        what: what happened, a sentence without a full stop.
+        host: the host it happened on, as the user wrote it.
+        component: the component it happened to.
+        remedy: what the user can do, a sentence without a full stop.
+        output: what the remote side printed, shown indented below the message.
+    """
+
+    exit_status = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        host: str | None = None,
+        component: str | None = None,
+        remedy: str | None = None,
+        output: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.host = host
+        self.component = component
+        self.remedy = remedy
+        self.output = output
+
+    def __str__(self) -> str:
+        where = '@'.join(part for part in (self.component, self.host) if part)
+        text = f'{where}: {self.what}' if where else self.what
+        if self.remedy:
+            text += f' ({self.remedy})'
+        if self.output and self.output.strip():
+            text += '\n' + '\n'.join(f'    | {line}' for line in self.output.rstrip().splitlines())
+        return text
+
+
+class UsageError(RemoteRunnerError):
+    """The command line makes no sense."""
+
+    exit_status = 2
+
+
+class ConfigError(RemoteRunnerError):
+    """A config, muddler or arg parser is wrong."""
+
+    exit_status = 2
+
+
+class UserCodeError(ConfigError):
+    """A user's own Python file raised an error; the message shows that file and line, never our stack."""
+
+
+class ConfigFaults(ConfigError):
+    """All faults that were found in a config, in one report."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        count = f'{len(self.faults)} faults' if len(self.faults) > 1 else 'a fault'
+        super().__init__(f'the config has {count}; no host was touched:\n' + '\n'.join(f'  - {f}' for f in self.faults))
+
+
+class HostError(RemoteRunnerError):
+    """A host could not be reached, trusted or authenticated, or has not what is needed."""
+
+    exit_status = 3
+
+
+class AddressError(HostError):
+    """A host is written in a form that cannot be understood."""
+
+    exit_status = 2
+
+
+class HostUnreachable(HostError):
+    """No connection in time: refused, no route, name unknown, no SSH banner."""
+
+
+class HostKeyUnknown(HostError):
+    """The host's key is in no known_hosts file."""
+
+
+class HostKeyChanged(HostError):
+    """The host shows another key than the known one. Always refused."""
+
+
+class AuthenticationFailed(HostError):
+    """No method of authentication was accepted. The message lists the keys and methods tried."""
+
+
+class BootstrapFailed(HostError):
+    """The agent could not be started on the host: no marker, no python3, no screen."""
+
+
+class ConnectionLost(HostError):
+    """An established connection broke, or stayed silent for too long."""
+
+
+class HostsFailed(HostError):
+    """Several hosts failed; one line each."""
+
+    def __init__(self, failures: Sequence[RemoteRunnerError], remedy: str | None = None) -> None:
+        self.failures = tuple(failures)
+        lines = '\n'.join(str(failure) for failure in self.failures)
+        super().__init__(f'{lines}\n{remedy}' if remedy else lines)
+
+
+class RequestFailed(RemoteRunnerError):
+    """The agent could not do what it was asked to do; `errno_name` is set when the system said why."""
+
+    def __init__(self, what: str, *, host: str | None = None, errno_name: str = '', kind: str = '') -> None:
+        super().__init__(what, host=host)
+        self.errno_name = errno_name
+        self.kind = kind
+
+
+class TransferFailed(RemoteRunnerError):
+    """A file could not be brought over; the file that was there before is untouched."""
+
+
+class SessionHeld(RemoteRunnerError):
+    """Another run is at work on the same screen session."""
+
+
+class SessionFailed(RemoteRunnerError):
+    """The screen session could not be quit or started."""
+
+
+class StartFailed(RemoteRunnerError):
+    """One or more components did not start."""
+
+
+class ComponentFailed(RemoteRunnerError):
+    """A component that was waited for ended without success."""

@@ -1,0 +1,1 @@
+"""The message format that `hosts` and `agent` share."""
