@@ -1,1 +1,7 @@
-"""What users write (configs, muddlers, arg parsers) and its loading. Nothing here knows of connections."""
+"""What users write (configs, muddlers, arg parsers) and its loading. Nothing here knows of connections.
+
+`attributes` is the table of what a component may say; `component` the two classes that users see, `util` the helpers
+beside them. `settings` is the command line as users' files see it, `usercode` runs one such file and turns its errors
+into messages that name its own lines, `python2` recognises files of the other Python, and `loader` is the story:
+parser, config, muddlers.
+"""

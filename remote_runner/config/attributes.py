@@ -1,0 +1,281 @@
+"""What a component may say: one table from which names, defaults, docs, conversion and faults come.
+
+To give components another attribute, add a row to `ATTRIBUTES`. Everything else (the check of unknown names, what is
+missing, the docs, the report of faults) reads that table.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, MutableSequence
+from dataclasses import dataclass
+from numbers import Number
+from typing import Any
+
+
+class BadValueError(ValueError):
+    """A value that makes no sense; `reasons` are phrases that follow the attribute's name."""
+
+    def __init__(self, *reasons: str) -> None:
+        super().__init__('; '.join(reasons))
+        self.reasons = reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of a component.
+
+    Args:
+        name: what users write after `component.`.
+        meaning: for the docs, with units.
+        read: makes of what the user wrote what the plan holds; raises `BadValueError`.
+        default: makes the value of a fresh component.
+        required: whether a component without it cannot run.
+        keep: makes of what the user assigned what the component stores (no check happens there).
+    """
+
+    name: str
+    meaning: str
+    read: Callable[[Any], Any]
+    default: Callable[[], Any] = lambda: None
+    required: bool = False
+    keep: Callable[[Any], Any] = lambda value: value
+
+
+def shown(value: object) -> str:
+    """A value for a message: its repr, cut, with its type where the repr does not tell."""
+    text = repr(value)
+    text = text if len(text) <= 60 else f'{text[:57]}...'
+    return text if value is None or isinstance(value, (str, bytes, int, float)) else f'{text} ({type(value).__name__})'
+
+
+def encodable(text: str) -> str:
+    """`text`, if it can be a path or an argument of a program: no NUL byte, nothing that UTF-8 cannot carry.
+
+    Bytes that are no UTF-8 stand in text as Python's `surrogateescape` puts them there.
+    """
+    if '\0' in text:
+        raise BadValueError(f'{shown(text)} holds a NUL byte, which no path or argument can')
+    try:
+        text.encode('utf-8', 'surrogateescape')
+    except UnicodeEncodeError as error:
+        raise BadValueError(f'{shown(text)} holds {text[error.start]!a}, which is no character') from None
+    return text
+
+
+def plain(text: str) -> str:
+    """A subclass of str (an Enum's member, say) as the very text that it holds."""
+    return str.__str__(text)
+
+
+def read_name(value: object) -> str:
+    """A name or host: text of one line that can be shown."""
+    if not isinstance(value, str):
+        raise BadValueError(f'must be text, is {shown(value)}')
+    text = plain(value)
+    if not text.strip():
+        raise BadValueError(f'is empty: {shown(text)}' if text else 'is empty')
+    for character in text:
+        if unicodedata.category(character) in ('Cc', 'Cs', 'Zl', 'Zp'):
+            raise BadValueError(f'{shown(text)} holds the control character {character!a}')
+    return text
+
+
+def read_path(value: object) -> str:
+    """A path: text, bytes or a path object, not empty."""
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise BadValueError(f'must be a path, is {shown(value)}')
+    path = os.fspath(value)
+    text = path.decode('utf-8', 'surrogateescape') if isinstance(path, bytes) else plain(path)
+    if not text:
+        raise BadValueError('is empty')
+    return encodable(text)
+
+
+def read_base_dir(value: object) -> str | None:
+    """A path, or None for a fresh temporary directory."""
+    if value is None:
+        return None
+    if value == '':
+        raise BadValueError("is empty; write None for a fresh temporary directory, '~' for the home directory")
+    return read_path(value)
+
+
+def argument(value: object) -> str:
+    """One argument as text. Numbers and paths become text; bytes may be any but NUL."""
+    if isinstance(value, str):
+        return encodable(plain(value))
+    if isinstance(value, bytes):
+        return encodable(value.decode('utf-8', 'surrogateescape'))
+    if isinstance(value, os.PathLike):
+        return argument(os.fspath(value))
+    if isinstance(value, Number):
+        return str(value)
+    if value is None:
+        raise BadValueError('is None')
+    raise BadValueError(f'is {shown(value)}; write it as text: str(...)')
+
+
+def read_args(value: object) -> tuple[str, ...]:
+    """The arguments of a program, each as text."""
+    if isinstance(value, (str, bytes)):
+        raise BadValueError(f'must be a list, is the text {shown(value)}; write [{shown(value)}], or split it')
+    if not isinstance(value, Iterable):
+        raise BadValueError(f'must be a list, is {shown(value)}')
+    arguments: list[str] = []
+    reasons: list[str] = []
+    for position, item in enumerate(value):
+        try:
+            arguments.append(argument(item))
+        except BadValueError as bad:
+            reasons += [f'[{position}] {reason}' for reason in bad.reasons]
+    if reasons:
+        raise BadValueError(*reasons)
+    return tuple(arguments)
+
+
+def keep_args(value: object) -> object:
+    """Whatever can be gone through is kept as a list, so that a muddler's `c.args.append` works on it."""
+    if isinstance(value, (str, bytes, MutableSequence)) or not isinstance(value, Iterable):
+        return value
+    return list(value)
+
+
+def read_files(value: object) -> tuple[tuple[str, str], ...]:
+    """Pairs of local and remote path, both still as the user wrote them."""
+    if not isinstance(value, Mapping):
+        raise BadValueError(f'must be a dict of local path to remote path, is {shown(value)}')
+    pairs: list[tuple[str, str]] = []
+    reasons: list[str] = []
+    for local, remote in value.items():
+        try:
+            pairs.append((read_path(local), read_path(remote)))
+        except BadValueError as bad:
+            reasons += [f'[{shown(local)}]: a path {reason}' for reason in bad.reasons]
+    if reasons:
+        raise BadValueError(*reasons)
+    return tuple(pairs)
+
+
+def read_flag(value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise BadValueError(f'must be True or False, is {shown(value)}')
+    return value
+
+
+def read_index(value: object) -> int:
+    """A whole number; negative ones come first."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadValueError(f'must be a whole number, is {shown(value)}')
+    return int(value)
+
+
+def read_seconds(value: object) -> float:
+    """A time span in seconds, zero or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BadValueError(f'must be a number of seconds, is {shown(value)}')
+    if not math.isfinite(value) or value < 0:
+        raise BadValueError(f'must be a number of seconds from 0, is {shown(value)}')
+    return float(value)
+
+
+def read_time_limit(value: object) -> float | None:
+    """A time limit in seconds, more than zero; None for the command's own."""
+    if value is None:
+        return None
+    seconds = read_seconds(value)
+    if seconds == 0:
+        raise BadValueError('must be more than 0 seconds')
+    return seconds
+
+
+def read_anything(value: object) -> object:
+    """Information that remote_runner itself does not use."""
+    return value
+
+
+ATTRIBUTES: Mapping[str, Attribute] = {
+    attribute.name: attribute
+    for attribute in (
+        Attribute(
+            'name',
+            'What the component is called: the title of its screen window, and with its host what identifies it. The '
+            'pair (name, host) is unique, the name alone need not be.',
+            read_name,
+            required=True,
+        ),
+        Attribute(
+            'host',
+            'Where it runs, `[user@]name[:port]`. `localhost` is this machine, reached without SSH.',
+            read_name,
+            required=True,
+        ),
+        Attribute(
+            'base_dir',
+            'Its working directory on that host, to which relative remote paths are relative. None: a fresh temporary '
+            'directory. `~` works; a relative one is relative to the home directory (on localhost: to the config).',
+            read_base_dir,
+        ),
+        Attribute(
+            'executable',
+            'The program. A relative path is relative to `base_dir` (on localhost: to the config file). It is sent '
+            'only if it stands in `files`.',
+            read_path,
+            required=True,
+        ),
+        Attribute(
+            'args',
+            'The arguments, any iterable but a string; they reach the program as exactly that list. Numbers and paths '
+            'become text; bytes are passed on as they are.',
+            read_args,
+            default=list,
+            keep=keep_args,
+        ),
+        Attribute(
+            'files',
+            'What to bring to the host: a dict of local path (relative to the config file) to remote path (relative '
+            'to `base_dir`). A local directory creates that directory, without what is in it; see '
+            '`util.recursive_files_dict`.',
+            read_files,
+            default=dict,
+        ),
+        Attribute(
+            'start_index',
+            'A whole number. Components start by it, those of one index in parallel, the next index only when all of '
+            'them have started.',
+            read_index,
+            default=lambda: 0,
+        ),
+        Attribute(
+            'wait',
+            'True: the command returns only when this component has ended, non-zero if it failed.',
+            read_flag,
+            default=lambda: False,
+        ),
+        Attribute(
+            'num_cores',
+            'How many cores it needs. Information for muddlers; remote_runner does not use it.',
+            read_anything,
+        ),
+        Attribute(
+            'start_timeout',
+            'Seconds within which it must have started. None: what `--start-timeout` says.',
+            read_time_limit,
+        ),
+        Attribute(
+            'start_grace',
+            'Seconds that it must live to count as started; ending with success counts as well.',
+            read_seconds,
+            default=lambda: 0.1,
+        ),
+        Attribute(
+            'stop_timeout',
+            'Seconds between SIGTERM and SIGKILL when it is stopped.',
+            read_seconds,
+            default=lambda: 5,
+        ),
+    )
+}
