@@ -3,5 +3,5 @@
 `attributes` is the table of what a component may say; `component` the two classes that users see, `util` the helpers
 beside them. `settings` is the command line as users' files see it, `usercode` runs one such file and turns its errors
 into messages that name its own lines, `python2` recognises files of the other Python, and `loader` is the story:
-parser, config, muddlers.
+parser, config, muddlers. `paths` is what they share about local paths.
 """

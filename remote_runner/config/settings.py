@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from remote_runner.config.paths import expanded
 from remote_runner.errors import ConfigError
 
 
@@ -110,11 +111,3 @@ class ExtraArgs(str):
 def absolute(path: str) -> str:
     """A path of the command line, made absolute, with `~` and links resolved."""
     return os.path.realpath(expanded(path))
-
-
-def expanded(path: str) -> str:
-    """`path` with a leading `~` or `~user` replaced by that home directory, where it is known."""
-    try:
-        return str(Path(path).expanduser()) if path.startswith('~') else path
-    except RuntimeError:  # no such user
-        return path

@@ -16,13 +16,13 @@ import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from traceback import walk_tb
 from types import ModuleType, TracebackType
 from typing import Any
 
 from remote_runner.config import python2
+from remote_runner.config.paths import neighbour
 from remote_runner.errors import ConfigError, RemoteRunnerError, UserCodeError
 
 # Files whose frames are no user's: our own, the standard library, what pip or the system installed.
@@ -54,7 +54,7 @@ class UserFile:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise ConfigError(f'{self.kind} {path}: no such file', remedy=_neighbour(path)) from None
+            raise ConfigError(f'{self.kind} {path}: no such file', remedy=neighbour(path)) from None
         except IsADirectoryError:
             raise ConfigError(f'{self.kind} {path}: is a directory', remedy='name the file in it') from None
         except OSError as error:
@@ -223,13 +223,3 @@ def _stands_in(module: ModuleType | None, directory: str) -> bool:
         return False
     places = list(spec.submodule_search_locations or ()) or [spec.origin or '']
     return any(str(Path(place).parent) == directory for place in places)
-
-
-def _neighbour(path: Path) -> str | None:
-    """The nearest name in the same directory, as a hint."""
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return None
-    nearest = get_close_matches(path.name, names, n=1)
-    return f'there is {nearest[0]} beside it' if nearest else None

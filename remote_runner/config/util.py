@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ['glob_files_dict', 'recursive_files_dict']
+from remote_runner.hosts.address import parse_hosts
+
+__all__ = ['glob_files_dict', 'hosts', 'recursive_files_dict']
 
 _config_dir: ContextVar[str | None] = ContextVar('_config_dir', default=None)
 
@@ -54,6 +56,19 @@ def glob_files_dict(pattern: str, dest: str | os.PathLike[str]) -> dict[str, str
         names[name] = path
         result[_key(path)] = _below(os.fspath(dest), name)
     return result
+
+
+def hosts(*texts: str) -> list[str]:
+    """All hosts that `texts` mean, in order, each one once.
+
+        util.hosts('node[1-40]')               # node1 to node40
+        util.hosts('root@gate:2222, node[1-3]')
+        util.hosts('@hosts.txt')               # a file with one or more a line, comments after #
+
+    Raises:
+        AddressError: a text cannot be understood, or a file cannot be read.
+    """
+    return [address.where for address in parse_hosts(texts)]
 
 
 @contextmanager

@@ -1,0 +1,277 @@
+"""The plan of a run: pure data, made from a config after everything that can be checked on this machine was checked.
+
+`make_plan` reports all faults at once, before any host is touched. What comes out holds no object of the user's:
+carrying it out, showing it and writing it down see the same plain values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+from remote_runner.config.component import Component, Config
+from remote_runner.deploy.check import Checker
+from remote_runner.errors import ConfigFaults, UsageError
+from remote_runner.hosts.address import Address, parse_hosts
+
+_SESSION = re.compile(r'[A-Za-z0-9_.-]{1,64}')
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """One file to bring to a host, or one directory to create there.
+
+    Args:
+        local: absolute path on this machine; of a directory only its existence matters, not what is in it.
+        remote: path on the host as the user wrote it: absolute, starting with `~`, or relative to `base_dir`.
+        is_directory: whether `remote` is a directory to create.
+    """
+
+    local: str
+    remote: str
+    is_directory: bool = False
+
+
+@dataclass(frozen=True)
+class ComponentPlan:
+    """One program on one host, ready to start. It is identified by (name, host).
+
+    Args:
+        name: its name.
+        host: the host as the user wrote it.
+        address: the host, parsed.
+        executable: on this machine an absolute path. On other hosts as the user wrote it: absolute, starting with `~`,
+            or relative to `base_dir`; only the host can resolve that.
+        args: the arguments; bytes that are no UTF-8 stand there as surrogates (`surrogateescape`).
+        base_dir: the working directory; None: a fresh temporary directory. On this machine an absolute path. On other
+            hosts as the user wrote it; a relative one is relative to the home directory.
+        files: what to bring there first.
+        start_index: components start in ascending order of it, those of one index in parallel.
+        wait: whether the command returns only when this component has ended.
+        start_timeout: seconds within which it must have started; None: what the command says.
+        start_grace: seconds that it must live, or end with success, to count as started.
+        stop_timeout: seconds between SIGTERM and SIGKILL.
+    """
+
+    name: str
+    host: str
+    address: Address
+    executable: str
+    args: tuple[str, ...] = ()
+    base_dir: str | None = None
+    files: tuple[FilePlan, ...] = ()
+    start_index: int = 0
+    wait: bool = False
+    start_timeout: float | None = None
+    start_grace: float = 0.1
+    stop_timeout: float = 5.0
+
+    @property
+    def label(self) -> str:
+        """`name@host`, as messages show it."""
+        return f'{self.name}@{self.host}'
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it runs on this machine, without SSH."""
+        return self.host == Config.LOCAL_HOST
+
+    def to_dict(self, secret: str | None = None) -> dict[str, Any]:
+        """Its values for JSON, with `secret` masked in the arguments."""
+        return {
+            'name': self.name,
+            'host': self.host,
+            'executable': self.executable,
+            'args': [masked(argument, secret) for argument in self.args],
+            'base_dir': self.base_dir,
+            'files': [
+                {'local': file.local, 'remote': file.remote, 'is_directory': file.is_directory} for file in self.files
+            ],
+            'start_index': self.start_index,
+            'wait': self.wait,
+            'start_timeout': self.start_timeout,
+            'start_grace': self.start_grace,
+            'stop_timeout': self.stop_timeout,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All components of a run, in the order in which the config added them.
+
+    Args:
+        components: what to start.
+        config_dir: the directory to which the config's local paths were relative.
+        session: the name of the screen session, the same on all hosts.
+        config_file: the config; None if there is no file.
+    """
+
+    components: tuple[ComponentPlan, ...]
+    config_dir: str
+    session: str
+    config_file: str | None = None
+
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts as they are written, in the order of their first component."""
+        return tuple(dict.fromkeys(component.host for component in self.components))
+
+    def indexes(self) -> tuple[int, ...]:
+        """All start indexes, in the order in which they start."""
+        return tuple(sorted({component.start_index for component in self.components}))
+
+    def components_of(self, *, host: str | None = None, index: int | None = None) -> tuple[ComponentPlan, ...]:
+        """The components of one host (as it is written), of one start index, or of both."""
+        return tuple(
+            component
+            for component in self.components
+            if host in (None, component.host) and index in (None, component.start_index)
+        )
+
+    def only(self, names: Iterable[str]) -> Plan:
+        """The plan with those components alone whose name or `name@host` one of `names` matches (`*`, `?`, `[...]`).
+
+        Raises:
+            UsageError: a name matches no component.
+        """
+        known = list(dict.fromkeys(component.name for component in self.components))
+        chosen: set[str] = set()
+        unknown: list[str] = []
+        for name in names:
+            found = {
+                component.label
+                for component in self.components
+                if _matches(component.name, name) or _matches(component.label, name)
+            }
+            chosen |= found
+            if not found:
+                unknown.append(_unknown(name, known))
+        if unknown:
+            raise UsageError(f'no component is called {", ".join(unknown)}')
+        return replace(self, components=tuple(c for c in self.components if c.label in chosen))
+
+    def limit(self, hosts: Iterable[str]) -> Plan:
+        """The plan with the components of those hosts alone.
+
+        Args:
+            hosts: hosts in any form in which hosts are written (folded lists and `@FILE` too), or patterns with `*`
+                or `?`. One without user or port means that name under any.
+
+        Raises:
+            UsageError: one means no host of the plan.
+            AddressError: one cannot be understood.
+        """
+        addresses = {component.host: component.address for component in self.components}
+        chosen: set[str] = set()
+        unknown: list[str] = []
+        for text in hosts:
+            for wanted in [text] if _is_pattern(text) else parse_hosts([text]):
+                found = {host for host, address in addresses.items() if _is_meant(host, address, wanted)}
+                chosen |= found
+                if not found:
+                    unknown.append(_unknown(str(wanted), list(addresses)))
+        if unknown:
+            raise UsageError(f'no component runs on {", ".join(unknown)}')
+        return replace(self, components=tuple(c for c in self.components if c.host in chosen))
+
+    def to_dict(self, secret: str | None = None) -> dict[str, Any]:
+        """The plan for JSON; where an argument holds `secret` (the password), it is masked."""
+        return {
+            'session': self.session,
+            'config_file': self.config_file,
+            'config_dir': self.config_dir,
+            'components': [component.to_dict(secret) for component in self.components],
+        }
+
+
+def make_plan(config: Config, config_dir: str, session: str, config_file: str | None = None) -> Plan:
+    """Check everything that can be checked on this machine, and make the plan.
+
+    Args:
+        config: what the user's files made.
+        config_dir: absolute directory to which relative local paths are relative.
+        session: the name of the screen session.
+        config_file: absolute path of the config, to be remembered.
+
+    Raises:
+        UsageError: the session's name is none that screen can be trusted with.
+        ConfigFaults: something is wrong with the components; all of it in one report.
+    """
+    check_session(session)
+    checker = Checker(config_dir)
+    components: list[ComponentPlan] = []
+    for component in config.all_components():
+        planned = _plan_component(component, checker)
+        if planned:
+            components.append(planned)
+    if not next(config.all_components(), None):
+        checker.fault('', 'there are no components: config.add_component was not called, or a muddler cleared them all')
+    checker.check_unique(components)
+    checker.check_targets(components)
+    if checker.faults:
+        raise ConfigFaults(checker.report())
+    return Plan(tuple(components), config_dir, session, config_file)
+
+
+def check_session(name: str) -> None:
+    """Raises:
+    UsageError: `name` is no name for a screen session.
+    """
+    if not _SESSION.fullmatch(name) or name.startswith('-') or name in ('.', '..'):
+        raise UsageError(
+            f'{name!r} is no name for a screen session',
+            remedy='1 to 64 letters, digits, dots, dashes and underscores; no dash in front',
+        )
+
+
+def masked(text: str, secret: str | None) -> str:
+    """`text` with `secret` replaced by `***`; secrets of less than 4 characters only where they are the whole text."""
+    if not secret:
+        return text
+    if len(secret) < 4:
+        return '***' if text == secret else text
+    return text.replace(secret, '***')
+
+
+def _plan_component(component: Component, checker: Checker) -> ComponentPlan | None:
+    """The plan of one component; its faults go to `checker`.
+
+    With faults it is what can still be compared with other components, or None.
+    """
+    values, faults = component.read()
+    for fault in faults:
+        checker.fault(component.label, fault)
+    address = checker.address(component.label, values.get('host'))
+    is_local = values.get('host') == Config.LOCAL_HOST
+    files = tuple(
+        FilePlan(*entry) for entry in checker.read_files(component.label, values.get('files', ()), is_local=is_local)
+    )
+    if is_local:
+        values.update(checker.read_local(component.label, values))
+    if address is None or 'name' not in values:
+        return None
+    known: dict[str, Any] = {name: values[name] for name in ComponentPlan.__dataclass_fields__ if name in values}
+    return ComponentPlan(**{'executable': '', **known, 'address': address, 'files': files})
+
+
+def _matches(text: str, pattern: str) -> bool:
+    return text == pattern or fnmatchcase(text, pattern)
+
+
+def _is_pattern(text: str) -> bool:
+    return not text.startswith('@') and ('*' in text or '?' in text)
+
+
+def _is_meant(host: str, address: Address, wanted: str | Address) -> bool:
+    if isinstance(wanted, str):
+        return _matches(host, wanted) or _matches(address.name, wanted)
+    same_user, same_port = wanted.user in (None, address.user), wanted.port in (None, address.port)
+    return address.name == wanted.name and same_user and same_port
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    nearest = get_close_matches(name, known, n=1, cutoff=0)
+    return f'{name!r} (the nearest is {nearest[0]!r})' if nearest else f'{name!r}'
