@@ -1,0 +1,24 @@
+"""Fixtures for tests that need hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.testbed import Testbed
+
+
+@pytest.fixture(scope="session")
+def bed() -> Iterator[Testbed]:
+    """Three hosts shared by all tests of a session (with xdist: of a worker): leave them as you found them."""
+    with Testbed(count=3) as bed:
+        yield bed
+
+
+@pytest.fixture
+def fresh_bed() -> Iterator[Callable[..., Testbed]]:
+    """Hosts for one test alone, to cut, kill and change at will: `fresh_bed(2)`, arguments as for Testbed."""
+    with ExitStack() as beds:
+        yield lambda count=1, **options: beds.enter_context(Testbed(count, **options))

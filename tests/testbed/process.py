@@ -1,0 +1,62 @@
+"""Processes that are known by pid and start time, so that a number used again is never mistaken for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.testbed.errors import TestbedError
+
+PATIENCE = 30.0  # seconds until a condition that should have come true long ago is given up
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of this machine; `start` is its start time in clock ticks since boot (proc(5), stat field 22)."""
+
+    pid: int
+    start: int
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        """The process that has this pid now. Raises ProcessLookupError when there is none."""
+        start = _start_time(pid)
+        if start is None:
+            raise ProcessLookupError(pid)
+        return cls(pid, start)
+
+    @property
+    def is_alive(self) -> bool:
+        return _start_time(self.pid) == self.start
+
+    def kill(self) -> None:
+        """SIGKILL; a process already gone is fine."""
+        if self.is_alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+def _start_time(pid: int) -> int | None:
+    """None when the process is gone, or dead and not yet waited for."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *fields = stat.rpartition(")")[2].split()
+    return None if state in "ZX" else int(fields[18])
+
+
+def wait_until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+    """Return once the condition holds; raises TestbedError naming `what` when it does not within `patience` seconds."""
+    deadline = time.monotonic() + patience
+    pause = 0.001
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TestbedError(f"waited {patience:g} s in vain: {what}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)

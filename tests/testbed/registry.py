@@ -1,0 +1,140 @@
+"""Which beds there are on this machine, whose they are, and how one is removed; for beds of any process.
+
+A bed is a folder under BASE, named by its number and described by its bed.json. Numbers are given out, and beds of dead owners
+removed, under a lock on BASE.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.testbed.boot import read_init, switch_off
+from tests.testbed.errors import TestbedError
+from tests.testbed.network import NUMBERS, Network, routed_networks
+from tests.testbed.process import Process
+
+BASE = Path("/tmp/remote_runner-testbeds")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A bed's entry: `owner` is the process with which it goes, or None for one that stays until it is taken down."""
+
+    number: int
+    name: str
+    count: int
+    owner: Process | None
+
+    @property
+    def directory(self) -> Path:
+        return BASE / str(self.number)
+
+    @property
+    def network(self) -> Network:
+        return Network(self.number)
+
+    @property
+    def is_stale(self) -> bool:
+        """Its owner is dead; or it had none, and this machine was started anew since."""
+        return not (self.owner.is_alive if self.owner else self.network.exists)
+
+    def write(self) -> None:
+        fresh = self.directory / "bed.json.new"
+        fresh.write_text(json.dumps(asdict(self)))
+        fresh.rename(self.directory / "bed.json")
+
+
+def claims() -> list[Claim]:
+    """All beds of this machine, stale ones too."""
+    return [_read(path) for path in sorted(BASE.glob("*/bed.json"), key=lambda path: int(path.parent.name))]
+
+
+def find(name: str) -> Claim:
+    """The bed of this name. Raises TestbedError when there is none."""
+    for claim in claims():
+        if claim.name == name:
+            return claim
+    raise TestbedError(f"no bed is called {name!r}")
+
+
+def claim(name: str | None, count: int) -> Claim:
+    """Take a free number for a bed owned by this process, and make its folder."""
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise TestbedError(f"a bed cannot be called {name!r}: letters, digits, - and _ only")
+    with _locked():
+        _remove_stale()
+        present = claims()
+        if name in [bed.name for bed in present]:
+            raise TestbedError(f"a bed called {name!r} is up already")
+        number = _free_number({bed.number for bed in present})
+        new = Claim(number, name or f"bed{number}", count, Process.of(os.getpid()))
+        shutil.rmtree(new.directory, ignore_errors=True)  # half removed by someone killed meanwhile
+        new.directory.mkdir(mode=0o700)
+        new.write()
+        return new
+
+
+def remove(claim: Claim) -> None:
+    """Take a bed down, whoever's it is: its processes, its links, its folder. One that is gone already is fine."""
+    with _locked():
+        _remove(claim)
+
+
+def remove_stale() -> list[str]:
+    """Remove the beds whose owners are dead, and return their names."""
+    with _locked():
+        return _remove_stale()
+
+
+def _read(path: Path) -> Claim:
+    entry = json.loads(path.read_text())
+    owner = Process(**entry["owner"]) if entry["owner"] else None
+    return Claim(**entry | {"owner": owner})
+
+
+def _remove(claim: Claim) -> None:
+    inits = [init for path in claim.directory.glob("h*") if (init := read_init(path))]
+    for init in inits:
+        init.kill()
+    for init in inits:
+        switch_off(init)
+    claim.network.remove()
+    with suppress(FileNotFoundError):
+        shutil.rmtree(claim.directory)
+
+
+def _remove_stale() -> list[str]:
+    stale = [bed for bed in claims() if bed.is_stale]
+    for bed in stale:
+        _remove(bed)
+    return [bed.name for bed in stale]
+
+
+def _free_number(taken: set[int]) -> int:
+    routed = routed_networks()
+    for number in NUMBERS:
+        network = Network(number)
+        if number in taken or network.exists or any(network.subnet.overlaps(other) for other in routed):
+            continue
+        return number
+    raise TestbedError(f"all {len(NUMBERS)} numbers for beds are taken")
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Hold the lock on BASE, made when missing; only root's own folder will do, since hosts are made from what it holds."""
+    with suppress(FileExistsError):
+        BASE.mkdir(mode=0o700)
+    if BASE.is_symlink() or BASE.stat().st_uid != os.geteuid():
+        raise TestbedError(f"{BASE} belongs to someone else")
+    with (BASE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
