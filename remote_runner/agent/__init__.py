@@ -1,1 +1,1 @@
-"""What runs on the hosts: a small program of the standard library alone (Python >= 3.6), shipped over the connection."""
+"""What runs on the hosts: a small stdlib-only program (Python >= 3.6), shipped over the connection."""

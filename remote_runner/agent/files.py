@@ -1,0 +1,252 @@
+"""Files on this host: folders for components, comparison by size and SHA-1, and writing what is sent.
+
+A file is written under a temporary name beside its target, checked against its length and SHA-1, given its mode, and
+renamed: a reader sees the old file or the new one, an interrupted copy leaves neither half a file nor rubbish, and a
+running executable can be replaced.
+"""
+
+import collections
+import errno
+import os
+import stat
+
+from remote_runner.agent.request import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Deque, Dict, List, Optional, Set, Tuple
+
+    from remote_runner.agent.request import Request
+
+PIECE = 1 << 20
+
+
+def expand(path: str) -> str:
+    """An absolute path: `~` is the home, a relative path is relative to it (as the login shell starts there)."""
+    return os.path.normpath(os.path.join(os.path.expanduser('~'), os.path.expanduser(path)))
+
+
+def prepare(request: "Request") -> "Dict[str, object]":
+    """Operation `prepare`: the absolute base_dir of each of `components` ([name, base_dir or None]), in their order.
+
+    None becomes a fresh temporary folder. A base_dir that is missing is created where that is possible; where not, the
+    start of the component (or its first file) says why. The result lists the folders and those that were created.
+    """
+    folders = []
+    created = []
+    for name, base_dir in request.header['components']:
+        if base_dir is None:
+            folder = _temporary_folder(name)
+            created.append(folder)
+        else:
+            folder = expand(base_dir)
+            try:
+                created += _make_folders(folder)
+            except OSError:
+                pass  # entering it will fail with the same reason, which is then the component's
+        folders.append(folder)
+    return {'base_dirs': folders, 'created': created}
+
+
+def _temporary_folder(name: str) -> str:
+    """A new folder under $TMPDIR or /tmp, only for us, recognizable by the component's name."""
+    safe = ''.join(c if (c.isalnum() and ord(c) < 128) or c in '-_.' else '_' for c in name)[:64]
+    while True:
+        root = os.environ.get('TMPDIR') or '/tmp'
+        folder = os.path.join(root, 'remote_runner-{}-{}'.format(safe, os.urandom(5).hex()))
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            continue
+        return folder
+
+
+def _make_folders(folder: str) -> "List[str]":
+    """`mkdir -p`; those that were made, outermost first."""
+    made: "List[str]" = []
+    missing = []
+    while not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for path in reversed(missing):
+        try:
+            os.mkdir(path)
+            made.append(path)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+    return made
+
+
+def sha1(path: str) -> str:
+    """The SHA-1 of a file's content in hexadecimal."""
+    import hashlib
+
+    digest = hashlib.sha1()
+    with open(path, 'rb', 0) as file:
+        while True:
+            piece = file.read(PIECE)
+            if not piece:
+                return digest.hexdigest()
+            digest.update(piece)
+
+
+def compare(request: "Request") -> "Dict[str, object]":
+    """Operation `compare`: what stands at each path of `files` ([path, size or None]), in their order.
+
+    Each answer is [kind, mode, SHA-1]: kind is `file`, `folder`, `missing` or `other`; the SHA-1 is there for files of
+    the size asked about, and None for the rest.
+    """
+    found: "List[Tuple[str, int, Optional[str]]]" = []
+    for path, size in request.header['files']:
+        request.check()
+        try:
+            status = os.stat(expand(path))
+        except (FileNotFoundError, NotADirectoryError):
+            found.append(('missing', 0, None))
+            continue
+        mode = stat.S_IMODE(status.st_mode)
+        if stat.S_ISREG(status.st_mode):
+            found.append(('file', mode, sha1(expand(path)) if status.st_size == size else None))
+        else:
+            found.append(('folder' if stat.S_ISDIR(status.st_mode) else 'other', mode, None))
+    return {'found': found}
+
+
+def put(request: "Request") -> "Dict[str, object]":
+    """Operation `put`: make `folders`, set `modes` ([path, mode]), and write the files that come as parts.
+
+    A part lists the files that begin in its body ([path, size, mode, SHA-1]); their contents follow one another without
+    gaps, through as many parts as it takes.
+    """
+    made: "List[str]" = []
+    for folder in request.header['folders']:
+        made += _make_folders(expand(folder))
+    for path, mode in request.header['modes']:
+        os.chmod(expand(path), mode)
+    writer = _Writer()
+    try:
+        for entries, body in request.parts():
+            writer.take(entries, memoryview(body))
+        writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+    return {'files': writer.files, 'bytes': writer.bytes, 'created': made}
+
+
+class _Writer:
+    """Cuts the stream of contents into files."""
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.bytes = 0
+        self._waiting: "Deque[Tuple[str, int, int, str]]" = collections.deque()
+        self._file: "Optional[_Incoming]" = None
+        self._folders: "Set[str]" = set()
+
+    def take(self, entries: "List[List[Any]]", body: memoryview) -> None:
+        self._waiting.extend((str(path), int(size), int(mode), str(digest)) for path, size, mode, digest in entries)
+        while True:
+            if self._file is None:
+                if not self._waiting:
+                    break
+                path, size, mode, digest = self._waiting.popleft()
+                self._file = _Incoming(self._target(path), size, mode, digest)
+            body = self._file.write(body)
+            if self._file.missing:
+                break
+            self._file.finish()
+            self.files += 1
+            self.bytes += self._file.size
+            self._file = None
+        if body:
+            raise Failure('{} bytes too many came'.format(len(body)), kind='transfer')
+
+    def _target(self, path: str) -> str:
+        target = os.path.realpath(expand(path))
+        folder = os.path.dirname(target)
+        if folder not in self._folders:
+            _make_folders(folder)
+            self._folders.add(folder)
+        return target
+
+    def finish(self) -> None:
+        """All parts came."""
+        if self._file is not None or self._waiting:
+            raise Failure('the contents ended too early', kind='transfer')
+
+    def abandon(self) -> None:
+        """Leave nothing of a file that is not whole."""
+        if self._file is not None:
+            self._file.remove()
+
+
+class _Incoming:
+    """One file on its way to its target."""
+
+    def __init__(self, target: str, size: int, mode: int, digest: str) -> None:
+        import hashlib
+
+        if os.path.isdir(target):
+            raise Failure('{} is a folder'.format(target), kind='transfer')
+        self.size = size
+        self.missing = size
+        self._target = target
+        self._mode = mode
+        self._expected = digest
+        self._digest = hashlib.sha1()
+        self._temporary = os.path.join(os.path.dirname(target), '.rr-{}-{}'.format(os.getpid(), os.urandom(4).hex()))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self._temporary, flags, 0o600)
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: OSError) -> Failure:
+        name = os.path.dirname(self._target) if isinstance(error, PermissionError) else self._target
+        what = 'cannot write {}: {}'.format(name, error.strerror)
+        return Failure(what, kind='transfer', errno_name=errno.errorcode.get(error.errno or 0, ''))
+
+    def write(self, data: memoryview) -> memoryview:
+        """Write what belongs to this file; the rest is given back."""
+        own, rest = data[: self.missing], data[self.missing :]
+        self._digest.update(own)
+        self.missing -= len(own)
+        try:
+            while own:
+                own = own[os.write(self._fd, own) :]
+        except OSError as error:
+            raise self._failure(error) from None
+        return rest
+
+    def finish(self) -> None:
+        """The content is whole: check it and put it in its place."""
+        if self._digest.hexdigest() != self._expected:
+            raise Failure('{}: what came is not what was sent (SHA-1); was it changed meanwhile?'.format(self._target))
+        try:
+            os.fchmod(self._fd, self._mode)
+            os.close(self._fd)
+            self._fd = -1
+            os.rename(self._temporary, self._target)
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def remove(self) -> None:
+        """It does not become whole."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        try:
+            os.unlink(self._temporary)
+        except FileNotFoundError:
+            return  # it was renamed already
+
+
+def remove(request: "Request") -> "Dict[str, object]":
+    """Operation `remove`: remove `folders` that a run created and that are empty, innermost first; others stay."""
+    for folder in reversed(request.header['folders']):
+        try:
+            os.rmdir(expand(folder))
+        except OSError:
+            continue  # not empty: it holds something that was there, or was wanted
+    return {}

@@ -1,0 +1,187 @@
+"""The agent's main loop: reads frames, hands each request to a thread of its own, ends with its connection.
+
+The one thread that reads never waits for anything but the next frame; what could wait (work, writing) happens in the
+threads of the requests. See `wire/frames.py` for the format and `OPERATIONS` for what can be asked.
+"""
+
+import errno
+import os
+import select
+import signal
+import sys
+import threading
+import time
+
+from remote_runner.agent import files, processes, screen, starts
+from remote_runner.agent.request import Failure, Gone, Request
+from remote_runner.wire import frames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional
+
+#: Seconds of silence after which a master that sends heartbeats counts as gone.
+SILENCE = 60.0
+#: Seconds that requests get to clean up when the connection is gone.
+FAREWELL = 10.0
+
+
+class Agent:
+    """The connection to the master, and what belongs to it."""
+
+    def __init__(self, incoming: int, outgoing: int) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._write_lock = threading.Lock()
+        self._requests: "Dict[int, Request]" = {}
+        self._threads: "List[threading.Thread]" = []
+        self._heartbeat = False
+        self.locks: "Dict[str, int]" = {}
+        self.starts = starts.Starts(self)
+
+    def send(self, header: "Dict[str, Any]", body: bytes = b'') -> None:
+        """Send one frame.
+
+        Raises:
+            Gone: the connection is lost.
+        """
+        data = memoryview(frames.encode(header, body))
+        with self._write_lock:
+            try:
+                while data:
+                    data = data[os.write(self._outgoing, data) :]
+            except OSError:
+                raise Gone from None
+
+    def event(self, name: str, **fields: object) -> None:
+        """Tell the master something that it did not ask for; nothing where it is gone."""
+        try:
+            self.send(dict(fields, event=name))
+        except Gone:
+            return  # the reading thread finds the same and ends us
+
+    def run(self) -> None:
+        """Read and dispatch frames until the connection ends."""
+        decoder = frames.Decoder()
+        poll = select.poll()
+        poll.register(self._incoming, select.POLLIN)
+        while True:
+            if not poll.poll(SILENCE * 1000 if self._heartbeat else None):
+                return
+            data = os.read(self._incoming, 1 << 18)
+            if not data:
+                return
+            for header, body in decoder.feed(data):
+                self._dispatch(header, body)
+
+    def _dispatch(self, header: "Dict[str, Any]", body: bytes) -> None:
+        if 'op' not in header:
+            request = self._requests.get(header['id'])
+            if request is not None:  # else it ended already; what was under way is late
+                request.take(header, body)
+        elif header['op'] == 'ping':
+            self._heartbeat = True
+            self.send({'id': header['id'], 'result': {}})
+        else:
+            request = self._requests[header['id']] = Request(self, header)
+            if header['op'] in INLINE:
+                self._work(request)
+                return
+            thread = threading.Thread(target=self._work, args=(request,), daemon=True)
+            self._threads = [old for old in self._threads if old.is_alive()] + [thread]
+            thread.start()
+
+    def _work(self, request: Request) -> None:
+        number = request.header['id']
+        try:
+            answer: "Dict[str, Any]" = {'id': number, 'result': OPERATIONS[request.header['op']](request)}
+        except Gone:
+            answer = {'id': number, 'error': {'what': 'cancelled', 'kind': 'cancelled'}}
+        except Failure as failure:
+            answer = {'id': number, 'error': {'what': failure.what, 'kind': failure.kind, 'errno': failure.errno_name}}
+        except OSError as error:
+            name = errno.errorcode.get(error.errno or 0, '')
+            where = ': {}'.format(os.fsdecode(error.filename)) if error.filename is not None else ''
+            answer = {'id': number, 'error': {'what': '{}{}'.format(error.strerror, where), 'errno': name}}
+        except Exception as error:  # a fault of ours: told to the master, who shows it
+            import traceback
+
+            what = '{}: {}\n{}'.format(type(error).__name__, error, traceback.format_exc())
+            answer = {'id': number, 'error': {'what': what, 'kind': 'fault'}}
+        del self._requests[number]
+        try:
+            self.send(answer)
+        except Gone:
+            return  # nobody to answer to
+
+    def farewell(self) -> None:
+        """The connection is gone: let requests clean up, then leave nothing of ours."""
+        for request in list(self._requests.values()):
+            request.take({'cancel': True}, b'')
+        deadline = time.monotonic() + FAREWELL
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self.starts.close()
+
+
+def describe(request: "Optional[Request]" = None) -> "Dict[str, object]":
+    """What the master wants to know of this host: operation `describe`, and the agent's first words."""
+    uts = os.uname()
+    return {
+        'python': sys.version.split()[0],
+        'pid': os.getpid(),
+        'uid': os.getuid(),
+        'home': os.path.expanduser('~'),
+        'hostname': uts.nodename,
+        'platform': '{}-{}'.format(uts.sysname.lower(), uts.machine),
+        'identity': machine_identity(),
+        'screen': screen.find(),
+        'cores': os.cpu_count(),
+        'load': os.getloadavg()[0],
+        'time': time.time(),
+    }
+
+
+def machine_identity() -> str:
+    """The same for two connections that reach the same machine (or container) as the same user."""
+    with open('/proc/sys/kernel/random/boot_id') as file:
+        boot = file.read().strip()
+    return '{} {} {}'.format(boot, os.stat('/proc/self/ns/pid').st_ino, os.getuid())
+
+
+OPERATIONS: "Dict[str, Callable[[Request], Any]]" = {
+    'describe': describe,
+    'exec': processes.execute,
+    'prepare': files.prepare,
+    'compare': files.compare,
+    'put': files.put,
+    'remove': files.remove,
+    'lock': screen.lock,
+    'unlock': screen.unlock,
+    'running': starts.running,
+    'quit': screen.quit_session,
+    'open': starts.open_windows,
+    'answer': starts.answer,
+    'watch': starts.watch,
+    'stop': starts.stop,
+    'close_windows': starts.close_windows,
+}
+
+
+#: Done by the reading thread itself: they never wait, and their order counts.
+INLINE = frozenset(['answer', 'describe'])
+
+
+def main() -> None:
+    """Serve the master on stdin and stdout until it is gone."""
+    outgoing = os.dup(1)
+    os.dup2(2, 1)  # nothing but frames goes out there
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    agent = Agent(0, outgoing)
+    try:
+        agent.send(dict(describe(), event='agent'))
+        agent.run()
+    except Gone:
+        pass
+    agent.farewell()
+    os._exit(0)

@@ -1,0 +1,94 @@
+"""Messages between launchers and agents, over unix sockets in a private folder.
+
+Messages are marshalled tuples behind a length of four bytes (big-endian); both sides run the same Python. A launcher
+says `('hello', token, pid, window, load)`, `('started', pid, time)`, `('failed', stage, errno, time)`, `('exited', wait
+status, time)`, `('gone', pids left, time)`; it hears `('go',)`, `('abort', reason)`, `('stop', seconds)`.
+"""
+
+import marshal
+import posix
+
+import _socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, List, Tuple
+
+    Message = Tuple[Any, ...]
+
+PIECE = 1 << 16
+
+
+def pack(message: "Message") -> bytes:
+    """The bytes of one message."""
+    body = marshal.dumps(message, 2)
+    return len(body).to_bytes(4, 'big') + body
+
+
+def unpack(buffer: bytearray) -> "List[Message]":
+    """Take the complete messages off the front of `buffer`."""
+    messages: "List[Message]" = []
+    while len(buffer) >= 4:
+        size = int.from_bytes(buffer[:4], 'big')
+        if len(buffer) < 4 + size:
+            break
+        messages.append(marshal.loads(bytes(buffer[4 : 4 + size])))
+        del buffer[: 4 + size]
+    return messages
+
+
+class Peer:
+    """One connection to an agent."""
+
+    def __init__(self, sock: "_socket.socket") -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self._buffer = bytearray()
+
+    def send(self, message: "Message") -> None:
+        """Send, or forget: an agent that does not read its few small messages is as good as gone."""
+        try:
+            self.sock.send(pack(message), _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+        except OSError:
+            return  # the next read finds it closed
+
+    def receive(self) -> "List[Message] | None":
+        """The messages that came; None when the agent is gone."""
+        try:
+            data = self.sock.recv(PIECE, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        if not data:
+            return None
+        self._buffer += data
+        return unpack(self._buffer)
+
+
+def connect(path: str) -> "Peer | None":
+    """Connect to the agent that opened our window; None where it is gone."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(path)
+    except OSError:
+        return None
+    return Peer(sock)
+
+
+def listen(path: str) -> "_socket.socket":
+    """The control socket on which later agents find us (its folder is private: mode 0700)."""
+    try:
+        posix.unlink(path)
+    except FileNotFoundError:
+        pass
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    sock.bind(path)
+    sock.listen(8)
+    return sock
+
+
+def accept(listening: "_socket.socket") -> Peer:
+    """Take one caller."""
+    fd, _ = listening._accept()  # type: ignore[attr-defined]
+    return Peer(_socket.socket(fileno=fd))

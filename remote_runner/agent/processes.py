@@ -1,0 +1,246 @@
+"""Processes on this host: starting them, looking at them, waiting for them and ending them."""
+
+import errno
+import os
+import select
+import signal
+import sys
+import threading
+import time
+
+from remote_runner.agent import records, tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Iterable, List, Optional, Set, Tuple
+
+    from remote_runner.agent.request import Request
+
+    #: A process that no other can be mistaken for: pid and start time in clock ticks.
+    Process = Tuple[int, int]
+
+PIECE = 1 << 16
+SHELL = '/bin/sh'
+#: The interpreter that runs us, whatever shim stood before it.
+PYTHON = sys.executable or os.readlink('/proc/self/exe')
+
+
+def login_environment() -> "Dict[bytes, bytes]":
+    """The environment that the connection gave us, untouched by our interpreter (proc(5), `environ`).
+
+    Python >= 3.7 puts an LC_CTYPE of its own into os.environ (PEP 538); programs must not see it.
+    """
+    with open('/proc/self/environ', 'rb') as file:
+        pairs = [item.split(b'=', 1) for item in file.read().split(b'\0') if b'=' in item]
+    return {pair[0]: pair[1] for pair in pairs}
+
+
+ENVIRONMENT = login_environment()
+
+
+def spawn(argv: "List[bytes]", fds: "Tuple[int, int, int]", new_session: bool = True) -> int:
+    """Start a program with these as stdin, stdout and stderr; its pid.
+
+    Raises:
+        OSError: it could not be started.
+    """
+    report, write_report = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if new_session:
+                os.setsid()
+            # Away from 0, 1 and 2 first: dup2 must not overwrite one that is still needed.
+            high = [_above_stdio(fd) for fd in fds]
+            for target, fd in enumerate(high):
+                os.dup2(fd, target)
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)
+            os.execvpe(argv[0], argv, ENVIRONMENT)
+        except OSError as error:
+            os.write(write_report, str(error.errno).encode('ascii'))
+        finally:
+            os._exit(127)
+    os.close(write_report)
+    failure = os.read(report, 16)
+    os.close(report)
+    if failure:
+        os.waitpid(pid, 0)
+        raise OSError(int(failure), os.strerror(int(failure)), os.fsdecode(argv[0]))
+    return pid
+
+
+def _above_stdio(fd: int) -> int:
+    while fd <= 2:
+        fd = os.dup(fd)
+    return fd
+
+
+def run(argv: "List[bytes]", timeout: float) -> "Tuple[int, bytes]":
+    """Run a short command to its end; its wait status and what it printed.
+
+    Raises:
+        OSError: it could not be started, or (ETIMEDOUT) did not end in time and was killed.
+    """
+    read, write = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        pid = spawn(argv, (null, write, write))
+    finally:
+        os.close(write)
+        os.close(null)
+    deadline = time.monotonic() + timeout
+    output: "List[bytes]" = []
+    poll = select.poll()
+    poll.register(read, select.POLLIN)
+    try:
+        while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            data = os.read(read, PIECE)
+            if not data:
+                return os.waitpid(pid, 0)[1], b''.join(output)
+            output.append(data)
+    finally:
+        os.close(read)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise OSError(errno.ETIMEDOUT, 'no end within {:g} s'.format(timeout), os.fsdecode(b' '.join(argv)))
+
+
+def start_time(pid: int) -> "Optional[int]":
+    """When a process was started, in clock ticks since boot; None where it is gone (zombies are gone)."""
+    try:
+        stat = records.read_file('/proc/{}/stat'.format(pid))
+    except OSError:
+        return None
+    fields = stat[stat.rindex(b')') + 2 :].split()
+    return None if fields[0] in (b'Z', b'X') else int(fields[19])
+
+
+def identify(pids: "Iterable[int]") -> "Set[Process]":
+    """Those of `pids` that are alive, each with its start time."""
+    found = set()
+    for pid in pids:
+        started = start_time(pid)
+        if started is not None:
+            found.add((pid, started))
+    return found
+
+
+def alive(processes: "Iterable[Process]") -> "Set[Process]":
+    """Those that are still there."""
+    return {process for process in processes if start_time(process[0]) == process[1]}
+
+
+def wait_gone(processes: "Set[Process]", timeout: float) -> "Set[Process]":
+    """Wait until all are gone; those that are left after `timeout` seconds.
+
+    With pidfd_open(2) (Linux 5.3, Python 3.9) this sleeps until they end; elsewhere it looks every 20 ms.
+    """
+    deadline = time.monotonic() + timeout
+    left = alive(processes)
+    never = threading.Event()
+    while left and time.monotonic() < deadline:
+        pidfd = _pidfd(min(left)[0])
+        if pidfd is None:
+            never.wait(0.02)
+        else:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            os.close(pidfd)
+        left = alive(left)
+    return left
+
+
+def _pidfd(pid: int) -> "Optional[int]":
+    pidfd_open = getattr(os, 'pidfd_open', None)
+    if pidfd_open is None:
+        return None
+    try:
+        return int(pidfd_open(pid))
+    except OSError:
+        return None
+
+
+def kill(processes: "Iterable[Process]", number: int) -> None:
+    """Send a signal to those that are still the processes meant."""
+    for pid, _ in alive(processes):
+        try:
+            os.kill(pid, number)
+        except OSError as error:
+            if error.errno not in (errno.ESRCH, errno.EPERM):
+                raise
+
+
+def execute(request: "Request") -> "Dict[str, object]":
+    """Operation `exec`: run a command line in the user's login shell and stream its output.
+
+    Parts go out as `out` and `err`; the result holds the wait status as a shell shows it. If the connection is lost,
+    or the request cancelled, the command's process group is ended.
+    """
+    command = str(request.header['command']).encode('utf-8', 'surrogateescape')
+    shell = ENVIRONMENT.get(b'SHELL') or SHELL.encode()
+    out, write_out = os.pipe()
+    err, write_err = os.pipe()
+    null = os.open(os.devnull, os.O_RDONLY)
+    try:
+        pid = spawn([shell, b'-c', command], (null, write_out, write_err))
+    finally:
+        for fd in (null, write_out, write_err):
+            os.close(fd)
+    try:
+        _stream(request, {out: 'out', err: 'err'}, pid)
+        return {'status': tree.exit_code(os.waitpid(pid, 0)[1])}
+    except BaseException:
+        end_group(pid)
+        raise
+    finally:
+        os.close(out)
+        os.close(err)
+
+
+def _stream(request: "Request", sources: "Dict[int, str]", pid: int) -> None:
+    """Send what comes from the pipes until they are closed, or the command ended and left them to a daemon."""
+    poll = select.poll()
+    for fd in sources:
+        poll.register(fd, select.POLLIN)
+    pidfd = _pidfd(pid)
+    if pidfd is not None:
+        poll.register(pidfd, select.POLLIN)
+    open_fds = set(sources)
+    ended = False
+    try:
+        while open_fds:
+            ready = poll.poll(0 if ended else 200)
+            request.check()
+            if ended and not ready:
+                return
+            for fd, _ in ready:
+                if fd == pidfd:
+                    poll.unregister(fd)
+                    ended = True
+                    continue
+                data = os.read(fd, PIECE)
+                if data:
+                    request.send(sources[fd], data)
+                else:
+                    poll.unregister(fd)
+                    open_fds.discard(fd)
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def end_group(pid: int) -> None:
+    """TERM, and KILL after two seconds, to the process group that `pid` leads; reaps `pid`."""
+    for number, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(pid, number)
+        except ProcessLookupError:
+            break
+        if not wait_gone(identify([pid]), patience):
+            break
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return

@@ -1,0 +1,131 @@
+"""What a launcher leaves on disk: the folder of its component, its spec and status, and its output.
+
+Like all of the launcher this imports built-in modules alone, so that a window starts in milliseconds.
+"""
+
+import marshal
+import posix
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List
+
+    Values = Dict[str, Any]
+
+PIECE = 1 << 16
+#: Seconds between two entries of `output.idx`.
+INDEX_STEP = 0.05
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Replace `path` (mode 0600) in one step: a reader sees the old content or the new one."""
+    temporary = '{}.{}'.format(path, posix.getpid())
+    file = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+    try:
+        posix.write(file, data)
+    finally:
+        posix.close(file)
+    posix.rename(temporary, path)
+
+
+def read_file(path: str) -> bytes:
+    """All bytes of a small file."""
+    file = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        pieces: "List[bytes]" = []
+        while True:
+            piece = posix.read(file, PIECE)
+            if not piece:
+                return b''.join(pieces)
+            pieces.append(piece)
+    finally:
+        posix.close(file)
+
+
+def json_text(value: object) -> str:
+    """JSON of a flat object of numbers, strings and None, or of a list of numbers."""
+    if isinstance(value, dict):
+        return '{' + ', '.join('{}: {}'.format(json_text(key), json_text(value[key])) for key in value) + '}'
+    if isinstance(value, (list, tuple)):
+        return '[' + ', '.join(json_text(item) for item in value) + ']'
+    if value is None:
+        return 'null'
+    if isinstance(value, bool):
+        return 'true' if value else 'false'
+    if isinstance(value, (int, float)):
+        return repr(value)
+    text = ''
+    for character in str(value):
+        code = ord(character)
+        if character in '"\\' or code < 32 or code > 126:
+            if code > 0xFFFF:
+                code -= 0x10000
+                text += '\\u{:04x}'.format(0xD800 + (code >> 10))
+                code = 0xDC00 + (code & 0x3FF)
+            text += '\\u{:04x}'.format(code)
+        else:
+            text += character
+    return '"' + text + '"'
+
+
+class Folder:
+    """The component's folder: its spec, and the status that outlives us."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.error = 0
+        self.spec: "Values" = marshal.loads(read_file(path + '/spec'))
+        self.status = {
+            'name': self.spec['name'],
+            'run': self.spec['run'],
+            'session': self.spec['session'],
+            'window': int(posix.environ.get(b'WINDOW', b'-1')),
+            'launcher': posix.getpid(),
+        }  # type: Values
+
+    def claim(self) -> bool:
+        """True for the start that the agent waits for, False for any later one."""
+        try:
+            posix.rename(self.path + '/token', self.path + '/token.used')
+        except FileNotFoundError:
+            return False
+        return True
+
+    def write_status(self, state: str, **more: object) -> None:
+        """Make `state` the component's state for everyone who looks.
+
+        A full disk must not end the program: the state then stays as it was, and is told over the sockets alone.
+        """
+        self.status.update(more, state=state)
+        try:
+            write_file(self.path + '/status.json', json_text(self.status).encode('ascii') + b'\n')
+        except OSError as error:
+            self.error = error.errno or -1
+
+
+class Log:
+    """`output.log` and its index of times. A full disk loses output, never the program."""
+
+    def __init__(self, folder: str) -> None:
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC
+        self.error = 0
+        self._fd = posix.open(folder + '/output.log', flags, 0o600)
+        self._index = posix.open(folder + '/output.idx', flags, 0o600)
+        self._size = posix.fstat(self._fd).st_size
+        self._indexed = 0.0
+
+    def write(self, data: bytes) -> None:
+        """Append; `error` holds the errno of the first piece that could not be written."""
+        try:
+            now = time.time()
+            if abs(now - self._indexed) >= INDEX_STEP:
+                # A marshalled float is a type byte and the little-endian float64.
+                posix.write(self._index, marshal.dumps(now, 2)[1:] + self._size.to_bytes(8, 'little'))
+                self._indexed = now
+            while data:
+                written = posix.write(self._fd, data)
+                self._size += written
+                data = data[written:]
+        except OSError as error:
+            self.error = self.error or error.errno or -1

@@ -1,0 +1,80 @@
+"""A request that an agent works on, and the two ways in which it can end early."""
+
+import collections
+import threading
+
+from remote_runner.wire import frames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Deque, Dict, Iterator, Tuple
+
+    from remote_runner.agent.main import Agent
+
+
+class Failure(Exception):
+    """What was asked cannot be done; `kind` lets the master tell cases apart."""
+
+    def __init__(self, what: str, kind: str = '', errno_name: str = '') -> None:
+        super().__init__(what)
+        self.what = what
+        self.kind = kind
+        self.errno_name = errno_name
+
+
+class Gone(Exception):
+    """The master is gone, or takes back what it asked for."""
+
+
+class Request:
+    """One request being worked on: its header, the parts that come for it, and the way to answer."""
+
+    def __init__(self, agent: "Agent", header: "Dict[str, Any]") -> None:
+        self.agent = agent
+        self.header = header
+        self._parts: "Deque[Tuple[object, bytes]]" = collections.deque()
+        self._credit = frames.WINDOW
+        self._gone = False
+        self._changed = threading.Condition()
+
+    # Called by the reading thread.
+
+    def take(self, header: "Dict[str, Any]", body: bytes) -> None:
+        """A frame for this request: a part, credit, or its cancellation."""
+        with self._changed:
+            if 'credit' in header:
+                self._credit += header['credit']
+            elif 'cancel' in header:
+                self._gone = True
+            else:
+                self._parts.append((header['part'], body))
+            self._changed.notify_all()
+
+    # Called by the thread that works on it.
+
+    def check(self) -> None:
+        """Raises Gone when there is nobody to work for any more."""
+        if self._gone:
+            raise Gone
+
+    def parts(self) -> "Iterator[Tuple[Any, bytes]]":
+        """The parts in order, until the one that is None. Gives credit for each as the next is asked for."""
+        while True:
+            with self._changed:
+                while not self._parts and not self._gone:
+                    self._changed.wait()
+                self.check()
+                part, body = self._parts.popleft()
+            if part is None:
+                return
+            yield part, body
+            self.agent.send({'id': self.header['id'], 'credit': len(body)})
+
+    def send(self, part: object, body: bytes) -> None:
+        """Send a part, waiting for credit."""
+        with self._changed:
+            while self._credit < len(body) and not self._gone:
+                self._changed.wait()
+            self.check()
+            self._credit -= len(body)
+        self.agent.send({'id': self.header['id'], 'part': part}, body)

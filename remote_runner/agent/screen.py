@@ -1,0 +1,268 @@
+"""GNU screen on this host: finding sessions, quitting them, starting them and opening windows.
+
+screen fails without saying so in many ways (an argument too long, a window that does not exist, a stopped server, a
+session that matches by prefix), so nothing here takes its word: sessions are listed, matched exactly and addressed as
+`PID.name`, and only a launcher's hello proves a window. See screen(1).
+"""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+
+from remote_runner.agent import processes, records, tree
+from remote_runner.agent.request import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List, Optional, Set, Tuple
+
+    from remote_runner.agent.request import Request
+
+#: Seconds that one screen command may take.
+COMMAND_TIMEOUT = 10.0
+#: Seconds that a server gets to obey `quit` before it is killed.
+SERVER_TIMEOUT = 2.0
+#: Lines that a window remembers.
+SCROLLBACK = 10000
+#: Windows that a session may have (the most that screen can).
+MAX_WINDOWS = 2048
+#: Folders beside $PATH in which screen is looked for: a login shell's PATH may be bare.
+PLACES = ['/usr/local/bin', '/usr/bin', '/bin', '/opt/local/bin']
+
+
+def find() -> "Optional[str]":
+    """The path of screen, or None."""
+    path = os.fsdecode(processes.ENVIRONMENT.get(b'PATH', b'')).split(':') + PLACES
+    for folder in path:
+        candidate = os.path.join(folder, 'screen')
+        if folder and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+    return None
+
+
+def require() -> bytes:
+    """The path of screen; a Failure where there is none."""
+    path = find()
+    if path is None:
+        raise Failure('screen is not installed', kind='no-screen')
+    return os.fsencode(path)
+
+
+def sessions(name: str) -> "List[int]":
+    """The pids of the servers of all live sessions with exactly this name."""
+    status, output = processes.run([require(), b'-ls'], COMMAND_TIMEOUT)
+    found = []
+    for line in output.split(b'\n'):
+        # "<tab>1234.name<tab>(Detached)", with a date between the two in some builds.
+        pid, _, session = line.strip().split(b'\t')[0].partition(b'.')
+        is_session = line.startswith(b'\t') and pid.isdigit() and os.fsdecode(session) == name
+        if is_session and processes.start_time(int(pid)) is not None:
+            found.append(int(pid))
+    says_so = any(words in output for words in (b'No Sockets found', b'Sockets in', b'Socket in'))
+    if not found and not says_so and tree.exit_code(status) != 0:
+        # Its socket folder has the wrong owner or mode, for example.
+        raise Failure('screen does not work: {}'.format(_text(output)), kind='screen')
+    return found
+
+
+def _text(output: bytes) -> str:
+    return ' '.join(output.decode('utf-8', 'replace').split()) or 'it printed nothing'
+
+
+# ---- who may change a session --------------------------------------------------------------------------------------
+
+
+def lock(request: "Request") -> "Dict[str, object]":
+    """Operation `lock`: hold `session` for `holder` as long as this agent lives; a Failure names another holder."""
+    session = request.header['session']
+    path = os.path.join(runtime_folder(), session + '.lock')
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with open(file) as held:
+            text = held.read()
+        try:
+            holder = str(json.loads(text)['holder'])
+        except (ValueError, KeyError, TypeError):
+            holder = 'another run'  # it holds the lock and has not written its name yet
+        raise Failure('session {} is held by {}'.format(session, holder), kind='held') from None
+    os.ftruncate(file, 0)
+    os.write(file, json.dumps({'holder': request.header['holder']}).encode('ascii'))
+    request.agent.locks[session] = file
+    return {}
+
+
+def unlock(request: "Request") -> "Dict[str, object]":
+    """Operation `unlock`: let others have `session`."""
+    os.close(request.agent.locks.pop(request.header['session']))
+    return {}
+
+
+def runtime_folder() -> str:
+    """The private folder (mode 0700) for sockets and locks: never in the home, which hosts may share.
+
+    Under /tmp, because the runtime folder of a login session vanishes with the last login, and programs stay.
+    """
+    candidates = ['/tmp/remote_runner-{}'.format(os.getuid())]
+    if os.environ.get('XDG_RUNTIME_DIR'):
+        candidates.append(os.path.join(os.environ['XDG_RUNTIME_DIR'], 'remote_runner'))
+    problem = ''
+    for folder in candidates:
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            problem = '{}: {}'.format(folder, error.strerror)
+            continue
+        found = os.lstat(folder)
+        if found.st_uid == os.getuid() and found.st_mode & 0o170077 == 0o040000:
+            return folder
+        problem = '{} belongs to somebody else or is open to others'.format(folder)
+    raise Failure('no private folder for sockets: {}'.format(problem), kind='runtime')
+
+
+# ---- quitting ------------------------------------------------------------------------------------------------------
+
+
+def quit_session(request: "Request") -> "Dict[str, object]":
+    """Operation `quit`: end all sessions named `session` and wait until no process of theirs is left.
+
+    `stop_timeout` is what the processes get from their launchers between TERM and KILL, at most. The result names how many
+    sessions and processes there were; processes that nothing could end make it a Failure.
+    """
+    name = request.header['session']
+    servers = sessions(name)
+    if not servers:
+        return {'sessions': 0, 'processes': 0}
+    program = require()
+    everything: "Set[Tuple[int, int]]" = set()
+    for server in servers:
+        everything |= processes.identify([server, *tree.descendants(server)])
+    for server in servers:
+        address = '{}.{}'.format(server, name).encode()
+        try:
+            processes.run([program, b'-S', address, b'-X', b'quit'], SERVER_TIMEOUT)
+        except OSError as error:
+            if error.errno != errno.ETIMEDOUT:
+                raise
+    mains = {process for process in everything if process[0] in servers}
+    stuck = processes.wait_gone(mains, SERVER_TIMEOUT)
+    processes.kill(stuck, signal.SIGKILL)
+    left = processes.wait_gone(everything, float(request.header['stop_timeout']) + tree.KILL_TIMEOUT)
+    if left:  # no launcher stands behind these: windows that a person opened
+        processes.kill(left, signal.SIGTERM)
+        left = processes.wait_gone(left, 1.0)
+        processes.kill(left, signal.SIGKILL)
+        left = processes.wait_gone(left, tree.KILL_TIMEOUT)
+    if left:
+        pids = ', '.join(str(pid) for pid, _ in sorted(left))
+        raise Failure('session {} was quit, but these processes could not be ended: {}'.format(name, pids), kind='left')
+    return {'sessions': len(servers), 'processes': len(everything) - len(servers)}
+
+
+# ---- starting ------------------------------------------------------------------------------------------------------
+
+
+class Window:
+    """What a window is opened with: its title and the command line of its launcher."""
+
+    def __init__(self, title: str, argv: "List[str]") -> None:
+        self.line = ' '.join(['screen', '-t', quote(title), *(quote(item) for item in argv)])
+
+
+def quote(text: str) -> str:
+    """`text` as one word of a screen command file, where `$`, `^`, `\\`, quotes and `#` have meanings of their own."""
+    word = ''
+    for character in text:
+        if character.isalnum() or character in '_-./@%+=:,':
+            word += character
+        elif character == "'":
+            word += '"\'"'
+        elif character in '\n\r\t\0':
+            word += ' '
+        elif character == '^':
+            word += '\\^'
+        elif character == '\\':
+            word += '\\\\'
+        else:
+            word += "'{}'".format(character)
+    return word or "''"
+
+
+def start_session(folder: str, name: str, windows: "List[Window]", zombie: bool) -> int:
+    """Start a session whose first windows are these; the pid of its server.
+
+    `-D -m` in a session of its own: it does not fork, so the pid is known at once. What it prints goes to a file in
+    `folder`, because a pipe would end with us and the server does not.
+    """
+    rc = [
+        'maxwin {}'.format(MAX_WINDOWS),
+        *_users_rc(),
+        'maxwin {}'.format(MAX_WINDOWS),
+        'sessionname {}'.format(name),
+        'zombie qr' if zombie else 'zombie',
+        'defscrollback {}'.format(SCROLLBACK),
+        'defutf8 on',
+        'startup_message off',
+        *(window.line for window in windows),
+    ]
+    path = _write_lines(folder, 'session.rc', rc)
+    null = os.open(os.devnull, os.O_RDWR)
+    output = os.open(session_output(folder), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        argv = [require(), b'-D', b'-m', b'-S', name.encode(), b'-c', os.fsencode(path)]
+        return processes.spawn(argv, (null, output, output))
+    finally:
+        os.close(null)
+        os.close(output)
+
+
+def session_output(folder: str) -> str:
+    """The file with what the server of a session printed."""
+    return os.path.join(folder, 'screen.out')
+
+
+def _users_rc() -> "List[str]":
+    """The line that reads the user's own settings (screen itself reads /etc/screenrc first)."""
+    path = os.path.expanduser('~/.screenrc')
+    return ['source {}'.format(quote(path))] if os.path.isfile(path) else []
+
+
+def add_windows(folder: str, server: int, name: str, windows: "List[Window]") -> None:
+    """Open more windows in a running session, all with one command."""
+    path = _write_lines(folder, 'windows.rc', [window.line for window in windows])
+    command(server, name, 'source', path)
+
+
+def command(server: int, name: str, *words: str) -> None:
+    """Send a command to a session. That it returns proves nothing; a Failure is a hint."""
+    address = '{}.{}'.format(server, name)
+    argv = [require(), b'-S', address.encode(), b'-X', *(os.fsencode(word) for word in words)]
+    status, output = processes.run(argv, COMMAND_TIMEOUT)
+    if tree.exit_code(status) != 0:
+        raise Failure('screen session {} does not answer: {}'.format(address, _text(output)), kind='screen')
+
+
+def _write_lines(folder: str, name: str, lines: "List[str]") -> str:
+    path = os.path.join(folder, name)
+    records.write_file(path, ('\n'.join(lines) + '\n').encode('utf-8', 'surrogateescape'))
+    return path
+
+
+def why_ended(folder: str) -> str:
+    """What a server said that ended at once."""
+    with open(session_output(folder), 'rb') as file:
+        return _text(file.read())
+
+
+def users_password() -> bool:
+    """True if the user's .screenrc sets a password: then no command reaches the session."""
+    try:
+        with open(os.path.expanduser('~/.screenrc'), 'rb') as file:
+            return any(line.split()[:1] == [b'password'] for line in file)
+    except OSError:
+        return False

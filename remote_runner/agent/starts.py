@@ -1,0 +1,423 @@
+"""Starting components on this host, and knowing what became of them.
+
+The agent writes a component's folder (`<state>/hosts/<hostname>/<session>/<run>/<number>`), opens a window whose
+command is the launcher on that folder, and waits for the launcher to call back on a unix socket with the one-time token
+of the spec. What launchers say is passed on to the master as events `launcher` with the component's key; go and abort
+come back as operation `answer`. A later agent finds running launchers through their control sockets (`watch`).
+"""
+
+import errno
+import json
+import marshal
+import os
+import select
+import shutil
+import threading
+import time
+
+from remote_runner.agent import launcher, peers, processes, records, screen, tree
+from remote_runner.agent.request import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+    import _socket
+
+    from remote_runner.agent.main import Agent
+    from remote_runner.agent.request import Request
+
+#: Bytes of output.log that a report of a failure shows, at most.
+TAIL = 4096
+#: Folders of earlier runs of a session that are kept.
+KEPT_RUNS = 5
+#: sun_path, unix(7), without its final zero byte.
+MAX_SOCKET_PATH = 107
+
+
+class Component:
+    """What this agent knows of one component that it starts or watches."""
+
+    def __init__(self, key: str, folder: str, token: str = '') -> None:
+        self.key = key
+        self.folder = folder
+        self.token = token
+        self.window = -1
+        self.peer: "Optional[peers.Peer]" = None
+
+
+class Starts:
+    """The socket on which launchers call back, and the connections to all launchers known here."""
+
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+        self._lock = threading.Lock()
+        self.components: "Dict[str, Component]" = {}
+        self._strangers: "Dict[int, peers.Peer]" = {}
+        self._wake, self._wake_write = os.pipe()
+        self._socket: "Optional[_socket.socket]" = None
+        self._thread: "Optional[threading.Thread]" = None
+        self.path = ''
+
+    def listen(self) -> None:
+        """Begin to take calls."""
+        with self._lock:
+            if self._thread is not None:
+                return
+            self.path = os.path.join(screen.runtime_folder(), 'agent-{}'.format(os.getpid()))
+            self._socket = peers.listen(self.path)
+            self._thread = threading.Thread(target=self._serve, daemon=True)
+            self._thread.start()
+
+    def add(self, component: Component) -> None:
+        """Expect calls of this component, or (with a peer) listen to it."""
+        with self._lock:
+            self.components[component.key] = component
+        os.write(self._wake_write, b'.')
+
+    def tell(self, key: str, message: "Tuple[object, ...]") -> bool:
+        """Say something to the launcher of a component; False where there is none."""
+        with self._lock:
+            component = self.components.get(key)
+            peer = component.peer if component is not None else None
+        if peer is None:
+            return False
+        peer.send(message)
+        return True
+
+    def close(self) -> None:
+        """Leave: launchers that have not heard go find the connection closed."""
+        if self.path:
+            os.unlink(self.path)
+
+    def _serve(self) -> None:
+        """Take calls and pass on what launchers say."""
+        assert self._socket is not None
+        while True:
+            with self._lock:
+                strangers = dict(self._strangers)
+                by_fd = {c.peer.fd: c for c in self.components.values() if c.peer is not None}
+            poll = select.poll()
+            for fd in [self._socket.fileno(), self._wake, *strangers, *by_fd]:
+                poll.register(fd, select.POLLIN)
+            for fd, _ in poll.poll():
+                if fd == self._wake:
+                    os.read(self._wake, 4096)
+                elif fd == self._socket.fileno():
+                    peer = peers.accept(self._socket)
+                    with self._lock:
+                        self._strangers[peer.fd] = peer
+                elif fd in strangers:
+                    self._meet(strangers[fd])
+                else:
+                    self._hear(by_fd[fd])
+
+    def _meet(self, peer: peers.Peer) -> None:
+        """First words of a launcher: they must hold the token of a component that we opened a window for."""
+        messages = peer.receive()
+        if messages == []:
+            return
+        with self._lock:
+            del self._strangers[peer.fd]
+            found = None
+            if messages and messages[0][0] == 'hello':
+                _, token, pid, window, load = messages[0]
+                found = next((c for c in self.components.values() if c.token and c.token == token), None)
+            if found is None or messages is None:
+                peer.sock.close()
+                return
+            found.peer = peer
+            found.token = ''
+            found.window = window
+        self._agent.event('launcher', key=found.key, message=['hello', pid, window, load])
+        for message in messages[1:]:
+            self._pass_on(found, message)
+
+    def _hear(self, component: Component) -> None:
+        assert component.peer is not None
+        messages = component.peer.receive()
+        if messages is None:
+            component.peer.sock.close()
+            with self._lock:
+                component.peer = None
+            self._agent.event('launcher', key=component.key, message=['closed'], status=read_status(component.folder))
+            return
+        for message in messages:
+            self._pass_on(component, message)
+
+    def _pass_on(self, component: Component, message: "Tuple[Any, ...]") -> None:
+        fields: "Dict[str, object]" = {}
+        if message[0] == 'failed':
+            fields['reason'] = why_not_started(component.folder, message[1], message[2])
+        elif message[0] == 'exited':
+            message = (message[0], tree.exit_code(message[1]), message[2])
+            fields['output'] = tail(component.folder)
+        self._agent.event('launcher', key=component.key, message=list(message), **fields)
+
+
+# ---- the folders ---------------------------------------------------------------------------------------------------
+
+
+def state_folder(session: str) -> str:
+    """Where the components of a session have their folders on this host (a home may be shared by many hosts)."""
+    state = os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')
+    return os.path.join(state, 'remote_runner', 'hosts', os.uname().nodename, session)
+
+
+def read_status(folder: str) -> "Optional[Dict[str, Any]]":
+    """What the launcher wrote last; None where it wrote nothing (yet)."""
+    try:
+        return dict(json.loads(records.read_file(os.path.join(folder, 'status.json')).decode('ascii')))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def tail(folder: str) -> str:
+    """The end of a component's output."""
+    try:
+        with open(os.path.join(folder, 'output.log'), 'rb') as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - TAIL))
+            return file.read().decode('utf-8', 'replace')
+    except FileNotFoundError:
+        return ''
+
+
+def why_not_started(folder: str, stage: str, number: int) -> str:
+    """The reason of a failed start as a sentence that says what to look at."""
+    spec = _read_spec(folder)
+    program = os.fsdecode(spec['argv'][0])
+    said = os.strerror(number)
+    if stage == 'chdir':
+        return 'cannot enter its base_dir {}: {}'.format(os.fsdecode(spec['cwd']), said)
+    program = os.path.join(os.fsdecode(spec['cwd']), program)
+    if number in (errno.ENOENT, errno.EACCES) and os.path.isfile(program):
+        interpreter = _interpreter(program)
+        if number == errno.EACCES and not os.access(program, os.X_OK):
+            mode = os.stat(program).st_mode & 0o7777
+            return '{} is not executable (its mode is {:o}; chmod +x it, here or there)'.format(program, mode)
+        if interpreter:
+            return '{}: its interpreter {} (its first line) cannot be run: {}'.format(program, interpreter, said)
+    if number == errno.ENOENT:
+        return 'there is no file {}{}'.format(program, _hint(spec))
+    if number == errno.EACCES and os.path.isdir(program):
+        return '{} is a folder'.format(program)
+    if number == errno.ENOEXEC:
+        return '{} is not a program for this machine ({})'.format(program, os.uname().machine)
+    if number == errno.E2BIG:
+        return '{}: its arguments and environment are too long for this machine'.format(program)
+    return '{} cannot be run: {}'.format(program, said)
+
+
+def _interpreter(program: str) -> str:
+    with open(program, 'rb') as file:
+        first = file.readline(256)
+    words = first[2:].split()
+    return os.fsdecode(words[0]) if first.startswith(b'#!') and words else ''
+
+
+def _hint(spec: "Dict[str, Any]") -> str:
+    """A relative executable that stands in PATH is a frequent mistake."""
+    name = os.fsdecode(spec['executable'])
+    if '/' in name:
+        return ''
+    found = shutil.which(name, path=os.fsdecode(processes.ENVIRONMENT.get(b'PATH', b'')))
+    hint = ' (a relative executable is relative to base_dir{})'
+    return hint.format('; did you mean {}?'.format(found) if found else '')
+
+
+def _read_spec(folder: str) -> "Dict[str, Any]":
+    return dict(marshal.loads(records.read_file(os.path.join(folder, 'spec'))))
+
+
+def _encode(text: str) -> bytes:
+    return text.encode('utf-8', 'surrogateescape')
+
+
+def _write_folder(request: "Request", item: "Dict[str, Any]", deadline: float, number: int) -> Component:
+    """Write spec and token of one component."""
+    header = request.header
+    folder = os.path.join(state_folder(header['session']), header['run'], str(number))
+    os.makedirs(folder, 0o700)
+    cwd = os.path.expanduser(item['cwd'])
+    executable = os.path.join(cwd, os.path.expanduser(item['executable']))
+    environment = dict(processes.ENVIRONMENT)
+    for name, value in item['environment'].items():
+        environment[_encode(name)] = _encode(value)
+    token = os.urandom(16).hex()
+    control = os.path.join(screen.runtime_folder(), '{}-{}'.format(header['run'], number))
+    if len(os.fsencode(control)) > MAX_SOCKET_PATH:
+        raise Failure('the path of a socket is too long: {}'.format(control), kind='runtime')
+    umask = os.umask(0o077)
+    os.umask(umask)
+    spec = {
+        'name': item['name'],
+        'run': header['run'],
+        'session': header['session'],
+        'argv': [_encode(executable)] + [_encode(word) for word in item['args']],
+        'executable': _encode(item['executable']),
+        'cwd': _encode(cwd),
+        'env': environment,
+        'umask': umask,
+        'stop_timeout': float(item['stop_timeout']),
+        'deadline': deadline,
+        'agent': request.agent.starts.path,
+        'control': control,
+    }
+    records.write_file(os.path.join(folder, 'spec'), marshal.dumps(spec, 2))
+    records.write_file(os.path.join(folder, 'token'), token.encode('ascii'))
+    return Component(item['key'], folder, token)
+
+
+def _prune(session: str, run: str) -> None:
+    """Remove the folders of old runs that nothing runs of any more; the newest stay."""
+    root = state_folder(session)
+    old = sorted(name for name in os.listdir(root) if name != run)[: -KEPT_RUNS + 1]
+    for name in old:
+        folders = [os.path.join(root, name, number) for number in os.listdir(os.path.join(root, name))]
+        if not any(_is_alive(folder) for folder in folders):
+            shutil.rmtree(os.path.join(root, name), ignore_errors=True)  # what cannot go now goes next time
+
+
+# ---- operations ----------------------------------------------------------------------------------------------------
+
+
+def open_windows(request: "Request") -> "Dict[str, object]":
+    """Operation `open`: write the folders of `components` and open a window for each, starting the session if needed.
+
+    `start_timeout` is the time limit in seconds for the whole start; `zombie` keeps windows of ended programs. The result
+    names the session's server. Hellos come as events.
+    """
+    header = request.header
+    session = header['session']
+    deadline = time.monotonic() + header['start_timeout']
+    request.agent.starts.listen()
+    if screen.users_password():
+        raise Failure(
+            "the user's .screenrc sets a password, with which no command reaches a session; remove that line",
+            kind='screen',
+        )
+    root = state_folder(session)
+    os.makedirs(os.path.join(root, header['run']), 0o700, exist_ok=True)
+    first = len(os.listdir(os.path.join(root, header['run'])))
+    windows: "List[screen.Window]" = []
+    for number, item in enumerate(header['components'], first):
+        component = _write_folder(request, item, deadline, number)
+        request.agent.starts.add(component)
+        argv = [processes.PYTHON, '-IS', launcher.PATH, component.folder]
+        windows.append(screen.Window(item['name'], argv))
+    folder = os.path.join(root, header['run'])
+    servers = screen.sessions(session)
+    if len(servers) > 1:
+        raise Failure('there are {} screen sessions named {}'.format(len(servers), session), kind='screen')
+    if servers:
+        screen.add_windows(root, servers[0], session, windows)
+        return {'server': servers[0], 'started': False}
+    server = screen.start_session(root, session, windows, header['zombie'])
+    threading.Thread(target=_wait_for_server, args=(request.agent, server, root, session), daemon=True).start()
+    _prune(session, os.path.basename(folder))
+    return {'server': server, 'started': True}
+
+
+def _wait_for_server(agent: "Agent", server: int, root: str, session: str) -> None:
+    """Say so when the server of a session that we started ends, with what it printed."""
+    os.waitpid(server, 0)
+    agent.event('session-ended', session=session, output=screen.why_ended(root))
+
+
+def answer(request: "Request") -> "Dict[str, object]":
+    """Operation `answer`: `go`, or `abort` with a `reason`, to the launchers of `keys`; the result lists who got it."""
+    message: "Tuple[str, ...]" = ('go',) if request.header['go'] else ('abort', request.header['reason'])
+    starts = request.agent.starts
+    return {'told': [key for key in request.header['keys'] if starts.tell(key, message)]}
+
+
+def _folders(session: str) -> "Iterator[str]":
+    """The folders of all components of all runs of a session."""
+    root = state_folder(session)
+    if os.path.isdir(root):
+        for run in os.listdir(root):
+            if os.path.isdir(os.path.join(root, run)):
+                for number in os.listdir(os.path.join(root, run)):
+                    yield os.path.join(root, run, number)
+
+
+def _connect(folder: str) -> "Optional[peers.Peer]":
+    try:
+        return peers.connect(_read_spec(folder)['control'])
+    except FileNotFoundError:
+        return None
+
+
+def _is_alive(folder: str) -> bool:
+    peer = _connect(folder)
+    if peer is not None:
+        peer.sock.close()
+    return peer is not None
+
+
+def running(request: "Request") -> "Dict[str, object]":
+    """Operation `running`: the components of `session` whose launchers answer, with their last status."""
+    found = [read_status(folder) or {} for folder in _folders(request.header['session']) if _is_alive(folder)]
+    return {'components': found}
+
+
+def watch(request: "Request") -> "Dict[str, object]":
+    """Operation `watch`: listen to components of a run that an earlier agent started; `keys` are {key: name}.
+
+    Launchers that are there tell their whole story again, as events. The result holds, by key, the last status of all.
+    """
+    header = request.header
+    request.agent.starts.listen()
+    states: "Dict[str, Optional[Dict[str, Any]]]" = {}
+    root = os.path.join(state_folder(header['session']), header['run'])
+    for key, name in header['keys'].items():
+        folder = _find(root, name)
+        if folder is None:
+            states[key] = None
+            continue
+        component = Component(key, folder)
+        component.peer = _connect(folder)
+        states[key] = dict(read_status(folder) or {}, alive=component.peer is not None, output=tail(folder))
+        request.agent.starts.add(component)
+    return {'states': states}
+
+
+def _find(root: str, name: str) -> "Optional[str]":
+    """The folder of the component `name` of one run."""
+    if os.path.isdir(root):
+        for number in os.listdir(root):
+            folder = os.path.join(root, number)
+            try:
+                if _read_spec(folder)['name'] == name:
+                    return folder
+            except FileNotFoundError:
+                continue  # its folder was never finished
+    return None
+
+
+def stop(request: "Request") -> "Dict[str, object]":
+    """Operation `stop`: end the trees of the components `keys`; the launchers' `gone` comes as an event of each.
+
+    The result lists the keys that have no launcher any more.
+    """
+    starts = request.agent.starts
+    message = ('stop', float(request.header['stop_timeout']))
+    absent = [key for key in request.header['keys'] if not starts.tell(key, message)]
+    return {'absent': absent}
+
+
+def close_windows(request: "Request") -> "Dict[str, object]":
+    """Operation `close_windows`: close the windows of `keys` (they did not start); a session without others ends.
+
+    Windows whose launcher never called back cannot be told from others: they close by themselves when their launcher
+    ends, or (zombie) stay with its words in them.
+    """
+    session = request.header['session']
+    starts = request.agent.starts
+    windows = [starts.components[key].window for key in request.header['keys'] if key in starts.components]
+    for server in screen.sessions(session):
+        for window in windows:
+            if window >= 0:
+                screen.command(server, session, 'at', '{}#'.format(window), 'kill')
+    return {}

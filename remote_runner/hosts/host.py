@@ -1,0 +1,294 @@
+"""One connected host: its connection, and the agent at the other end of it.
+
+    with connect(address, connector) as host:
+        host.request('describe')
+
+One thread a host reads what the agent sends; answers wake whoever waits for them, events go to the host's listener.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from remote_runner.errors import BootstrapFailed, ConnectionLost, HostError, RequestFailed
+from remote_runner.hosts.bootstrap import start_agent
+from remote_runner.hosts.connection import Channel, Connection
+from remote_runner.wire import frames
+
+Header = dict[str, Any]
+#: Seconds that an agent has for an answer that needs no work.
+ANSWER_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an agent says of its host: the operation `describe`."""
+
+    python: str
+    pid: int
+    uid: int
+    home: str
+    hostname: str
+    platform: str
+    identity: str
+    screen: str | None
+    cores: int
+    load: float
+    time: float
+
+
+class Call:
+    """A request under way: its parts in both directions, and its one answer."""
+
+    def __init__(self, host: Host, number: int, op: str) -> None:
+        self._host = host
+        self._number = number
+        self._op = op
+        self._changed = threading.Condition()
+        self._credit = frames.WINDOW
+        self._parts: deque[tuple[Any, bytes]] = deque()
+        self._answer: Header | None = None
+        self._lost: HostError | None = None
+        #: Bytes that the host has dealt with, of those sent as parts.
+        self.delivered = 0
+
+    # Called by the reading thread.
+
+    def take(self, header: Header, body: bytes) -> None:
+        """A frame that belongs to this request."""
+        with self._changed:
+            if 'credit' in header:
+                self._credit += header['credit']
+                self.delivered += header['credit']
+            elif 'part' in header:
+                self._parts.append((header['part'], body))
+            else:
+                self._answer = header
+            self._changed.notify_all()
+
+    def lose(self, error: HostError) -> None:
+        """The connection is gone; nothing will come any more."""
+        with self._changed:
+            self._lost = error
+            self._changed.notify_all()
+
+    # Called by whoever asked.
+
+    @property
+    def ended(self) -> bool:
+        """True once the answer is there, or never comes."""
+        return self._answer is not None or self._lost is not None
+
+    def send(self, part: Any, body: bytes | memoryview) -> bool:
+        """Send a part, waiting for credit; False when the answer is there already, which then says why.
+
+        Raises:
+            ConnectionLost: the connection broke.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._credit >= len(body) or self.ended)
+            if self._lost is not None:
+                raise self._lost
+            if self._answer is not None:
+                return False
+            self._credit -= len(body)
+        self._host.write({'id': self._number, 'part': part}, body)
+        return True
+
+    def finish(self) -> None:
+        """No more parts follow."""
+        if not self.ended:
+            self._host.write({'id': self._number, 'part': None})
+
+    def parts(self) -> Iterator[tuple[Any, bytes]]:
+        """The parts that come, until the answer is there.
+
+        Raises:
+            ConnectionLost: the connection broke.
+        """
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._parts or self.ended)
+                if not self._parts:
+                    if self._lost is not None:
+                        raise self._lost
+                    return
+                part, body = self._parts.popleft()
+            yield part, body
+            if not self.ended:
+                self._host.write({'id': self._number, 'credit': len(body)})
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the answer.
+
+        Raises:
+            ConnectionLost: the connection broke.
+            RequestFailed: the agent says that it cannot be done.
+            TimeoutError: no answer within `timeout` seconds; the request is cancelled.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.ended, timeout):
+                self.cancel()
+                raise TimeoutError(f'{self._host.name}: no answer to {self._op} within {timeout:g} s')
+            if self._answer is None:
+                raise self._lost or ConnectionLost('the connection is gone', host=self._host.name)
+        if 'error' in self._answer:
+            error = self._answer['error']
+            raise RequestFailed(
+                error['what'], host=self._host.name, errno_name=error.get('errno', ''), kind=error.get('kind', '')
+            )
+        return self._answer['result']
+
+    def cancel(self) -> None:
+        """Tell the agent to give it up; its answer then says that it did."""
+        if not self.ended:
+            self._host.write({'id': self._number, 'cancel': True})
+
+
+class Host:
+    """A connected host. Thread-safe; a context manager that closes agent and connection.
+
+    Args:
+        name: the host as the user wrote it.
+        connection: closed together with this.
+        listener: called by the reading thread with each event of the agent, and at last, if the connection broke
+            without `close`, with `{'event': 'lost', 'error': ConnectionLost}`. It must not wait.
+
+    Raises:
+        BootstrapFailed, ConnectionLost: the agent could not be started.
+    """
+
+    def __init__(self, name: str, connection: Connection, listener: Callable[[Host, Header], None]) -> None:
+        self.name = name
+        self._connection = connection
+        self._listener = listener
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, Call] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._lost: HostError | None = None
+        try:
+            self._channel, first = start_agent(name, connection)
+            self._decoder = frames.Decoder()
+            asked = time.time()
+            self.facts = self._meet(first)
+        except BaseException:
+            connection.close()
+            raise
+        #: Seconds that the host's clock is ahead of ours.
+        self.clock_offset = self.facts.time - (asked + time.time()) / 2
+        self._thread = threading.Thread(target=self._read, name=f'read {name}', daemon=True)
+        self._thread.start()
+
+    def _meet(self, data: bytes) -> Facts:
+        """The agent's first words."""
+        while True:
+            try:
+                found = self._decoder.feed(data)
+            except frames.FrameError as error:
+                what = f'the agent was disturbed: {error}'
+                raise BootstrapFailed(what, host=self.name, output=_text(self._channel)) from error
+            if found:
+                (header, _), *_ = found
+                header.pop('event')
+                return Facts(**header)  # type: ignore[arg-type]
+            data = self._channel.read(1 << 18, ANSWER_TIMEOUT)
+            if not data:
+                raise BootstrapFailed('the agent ended at once', host=self.name, output=_text(self._channel))
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def channel(self) -> Channel:
+        """The agent's channel."""
+        return self._channel
+
+    def call(self, op: str, **fields: Any) -> Call:
+        """Send a request; its answer is waited for elsewhere.
+
+        Raises:
+            ConnectionLost: the connection is gone.
+        """
+        number = next(self._numbers)
+        call = Call(self, number, op)
+        with self._lock:
+            if self._lost is not None:
+                raise self._lost
+            self._calls[number] = call
+        self.write({'id': number, 'op': op, **fields})
+        return call
+
+    def request(self, op: str, timeout: float | None = None, **fields: Any) -> Any:
+        """Send a request and wait for its answer (`timeout` in seconds; None: as long as it takes).
+
+        Raises:
+            ConnectionLost: the connection is gone.
+            RequestFailed: the agent says that it cannot be done.
+            TimeoutError: no answer in time.
+        """
+        return self.call(op, **fields).result(timeout)
+
+    def write(self, header: Header, body: bytes | memoryview = b'') -> None:
+        """Send one frame.
+
+        Raises:
+            ConnectionLost: the connection is gone.
+        """
+        self._channel.write(frames.encode(header, body))
+
+    def close(self) -> None:
+        """Close the connection; the agent ends with it. What it started for the user stays. Safe to call twice."""
+        with self._lock:
+            self._closed = True
+        self._channel.close()
+        self._connection.close()
+
+    def _read(self) -> None:
+        error: HostError = ConnectionLost('the agent ended', host=self.name)
+        try:
+            while True:
+                data = self._channel.read(1 << 18)
+                if not data:
+                    break
+                for header, body in self._decoder.feed(data):
+                    self._dispatch(header, body)
+        except HostError as lost:
+            error = lost
+        except frames.FrameError as broken:
+            error = ConnectionLost(f'the agent was disturbed: {broken}', host=self.name)
+        with self._lock:
+            if not self._closed and _text(self._channel):
+                error.output = _text(self._channel)
+            self._lost = error
+            calls = list(self._calls.values())
+            closed = self._closed
+        for call in calls:
+            call.lose(error)
+        if not closed:
+            self._listener(self, {'event': 'lost', 'error': error})
+
+    def _dispatch(self, header: Header, body: bytes) -> None:
+        if 'event' in header:
+            self._listener(self, header)
+            return
+        call = self._calls.get(header['id'])
+        if call is None:
+            return  # an answer that nobody waits for any more
+        call.take(header, body)
+        if call.ended:
+            with self._lock:
+                del self._calls[header['id']]
+
+
+def _text(channel: Channel) -> str:
+    return channel.stderr().decode('utf-8', 'replace')
