@@ -131,8 +131,8 @@ def runtime_folder() -> str:
 def quit_session(request: "Request") -> "Dict[str, object]":
     """Operation `quit`: end all sessions named `session` and wait until no process of theirs is left.
 
-    `stop_timeout` is what the processes get from their launchers between TERM and KILL, at most. The result names how many
-    sessions and processes there were; processes that nothing could end make it a Failure.
+    `stop_timeout` is what the processes get from their launchers between TERM and KILL, at most. The result names how
+    many sessions and processes there were; processes that nothing could end make it a Failure.
     """
     name = request.header['session']
     servers = sessions(name)

@@ -285,8 +285,8 @@ def _prune(session: str, run: str) -> None:
 def open_windows(request: "Request") -> "Dict[str, object]":
     """Operation `open`: write the folders of `components` and open a window for each, starting the session if needed.
 
-    `start_timeout` is the time limit in seconds for the whole start; `zombie` keeps windows of ended programs. The result
-    names the session's server. Hellos come as events.
+    `start_timeout` is the time limit in seconds for the whole start; `zombie` keeps windows of ended programs. The
+    result names the session's server. Hellos come as events.
     """
     header = request.header
     session = header['session']

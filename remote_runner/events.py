@@ -1,0 +1,197 @@
+"""Everything that happens in a run, as one stream of typed events.
+
+The terminal, `--json` and whoever runs a plan from Python read the same stream:
+
+    events = Events()
+    events.listen(lambda event: print(event.to_dict()))
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time as clock
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened.
+
+    Args:
+        time: when, in seconds since the epoch, by the clock of this machine.
+        host: where, as the user wrote it; None where it concerns the whole run.
+        component: the name of the component that it concerns.
+    """
+
+    time: float = field(default_factory=clock.time)
+    host: str | None = None
+    component: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event for JSON: its fields, and its kind in snake case as `event`."""
+        kind = re.sub(r'(?<!^)(?=[A-Z])', '_', type(self).__name__).lower()
+        return {'event': kind, **{name: value for name, value in asdict(self).items() if value is not None}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    """A run begins. `components` are labels (`name@host`) by start index."""
+
+    run: str
+    session: str
+    hosts: tuple[str, ...]
+    components: dict[int, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostConnecting(Event):
+    """The connection to a host is being made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostConnected(Event):
+    """A host is connected and its agent runs; `seconds` since it was asked for."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFailed(Event):
+    """A host could not be reached, trusted or authenticated, or cannot be worked with; `error` says why."""
+
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostMerged(Event):
+    """`host` and `same_as` are two names of one machine and user; both are served over one connection."""
+
+    same_as: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostLost(Event):
+    """The connection to a host broke after it was made."""
+
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionQuit(Event):
+    """What an earlier run left was ended: so many sessions with so many processes."""
+
+    session: str
+    sessions: int
+    processes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesCompared(Event):
+    """What is on a host was compared with what should be there; `to_send` of `files` differ, of `bytes` bytes."""
+
+    files: int
+    to_send: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesSending(Event):
+    """How far the copying to a host is: so many of its bytes arrived."""
+
+    bytes: int
+    of_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesSent(Event):
+    """All files of a host are there: `sent` were sent (`bytes` bytes), `modes` got other permission bits alone."""
+
+    files: int
+    sent: int
+    modes: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentStarting(Event):
+    """The window of a component is being opened."""
+
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentStarted(Event):
+    """A component's program runs: it was proven by its launcher."""
+
+    pid: int
+    window: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentFailed(Event):
+    """A component did not start, or (while it was waited for) ended without success. `output`: its last lines."""
+
+    reason: str
+    output: str = ''
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentExited(Event):
+    """A component's program ended; `status` as a shell shows it (128 + n for signal n)."""
+
+    status: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentStopped(Event):
+    """A component was ended by us, with all its descendants."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentAborted(Event):
+    """A component's start was given up before its program ran."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentUnknown(Event):
+    """Nobody can say whether a component runs; `reason` says what is known."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEnded(Event):
+    """The run is over. `exit_status`: 0 done, 1 something failed, 2 usage, 3 a host, 130 interrupted."""
+
+    run: str
+    exit_status: int
+    seconds: float
+
+
+Listener = Callable[[Event], None]
+
+
+class Events:
+    """The stream: hands each event to all listeners, one event at a time, in one order for all."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._lock = threading.RLock()
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` with every event from now on, from whichever thread it comes. It must not wait."""
+        with self._lock:
+            self._listeners.append(listener)
+
+    def emit(self, event: Event) -> None:
+        """Something happened."""
+        with self._lock:
+            for listener in self._listeners:
+                listener(event)
