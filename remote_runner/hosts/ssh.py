@@ -1,0 +1,368 @@
+"""Connections over SSH: from an address to a trusted, authenticated connection on which commands run.
+
+`Connector` holds what many hosts share: the resolved ssh_config, known_hosts, keys, password, jump hosts. It limits
+how many of them knock at one server at once, because sshd drops simultaneous strangers (MaxStartups, sshd_config(5)).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import shlex
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from remote_runner.errors import (
+    ConnectionLost,
+    HostError,
+    HostKeyChanged,
+    HostKeyUnknown,
+    HostUnreachable,
+)
+from remote_runner.hosts.address import Address
+from remote_runner.hosts.auth import Wallet, authenticate
+from remote_runner.hosts.dial import Proxy, dial
+from remote_runner.hosts.known_hosts import HostKey, KnownHosts, Verdict
+from remote_runner.hosts.paramiko_import import IncompatiblePeer, paramiko
+from remote_runner.hosts.ssh_channel import SshChannel
+from remote_runner.hosts.ssh_config import Resolver, SshOptions, Target
+from remote_runner.hosts.transport import KEEPALIVE, SILENCE_LIMIT, Link, Transport
+
+PENDING = 8  # connects to one server at a time; sshd's MaxStartups begins to drop at 10
+KEX_LIMIT = 15.0  # seconds for the key exchange, after the banner
+AUTH_LIMIT = 30.0  # seconds for each attempt to log in; PAM may take its time
+_RETRY = (0.1, 0.5)  # seconds before the first retry when a server drops us; doubled each time
+_REFUSALS = (b'Exceeded MaxStartups', b'Not allowed at this time')  # what newer sshd say before they hang up
+_PROHIBITED = 1  # SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254, 5.1)
+_log = logging.getLogger(__name__)
+
+
+class SshConnection:
+    """An open connection to one host. See `connection.Connection`.
+
+    Attributes:
+        where: the host as the user wrote it.
+        target: what it was resolved to.
+        transport: paramiko's transport, for programs that need it (scp).
+    """
+
+    def __init__(self, where: str, target: Target, transport: Transport) -> None:
+        self.where = where
+        self.target = target
+        self.transport = transport
+
+    @property
+    def lost(self) -> str | None:
+        """Why the connection is of no use any more; None while it is."""
+        if self.transport.link.lost is None and not self.transport.is_active():
+            return 'the connection broke'
+        return self.transport.link.lost
+
+    def open(self, command: str) -> SshChannel:
+        """Run `command` in the user's login shell.
+
+        Raises:
+            ConnectionLost: the connection broke.
+            HostError: the server opens no further session (MaxSessions, sshd_config(5)).
+        """
+        return SshChannel(self.transport, self.where, command)
+
+    def close(self) -> None:
+        """See `Connection.close`."""
+        self.transport.link.close()
+        self.transport.close()
+
+    def __enter__(self) -> SshConnection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass
+class _Server:
+    """One server that hosts are connected at or through: how many knock at once, and when it last did not answer."""
+
+    slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(PENDING))
+    failed: float = float('-inf')
+    failure: HostUnreachable | None = None
+
+
+@dataclass
+class _Jump:
+    """The one connection to a jump host, made by the first who needs it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    connection: SshConnection | None = None
+    failed: float = float('-inf')
+    failure: HostError | None = None
+
+
+class Connector:
+    """Connects to hosts. Safe to use from many threads; close it after the connections it made.
+
+    Args:
+        options: what the command line says.
+        keepalive: seconds of silence after which a host is asked for a sign of life.
+        silence_limit: seconds of silence after which a connection counts as dead.
+
+    Example:
+        >>> with Connector(SshOptions()) as connector:
+        ...     with connector.connect(parse_address('root@node1')) as connection:
+        ...         print(connection.open('hostname').read(100))
+    """
+
+    def __init__(
+        self,
+        options: SshOptions | None = None,
+        *,
+        keepalive: float = KEEPALIVE,
+        silence_limit: float = SILENCE_LIMIT,
+    ) -> None:
+        self.options = options or SshOptions()
+        self.resolver = Resolver(self.options)
+        self.known_hosts = KnownHosts()
+        self._wallet = Wallet(self.options.credentials)
+        self._keepalive = keepalive
+        self._silence_limit = silence_limit
+        self._lock = threading.Lock()
+        self._servers: dict[object, _Server] = {}
+        self._jumps: dict[Target, _Jump] = {}
+        self._closed = False
+
+    def __enter__(self) -> Connector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def connect(self, address: Address) -> SshConnection:
+        """Connect, check the host key, log in.
+
+        Raises:
+            HostUnreachable: no connection within the time limit, or no SSH server there.
+            HostKeyUnknown, HostKeyChanged: the host is not to be trusted (yet).
+            AuthenticationFailed: nothing was accepted.
+            HostError: ssh_config is wrong.
+        """
+        return self._connect(self.resolver.resolve(address), address.where)
+
+    def close(self) -> None:
+        """Close the connections to jump hosts and agents."""
+        with self._lock:
+            self._closed = True
+            jumps = list(self._jumps.values())
+        for jump in jumps:
+            if jump.connection is not None:
+                jump.connection.close()
+        self._wallet.close()
+
+    def handshake(self, target: Target, where: str, key_types: tuple[str, ...]) -> Transport:
+        """Connect and exchange keys; whose key it is has not been checked yet, and nobody is logged in.
+
+        Raises:
+            HostUnreachable: as for `connect`; and all that it raises, about a jump host on the way.
+        """
+        with self._slot(target, where):
+            return self._handshake(target, where, key_types)
+
+    def _connect(self, target: Target, where: str) -> SshConnection:
+        with self._slot(target, where) as server:
+            try:
+                transport = self._handshake(target, where, _algorithms(self.known_hosts.known_types(target)))
+            except HostUnreachable as error:
+                server.failed, server.failure = time.monotonic(), error
+                raise
+            try:
+                self._check_key(transport, target, where)
+                transport.auth_timeout = AUTH_LIMIT
+                authenticate(transport, target, self._wallet, where)
+            except BaseException:
+                transport.link.close()
+                transport.close()
+                raise
+        transport.keep_alive(self._keepalive, self._silence_limit)
+        return SshConnection(where, target, transport)
+
+    def _handshake(self, target: Target, where: str, key_types: tuple[str, ...]) -> Transport:
+        jump = self._jump(target.jump, where) if target.jump is not None else None
+        deadline = time.monotonic() + target.connect_timeout
+        pause = random.uniform(*_RETRY)
+        while True:
+            proxy: Proxy | None = None
+            if jump is not None:
+                link = Link(_through(jump, target, deadline, where))
+            elif target.proxy_command is not None:
+                proxy = Proxy(target.proxy_command)
+                link = Link(proxy.socket, proxy.close)
+            else:
+                link = Link(dial(target.hostname, target.port, target.address_family, deadline, where))
+            transport = _exchange_keys(link, key_types, deadline)
+            if transport.is_active() and transport.initial_kex_done:
+                return transport
+            failure = _no_ssh(transport, target, where, proxy.said() if proxy is not None else '')
+            link.close()
+            transport.close()
+            if proxy is not None or not _dropped(link) or time.monotonic() + pause > deadline:
+                raise failure
+            threading.Event().wait(pause)
+            pause *= 2
+
+    def _jump(self, target: Target, where: str) -> SshConnection:
+        """The connection to a jump host. Whoever waited while it could not be made gets the same error."""
+        asked = time.monotonic()
+        with self._lock:
+            jump = self._jumps.setdefault(target, _Jump())
+        with jump.lock:
+            if jump.connection is not None and jump.connection.lost is None:
+                return jump.connection
+            if jump.failure is None or jump.failed < asked:
+                try:
+                    jump.connection = self._connect(target, target.alias)
+                except HostError as error:
+                    jump.failed, jump.failure = time.monotonic(), error
+                else:
+                    jump.failure = None
+                    return jump.connection
+            raise _same(jump.failure, f'jump host {target.alias}: {jump.failure.what}', where)
+
+    @contextmanager
+    def _slot(self, target: Target, where: str) -> Iterator[_Server]:
+        """Wait for a turn at the server. Who waited while it did not answer at all need not find out again."""
+        key = target.proxy_template or (target.jump, target.hostname, target.port)
+        with self._lock:
+            server = self._servers.setdefault(key, _Server())
+        asked = time.monotonic()
+        with server.slots:
+            if server.failure is not None and server.failed > asked and not target.proxy_template:
+                raise _same(server.failure, server.failure.what, where)
+            yield server
+
+    def _check_key(self, transport: Transport, target: Target, where: str) -> None:
+        key = host_key(transport, where)
+        verdict, entry = self.known_hosts.judge(target, key)
+        if verdict is Verdict.KNOWN:
+            return
+        place = f'{entry.file} line {entry.line}' if entry is not None else ''
+        if verdict is Verdict.REVOKED:
+            raise HostKeyChanged(f'the host key {key} is revoked in {place}', host=where)
+        if verdict is Verdict.CHANGED:
+            raise HostKeyChanged(
+                f'the host shows the key {key}, not the one in {place}: installed anew, or somebody is in between',
+                host=where,
+                remedy=f'if you know why: ssh-keygen -R {shlex.quote(target.known_as)}, then remote_runner hosts trust',
+            )
+        accept = self.options.accept_new_host_keys or target.strict_host_key_checking in ('accept-new', 'no')
+        if not accept:
+            raise HostKeyUnknown(
+                f'the host key is in no known_hosts file: {key}',
+                host=where,
+                remedy=f'remote_runner hosts trust {where} shows and stores it; or --accept-new-host-keys',
+            )
+        file = self.known_hosts.add(target, key)
+        _log.info('%s: new host key %s%s', where, key, f' added to {file}' if file else '')
+
+
+def host_key(transport: Transport, where: str) -> HostKey:
+    """The key that the server showed, and proved to hold, in the key exchange.
+
+    Raises:
+        ConnectionLost: the connection broke.
+    """
+    try:
+        key = transport.get_remote_server_key()
+    except paramiko.SSHException as error:
+        raise ConnectionLost(transport.link.lost or 'the connection broke', host=where) from error
+    return HostKey(key.get_name(), key.asbytes())
+
+
+def _algorithms(key_types: Iterable[str]) -> tuple[str, ...]:
+    """The signature algorithms of types of keys (RFC 8332 for RSA)."""
+    return tuple(
+        name for kind in key_types for name in (('rsa-sha2-512', 'rsa-sha2-256') if kind == 'ssh-rsa' else (kind,))
+    )
+
+
+def _exchange_keys(link: Link, key_types: tuple[str, ...], deadline: float) -> Transport:
+    """Start a transport and wait until it has exchanged keys, or failed to. The banner must come before `deadline`."""
+    transport = Transport(link, key_types)
+    transport.banner_timeout = max(0.1, deadline - time.monotonic())
+    transport.handshake_timeout = KEX_LIMIT
+    done = threading.Event()
+    transport.start_client(event=done)
+    done.wait(transport.banner_timeout + KEX_LIMIT + 2.0)
+    return transport
+
+
+def _dropped(link: Link) -> bool:
+    """The server hung up before it said that it speaks SSH: too many at once (MaxStartups), try again."""
+    return link.ended and (not link.head or link.head.startswith(_REFUSALS))
+
+
+def _no_ssh(transport: Transport, target: Target, where: str, said: str) -> HostError:
+    """Why there is no SSH connection, from what came before it broke."""
+    link = transport.link
+    place = f'port {target.port}'
+    if target.proxy_command is not None and link.ended and not link.head:
+        return HostUnreachable('the ProxyCommand of ssh_config failed', host=where, output=said or None)
+    if not link.head and link.ended:
+        return HostUnreachable(
+            f'{place} closes the connection without an SSH banner',
+            host=where,
+            remedy='is sshd overloaded (MaxStartups), or does it refuse this machine?',
+        )
+    if not link.head:
+        return HostUnreachable(
+            f'{place} accepts the connection, but no SSH banner came within {target.connect_timeout:g} s',
+            host=where,
+            remedy='is it sshd that listens there, and is it alive?',
+        )
+    if not any(line.startswith(b'SSH-') for line in link.head.splitlines()):
+        first = link.head.splitlines()[0][:80].decode(errors='replace')
+        return HostUnreachable(f'what answers on {place} does not speak SSH: {first!r}', host=where)
+    error = transport.get_exception()
+    if isinstance(error, IncompatiblePeer):
+        return HostUnreachable(f'the server shares no algorithm with us: {error}', host=where)
+    reason = transport.farewell or link.lost or str(error or 'no answer in time')
+    return HostUnreachable(f'the key exchange failed: {reason}', host=where)
+
+
+def _through(jump: SshConnection, target: Target, deadline: float, where: str) -> paramiko.Channel:
+    """A channel from the jump host to the target (`direct-tcpip`, RFC 4254, 7.2)."""
+    place = f'{target.hostname} port {target.port}'
+    try:
+        return jump.transport.open_channel(
+            'direct-tcpip',
+            (target.hostname, target.port),
+            ('127.0.0.1', 0),
+            timeout=max(0.1, deadline - time.monotonic()),
+        )
+    except paramiko.ChannelException as error:
+        if error.code == _PROHIBITED:
+            raise HostUnreachable(
+                f'jump host {jump.where} does not let us through to {place}',
+                host=where,
+                remedy='see AllowTcpForwarding and PermitOpen in its sshd_config',
+            ) from error
+        raise HostUnreachable(
+            f'jump host {jump.where} cannot connect to {place}: {error.text.lower()}', host=where
+        ) from error
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        if jump.lost is not None:
+            raise HostUnreachable(f'jump host {jump.where}: {jump.lost}', host=where) from error
+        raise HostUnreachable(
+            f'no answer from {place} through jump host {jump.where} within {target.connect_timeout:g} s', host=where
+        ) from error
+
+
+def _same(error: HostError, what: str, where: str) -> HostError:
+    """The error for another host."""
+    return type(error)(what, host=where, remedy=error.remedy, output=error.output)

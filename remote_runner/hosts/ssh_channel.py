@@ -1,0 +1,104 @@
+"""One command on an SSH connection: its stdin, stdout and the end of its stderr (RFC 4254, 5 and 6)."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from remote_runner.errors import ConnectionLost, HostError
+from remote_runner.hosts.paramiko_import import paramiko
+from remote_runner.hosts.tail import KEPT, Tail
+from remote_runner.hosts.transport import Transport
+
+CHANNEL_LIMIT = 30.0  # seconds to open one
+_PACKET = 32 * 1024  # bytes; OpenSSH takes no more at once
+
+
+class _Wakeup(threading.Event):
+    """Set by paramiko when there is something to read. paramiko also clears it, too early for a reader of two pipes."""
+
+    def clear(self) -> None:
+        """Nothing; `forget` clears."""
+
+    def forget(self) -> None:
+        super().clear()
+
+
+class SshChannel:
+    """See `connection.Channel`. stderr is taken off the channel by whoever reads, so that it never fills the window.
+
+    Raises:
+        ConnectionLost: the connection broke.
+        HostError: the server opens no further session.
+    """
+
+    def __init__(self, transport: Transport, where: str, command: str) -> None:
+        self._transport = transport
+        self._where = where
+        self._closed = False
+        self._tail = Tail()
+        self._wakeup = _Wakeup()
+        try:
+            self._channel = transport.open_session(timeout=CHANNEL_LIMIT)
+            self._channel.in_buffer.set_event(self._wakeup)
+            self._channel.in_stderr_buffer.set_event(self._wakeup)
+            self._channel.exec_command(command)
+        except paramiko.ChannelException as error:
+            raise HostError(
+                f'the server opens no further session: {error.text.lower()}',
+                host=where,
+                remedy='see MaxSessions in its sshd_config',
+            ) from error
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if transport.link.lost is None and transport.is_active():
+                raise HostError('the server does not run the command', host=where) from error
+            raise self._broken() from error
+
+    def read(self, size: int, timeout: float | None = None) -> bytes:
+        """See `Channel.read`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._wakeup.forget()
+            ended = self._channel.eof_received or self._channel.closed
+            self._drain()
+            if self._channel.recv_ready():
+                return self._channel.recv(size)
+            if ended:
+                if self._closed or self._channel.eof_received or self._transport.link.lost is None:
+                    return b''
+                raise self._broken()
+            left = None if deadline is None else deadline - time.monotonic()
+            if (left is not None and left <= 0) or not self._wakeup.wait(left):
+                raise TimeoutError(f'nothing came within {timeout} s')
+
+    def write(self, data: bytes | memoryview) -> None:
+        """See `Channel.write`."""
+        view = memoryview(data).cast('B')
+        while view:
+            try:
+                sent = self._channel.send(bytes(view[:_PACKET]))
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                raise self._broken() from error
+            if not sent:
+                raise self._broken()
+            view = view[sent:]
+
+    def stderr(self) -> bytes:
+        """See `Channel.stderr`."""
+        self._drain()
+        return self._tail.bytes()
+
+    def close(self) -> None:
+        """See `Channel.close`."""
+        self._closed = True
+        try:
+            self._channel.close()
+        except (OSError, EOFError, paramiko.SSHException):
+            return  # it is closed with the connection
+
+    def _drain(self) -> None:
+        while self._channel.recv_stderr_ready():
+            self._tail.add(self._channel.recv_stderr(KEPT))
+
+    def _broken(self) -> ConnectionLost:
+        return ConnectionLost(self._transport.link.lost or 'the command has ended', host=self._where)

@@ -1,0 +1,365 @@
+"""What the user's ssh_config says about a host: from an `Address` to a `Target` that can be dialled.
+
+Where OpenSSH is installed its own `ssh -G` is asked, so that Include, Match, canonical names and everything else mean
+what they mean to `ssh`; else paramiko's reader of the file is used. See ssh_config(5).
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remote_runner.errors import AddressError, HostError
+from remote_runner.hosts.address import Address, parse_address
+from remote_runner.hosts.credentials import Credentials
+
+CONNECT_TIMEOUT = 10.0  # seconds, where neither the user nor ssh_config says another
+MOST_HOPS = 16
+_SSH_LIMIT = 30.0  # seconds for `ssh -G`; Match exec may run programs
+Values = Mapping[str, Sequence[str]]  # keyword in lower case -> its values in order
+
+
+@dataclass(frozen=True)
+class SshOptions:
+    """What the command line says about all SSH connections of a run.
+
+    Args:
+        user: `-u`: the user where the address names none; None: what ssh_config says.
+        config_file: `ssh -F`; None: ~/.ssh/config and /etc/ssh/ssh_config.
+        connect_timeout: seconds for the TCP connection and for the server's banner, each; None: what ssh_config says,
+            else 10.
+        accept_new_host_keys: trust and store keys of hosts that are in no known_hosts file, as OpenSSH's accept-new.
+        credentials: the password.
+    """
+
+    user: str | None = None
+    config_file: str | None = None
+    connect_timeout: float | None = None
+    accept_new_host_keys: bool = False
+    credentials: Credentials = field(default_factory=Credentials)
+
+
+@dataclass(frozen=True)
+class Target:
+    """All that is needed to reach one host, resolved. Names are those of ssh_config(5).
+
+    Args:
+        alias: the name as the user wrote it.
+        hostname: the name or IP address to connect to.
+        user, port: never None any more.
+        jump: the jump host just before this one, which may have one itself; None: connect directly.
+        proxy_command: the command whose stdin and stdout lead to the host, expanded.
+        proxy_template: the same before expansion; the same for all hosts behind one proxy.
+        identity_agent: path of the agent's socket; None: no agent.
+        strict_host_key_checking: `yes`, `ask`, `accept-new` or `no`.
+        connect_timeout: seconds.
+        address_family: `any`, `inet` or `inet6`.
+    """
+
+    alias: str
+    hostname: str
+    user: str
+    port: int = 22
+    jump: Target | None = None
+    proxy_command: str | None = None
+    proxy_template: str | None = None
+    identity_files: tuple[str, ...] = ()
+    certificate_files: tuple[str, ...] = ()
+    identities_only: bool = False
+    identity_agent: str | None = None
+    pubkey_authentication: bool = True
+    password_authentication: bool = True
+    kbd_interactive_authentication: bool = True
+    user_known_hosts_files: tuple[str, ...] = ()
+    global_known_hosts_files: tuple[str, ...] = ()
+    strict_host_key_checking: str = 'ask'
+    hash_known_hosts: bool = False
+    host_key_alias: str | None = None
+    connect_timeout: float = CONNECT_TIMEOUT
+    address_family: str = 'any'
+
+    @property
+    def known_as(self) -> str:
+        """What the host is called in known_hosts: `name`, or `[name]:port` where the port is not 22 (sshd(8))."""
+        if self.host_key_alias:
+            return self.host_key_alias
+        return self.hostname if self.port == 22 else f'[{self.hostname}]:{self.port}'
+
+    @property
+    def hops(self) -> tuple[Target, ...]:
+        """The jump hosts on the way, the one nearest to us first."""
+        return (*self.jump.hops, self.jump) if self.jump else ()
+
+
+class Resolver:
+    """Resolves addresses; one for many hosts, safe to use from many threads."""
+
+    def __init__(self, options: SshOptions) -> None:
+        self._options = options
+        self._ssh = shutil.which('ssh')
+        self._lock = threading.Lock()
+        self._targets: dict[object, Target] = {}
+
+    def resolve(self, address: Address) -> Target:
+        """The target of `address`; `user@` beats `-u`, which beats ssh_config.
+
+        Raises:
+            HostError: ssh_config is wrong, or its jump hosts go in circles.
+        """
+        user = address.user if address.user is not None else self._options.user
+        return self._resolve(address.name, user, address.port, (), address.where)
+
+    def _resolve(
+        self,
+        name: str,
+        user: str | None,
+        port: int | None,
+        seen: tuple[str, ...],
+        where: str,
+        jump: Target | None = None,
+    ) -> Target:
+        """`seen`: the hosts reached through this one, to find circles. `jump`: reach it that way, whatever it says."""
+        key = (name, user, port, seen, jump)
+        with self._lock:
+            known = self._targets.get(key)
+        if known is None:
+            values = self._values(name, user, port, where)
+            known = self._target(name, values, seen, where, jump)
+            with self._lock:
+                self._targets[key] = known
+        return known
+
+    def _values(self, name: str, user: str | None, port: int | None, where: str) -> Values:
+        if self._ssh is None:
+            return _values_of_paramiko(name, user, port, self._options.config_file, where)
+        return _values_of_openssh(self._ssh, name, user, port, self._options.config_file, where)
+
+    def _target(self, name: str, values: Values, seen: tuple[str, ...], where: str, jump: Target | None) -> Target:
+        hostname = _first(values, 'hostname', name)
+        user = _first(values, 'user', _login_name())
+        port = int(_first(values, 'port', '22'))
+        alias = _optional(values, 'hostkeyalias')
+        tokens = _Tokens(name, hostname, user, port, alias, _first(values, 'proxyjump', ''))
+        command = _optional(values, 'proxycommand')
+        jumps = _optional(values, 'proxyjump')
+        itself = f'{hostname}:{port}'
+        if itself in seen:
+            raise HostError(f'the jump hosts go in circles: {itself} is reached through itself', host=where)
+        if jump is None and jumps:
+            jump = self._jump(tokens.expand(jumps), (*seen, itself), where)
+        if jump is not None:
+            command = None
+        if command and _first(values, 'proxyusefdpass', 'no') == 'yes':
+            raise HostError('ProxyUseFdpass in ssh_config is not supported', host=where)
+        user_files = _paths(values, 'userknownhostsfile', _USER_KNOWN_HOSTS)
+        global_files = _paths(values, 'globalknownhostsfile', _GLOBAL_KNOWN_HOSTS)
+        given = self._options.connect_timeout
+        timeout = _optional(values, 'connecttimeout')
+        return Target(
+            alias=name,
+            hostname=hostname,
+            user=user,
+            port=port,
+            jump=jump,
+            proxy_command=tokens.expand(command) if command else None,
+            proxy_template=command,
+            identity_files=tuple(tokens.path(file) for file in values.get('identityfile', ()) if file != 'none'),
+            certificate_files=tuple(tokens.path(file) for file in values.get('certificatefile', ()) if file != 'none'),
+            identities_only=_first(values, 'identitiesonly', 'no') == 'yes',
+            identity_agent=_agent(_first(values, 'identityagent', 'SSH_AUTH_SOCK'), tokens),
+            pubkey_authentication=_first(values, 'pubkeyauthentication', 'yes') not in ('no', 'false'),
+            password_authentication=_first(values, 'passwordauthentication', 'yes') != 'no',
+            kbd_interactive_authentication=_first(values, 'kbdinteractiveauthentication', 'yes') != 'no',
+            user_known_hosts_files=tuple(map(tokens.path, user_files)),
+            global_known_hosts_files=tuple(map(tokens.path, global_files)),
+            strict_host_key_checking=_STRICT.get(_first(values, 'stricthostkeychecking', 'ask').lower(), 'yes'),
+            hash_known_hosts=_first(values, 'hashknownhosts', 'no') == 'yes',
+            host_key_alias=alias,
+            connect_timeout=given if given is not None else float(timeout) if timeout else CONNECT_TIMEOUT,
+            address_family=_first(values, 'addressfamily', 'any').lower(),
+        )
+
+    def _jump(self, jumps: str, seen: tuple[str, ...], where: str) -> Target | None:
+        """Resolve `[user@]host[:port],...`: the first is nearest to us, and is reached the way its own entry says."""
+        hop: Target | None = None
+        for item in jumps.split(','):
+            try:
+                address = parse_address(item.strip().removeprefix('ssh://').removesuffix('/'))
+            except AddressError as error:
+                raise HostError(f'ProxyJump {jumps} in ssh_config: {error.what}', host=where) from error
+            hop = self._resolve(address.name, address.user, address.port, seen, where, hop)
+        return hop
+
+
+_USER_KNOWN_HOSTS = ('~/.ssh/known_hosts', '~/.ssh/known_hosts2')
+_GLOBAL_KNOWN_HOSTS = ('/etc/ssh/ssh_known_hosts', '/etc/ssh/ssh_known_hosts2')
+_DEFAULT_IDENTITIES = tuple(f'~/.ssh/id_{kind}' for kind in ('rsa', 'ecdsa', 'ed25519', 'dsa'))
+_STRICT = {'ask': 'ask', 'accept-new': 'accept-new', 'no': 'no', 'off': 'no', 'false': 'no'}  # all else is 'yes'
+_TOKEN = re.compile(r'%(.)|\$\{(\w+)\}')
+
+
+def _first(values: Values, keyword: str, default: str) -> str:
+    found = values.get(keyword)
+    return found[0] if found else default
+
+
+def _optional(values: Values, keyword: str) -> str | None:
+    found = _first(values, keyword, 'none')
+    return None if found.lower() == 'none' else found
+
+
+def _paths(values: Values, keyword: str, default: Sequence[str]) -> Sequence[str]:
+    """Paths of one line. `ssh -G` puts spaces between and quotes none: a word that starts no path continues one."""
+    found = values.get(keyword)
+    if not found:
+        return default
+    paths: list[str] = []
+    for word in found[0].split():
+        if paths and not word.startswith(('/', '~', '%', '${')):
+            paths[-1] += f' {word}'
+        elif word != 'none':
+            paths.append(word)
+    return paths
+
+
+def _agent(setting: str, tokens: _Tokens) -> str | None:
+    """IdentityAgent as a path. `$NAME` and SSH_AUTH_SOCK name variables of the environment."""
+    if setting == 'none':
+        return None
+    if setting == 'SSH_AUTH_SOCK':
+        return os.environ.get('SSH_AUTH_SOCK') or None
+    if setting.startswith('$') and not setting.startswith('${'):
+        return os.environ.get(setting[1:]) or None
+    return tokens.path(setting)
+
+
+def _login_name() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def _home() -> str:
+    """The home that ssh uses: that of the passwd entry, whatever $HOME says."""
+    return pwd.getpwuid(os.getuid()).pw_dir
+
+
+class _Tokens:
+    """Expands the TOKENS of ssh_config(5) for one host, `${NAME}` and a leading `~`."""
+
+    def __init__(self, name: str, hostname: str, user: str, port: int, alias: str | None, jumps: str) -> None:
+        machine = socket.gethostname()
+        self._values = {
+            '%': '%',
+            'd': _home(),
+            'h': hostname,
+            'i': str(os.getuid()),
+            'j': jumps,
+            'k': alias or hostname,
+            'L': machine.partition('.')[0],
+            'l': machine,
+            'n': name,
+            'p': str(port),
+            'r': user,
+            'u': _login_name(),
+        }
+        what = ''.join(self._values[letter] for letter in 'lhprj')
+        self._values['C'] = hashlib.sha1(what.encode(), usedforsecurity=False).hexdigest()
+
+    def expand(self, text: str) -> str:
+        """Unknown tokens and variables that are not set stay as they are."""
+        return _TOKEN.sub(self._replace, text)
+
+    def path(self, text: str) -> str:
+        home, slash, rest = text.partition('/')
+        if home == '~':
+            text = _home() + slash + rest
+        elif home.startswith('~'):
+            text = os.path.expanduser(home) + slash + rest  # noqa: PTH111 - ~user
+        return self.expand(text)
+
+    def _replace(self, match: re.Match[str]) -> str:
+        if match[1]:
+            return self._values.get(match[1], match[0])
+        return os.environ.get(match[2], match[0])
+
+
+def _values_of_openssh(
+    ssh: str, name: str, user: str | None, port: int | None, config_file: str | None, where: str
+) -> Values:
+    command = [ssh, '-G']
+    if config_file is not None:
+        command += ['-F', config_file]
+    if user is not None:
+        command += ['-l', user]
+    if port is not None:
+        command += ['-p', str(port)]
+    try:
+        result = subprocess.run(
+            [*command, '--', name], stdin=subprocess.DEVNULL, capture_output=True, timeout=_SSH_LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise HostError(f'ssh -G gave no answer within {_SSH_LIMIT:.0f} s', host=where) from error
+    if result.returncode != 0:
+        raise HostError(
+            'ssh cannot read its configuration', host=where, output=result.stderr.decode(errors='replace'),
+            remedy=f'try: {" ".join(command)} -- {name}',
+        )
+    values: dict[str, list[str]] = {}
+    for line in result.stdout.decode(errors='surrogateescape').splitlines():
+        keyword, _, value = line.partition(' ')
+        values.setdefault(keyword, []).append(value)
+    return values
+
+
+def _values_of_paramiko(
+    name: str, user: str | None, port: int | None, config_file: str | None, where: str
+) -> Values:
+    """Without OpenSSH. Includes are taken in where they stand; `Match exec` needs OpenSSH."""
+    from remote_runner.hosts.paramiko_import import paramiko
+
+    files = [config_file] if config_file is not None else [f'{_home()}/.ssh/config', '/etc/ssh/ssh_config']
+    lines = [line for file in files if file != 'none' for line in _lines(Path(file), file == config_file)]
+    try:
+        found = paramiko.SSHConfig.from_text('\n'.join(lines)).lookup(name)
+    except paramiko.ConfigParseError as error:
+        raise HostError(f'ssh_config cannot be read: {error}', host=where) from error
+    except ImportError as error:
+        remedy = 'install openssh-client'
+        raise HostError('Match exec in ssh_config needs OpenSSH', host=where, remedy=remedy) from error
+    values = {keyword: [value] if isinstance(value, str) else list(value or ()) for keyword, value in found.items()}
+    values.setdefault('identityfile', list(_DEFAULT_IDENTITIES))
+    if user is not None:
+        values['user'] = [user]
+    if port is not None:
+        values['port'] = [str(port)]
+    return values
+
+
+def _lines(file: Path, must_exist: bool, depth: int = 0) -> Iterator[str]:
+    """The lines of an ssh_config, with those of included files in place."""
+    try:
+        lines = file.read_text(errors='surrogateescape').splitlines()
+    except FileNotFoundError:
+        if must_exist:
+            raise HostError(f'there is no ssh_config {file}') from None
+        return
+    except OSError as error:
+        raise HostError(f'the ssh_config {file} cannot be read: {error.strerror}') from error
+    for line in lines:
+        keyword, _, rest = line.strip().replace('=', ' ', 1).partition(' ')
+        if keyword.lower() != 'include' or depth == MOST_HOPS:
+            yield line
+            continue
+        for pattern in rest.split():
+            base = Path('/etc/ssh') if file.is_relative_to('/etc/ssh') else Path(_home(), '.ssh')
+            for included in sorted(glob.glob(str(base / pattern.replace('~', _home(), 1)))):  # noqa: PTH207
+                yield from _lines(Path(included), False, depth + 1)

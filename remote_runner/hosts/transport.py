@@ -1,0 +1,233 @@
+"""paramiko's Transport, made fit for many links that may die: what lies below it (`Link`) and what it does itself.
+
+A `Link` is the socket, jump channel or proxy that a transport reads and writes. It remembers when something was last
+heard, so that a dead link is noticed whichever thread is waiting on it, and wakes its reader when it is closed.
+Protocol: RFC 4253 (transport), RFC 4252 (authentication), RFC 4254 (connection, global requests).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from remote_runner.hosts.paramiko_import import AuthOnlyHandler, ServiceRequestingTransport, paramiko
+
+KEEPALIVE = 15.0  # seconds of silence after which the other side is asked for a sign of life
+SILENCE_LIMIT = 45.0  # seconds of silence after which a link is dead
+WINDOW = 4 * 1024 * 1024  # bytes a channel; with 2 MiB a fast link waits for window adjustments
+HEAD = 1024  # bytes remembered of what came first, for messages
+_TICK = 1.0  # seconds between looks at the clock while waiting; paramiko's own 0.1 s keeps idle links busy
+_CIPHERS = ('aes128-gcm@openssh.com', 'aes256-gcm@openssh.com')  # fastest by far
+_KEEPALIVE_REQUEST = 'keepalive@openssh.com'
+LOG_NAME = 'remote_runner.paramiko'
+
+
+class Stream(Protocol):
+    """What a link may lie on: a socket, or paramiko's channel through a jump host."""
+
+    def recv(self, size: int, /) -> bytes: ...
+    def send(self, data: bytes, /) -> int: ...
+    def settimeout(self, timeout: float | None, /) -> None: ...
+    def close(self) -> None: ...
+
+
+class Link:
+    """The byte stream below one transport.
+
+    Args:
+        stream: what carries it; a socket has TCP_NODELAY set.
+        on_close: called once when the link is closed.
+    """
+
+    def __init__(self, stream: Stream, on_close: Callable[[], None] | None = None) -> None:
+        self._stream = stream
+        self._on_close = on_close
+        self._lock = threading.Lock()
+        self._closed = False
+        self._keepalive: float | None = None
+        self._silence_limit: float | None = None
+        self._ask: Callable[[], None] | None = None
+        self._asked = 0.0
+        self._heard = time.monotonic()
+        self.head = b''  # what came first
+        self.ended = False  # the other side closed it
+        self.lost: str | None = None  # why it is of no use any more; None while it is
+        stream.settimeout(_TICK)
+
+    def watch(self, keepalive: float, silence_limit: float, ask: Callable[[], None]) -> None:
+        """From now on call `ask` after `keepalive` seconds of silence, and give the link up after `silence_limit`."""
+        self._heard = time.monotonic()
+        self._keepalive, self._silence_limit, self._ask = keepalive, silence_limit, ask
+        self._stream.settimeout(min(_TICK, keepalive / 2, silence_limit / 4))
+
+    def recv(self, size: int) -> bytes:
+        try:
+            data = self._stream.recv(size)
+        except TimeoutError:
+            self._check()
+            if (
+                self._ask is not None
+                and self._keepalive is not None
+                and min(self.silent, time.monotonic() - self._asked) > self._keepalive
+            ):
+                self._asked = time.monotonic()
+                self._ask()
+            raise
+        except OSError as error:
+            self._lose(f'the connection broke: {error.strerror or error}')
+            raise
+        self._heard = time.monotonic()
+        if len(self.head) < HEAD:
+            self.head += data[: HEAD - len(self.head)]
+        if not data:
+            self.ended = True
+            self._lose('the other side closed the connection')
+        return data
+
+    def send(self, data: bytes) -> int:
+        try:
+            return self._stream.send(data)
+        except TimeoutError:
+            self._check()
+            raise
+        except OSError as error:
+            self._lose(f'the connection broke: {error.strerror or error}')
+            raise
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Nothing: the link knows better."""
+
+    def close(self) -> None:
+        """Close it, and wake whoever waits on it."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._lose('the connection was closed')
+        if isinstance(self._stream, socket.socket):
+            with suppress(OSError):
+                self._stream.shutdown(socket.SHUT_RDWR)
+        self._stream.close()
+        if self._on_close is not None:
+            self._on_close()
+
+    @property
+    def silent(self) -> float:
+        """Seconds since something was heard."""
+        return time.monotonic() - self._heard
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ConnectionAbortedError('closed')
+        if self._silence_limit is not None and self.silent > self._silence_limit:
+            self._lose(f'the connection was silent for {self._silence_limit:g} s')
+            raise ConnectionAbortedError('silent')
+
+    def _lose(self, why: str) -> None:
+        self.lost = self.lost or why
+
+
+class _AuthHandler(AuthOnlyHandler):
+    """Without the race of its parent, which waits for an answer only after it may have come."""
+
+    transport: Transport
+
+    def send_auth_request(
+        self,
+        username: str,
+        method: str,
+        finish_message: Callable[[paramiko.Message], None] | None = None,
+    ) -> list[str]:
+        self.auth_method = method
+        self.username = username
+        message = paramiko.Message()
+        message.add_byte(b'\x32')  # SSH_MSG_USERAUTH_REQUEST
+        message.add_string(username)
+        message.add_string('ssh-connection')
+        message.add_string(method)
+        if finish_message is not None:
+            finish_message(message)
+        self.auth_event = event = threading.Event()
+        with self.transport.lock:
+            self.transport._send_message(message)
+        return self.wait_for_response(event)
+
+
+class Transport(ServiceRequestingTransport):
+    """One SSH connection on a link.
+
+    Attributes:
+        link: what it lies on.
+        farewell: what the server said when it ended the connection (SSH_MSG_DISCONNECT), if it did.
+    """
+
+    _send_message: Callable[[paramiko.Message], None]
+    _send_user_message: Callable[[paramiko.Message], None]
+
+    def __init__(self, link: Link, host_key_types: tuple[str, ...]) -> None:
+        super().__init__(link, default_window_size=WINDOW)  # type: ignore[arg-type]
+        self.link = link
+        self.farewell: str | None = None
+        self._auth_allowed = threading.Event()
+        self.name = 'ssh'
+        self.set_log_channel(LOG_NAME)
+        options = self.get_security_options()
+        options.ciphers = (*_CIPHERS, *(name for name in options.ciphers if name not in _CIPHERS))
+        first = tuple(name for name in host_key_types if name in options.key_types)
+        options.key_types = (*first, *(name for name in options.key_types if name not in first))
+
+    def keep_alive(self, interval: float, silence_limit: float) -> None:
+        """Ask for a sign of life every `interval` seconds of silence; end the connection after `silence_limit`."""
+        self.link.watch(interval, silence_limit, self._ask_for_life)
+
+    def _ask_for_life(self) -> None:
+        # In the transport's own thread: during a key exchange it must not wait for the end of it.
+        if self.in_kex or not self.clear_to_send.is_set():
+            return
+        message = paramiko.Message()
+        message.add_byte(b'\x50')  # SSH_MSG_GLOBAL_REQUEST
+        message.add_string(_KEEPALIVE_REQUEST)
+        message.add_boolean(True)  # want reply; that it is refused is as good a sign of life
+        self._send_user_message(message)
+
+    def get_auth_handler(self) -> AuthOnlyHandler:
+        return _AuthHandler(self)
+
+    def ensure_session(self) -> None:
+        """As the parent's, which looks every 0.1 s whether the server's answer came."""
+        if self._auth_allowed.is_set():
+            return
+        message = paramiko.Message()
+        message.add_byte(b'\x05')  # SSH_MSG_SERVICE_REQUEST
+        message.add_string('ssh-userauth')
+        self._send_message(message)
+        deadline = time.monotonic() + self.auth_timeout
+        while not self._auth_allowed.wait(0.1):
+            if not self.is_active() or time.monotonic() > deadline:
+                raise paramiko.SSHException('no authentication service')
+        self.auth_handler = self.get_auth_handler()
+
+    def _parse_service_accept(self, message: paramiko.Message) -> None:
+        if message.get_text() == 'ssh-userauth':
+            self._auth_allowed.set()
+
+    def _parse_disconnect(self, message: paramiko.Message) -> None:
+        message.get_int()
+        self.farewell = message.get_text()
+        self.link.lost = self.link.lost or f'the server ended the connection: {self.farewell}'
+
+
+class _Quiet(logging.Filter):
+    """paramiko reports as errors, with its stack, what we report ourselves in one line: show that to debuggers only."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.levelno, record.levelname = logging.DEBUG, 'DEBUG'
+        return logging.getLogger('remote_runner').isEnabledFor(logging.DEBUG)
+
+
+logging.getLogger(LOG_NAME).addFilter(_Quiet())
