@@ -45,10 +45,11 @@ class Attribute:
 
 
 def shown(value: object) -> str:
-    """A value for a message: its repr, cut, with its type where the repr does not tell."""
+    """A value for a message: its repr, cut; of objects that are no plain values, their type."""
+    if value is not None and not isinstance(value, (str, bytes, int, float, list, tuple, dict)):
+        return f'an object of type {type(value).__name__}'
     text = repr(value)
-    text = text if len(text) <= 60 else f'{text[:57]}...'
-    return text if value is None or isinstance(value, (str, bytes, int, float)) else f'{text} ({type(value).__name__})'
+    return text if len(text) <= 60 else f'{text[:57]}...'
 
 
 def encodable(text: str) -> str:

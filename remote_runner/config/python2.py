@@ -6,13 +6,23 @@ Judged by the kind of error and by the text of the user's own line, never by Pyt
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
 
-# Lines that Python 3 does not compile (or, `print >>f`, that it cannot run), and what to write.
-_LINES: tuple[tuple[re.Pattern[str], str], ...] = (
+_Table = tuple[tuple[re.Pattern[str], str], ...]
+
+# What Python 3 compiles but cannot run, and what to write.
+_RUN: _Table = (
     (re.compile(r'\bprint\s*>>\s*(?P<file>[\w.]+)'), 'print(..., file={file})'),
-    (re.compile(r'\bprint\s+(?P<what>[^\s=(].*?)\s*,?\s*(?:[#;].*)?$'), 'print({what})'),
-    (re.compile(r'\bprint\s*\('), 'print(...) with all of it inside the parentheses'),
-    (re.compile(r'\bexec\s+[^\s=(]'), 'exec(...)'),
+    (re.compile(r'\bprint\s*(?P<text>\([^()]*\))\s*%\s*(?P<what>\([^()]*\)|[^\s,;#]+)'), 'print({text} % {what})'),
+)
+
+# What Python 3 does not compile, and what to write.
+_COMPILE: _Table = (
+    (re.compile(r'(?:^|[:;])\s*print\s*>>\s*(?P<file>[\w.]+).*'), 'print(..., file={file})'),
+    (re.compile(r'(?:^|[:;])\s*print\s+(?P<what>[^\s=(#;][^#;]*?)\s*,?\s*$'), 'print({what})'),
+    (re.compile(r'(?:^|[:;])\s*print\s+[^\s=(].*$'), 'print(...)'),
+    (re.compile(r'(?:^|[:;])\s*exec\s+[^\s=(].*'), 'exec(...)'),
     (re.compile(r'\bexcept\s+(?P<what>[\w.]+|\(.*\))\s*,\s*(?P<name>\w+)\s*:'), 'except {what} as {name}:'),
     (re.compile(r'\braise\s+(?P<what>[\w.]+)\s*,\s*(?P<text>.+?)\s*$'), 'raise {what}({text})'),
     (re.compile(r'`(?P<what>[^`]+)`'), 'repr({what})'),
@@ -40,21 +50,22 @@ _NAMES = {
     'xrange': 'range',
 }
 
-_ATTRIBUTES = {
-    'has_key': 'key in mapping',
-    'iteritems': 'items()',
-    'iterkeys': 'keys()',
-    'itervalues': 'values()',
-    'viewitems': 'items()',
-    'viewkeys': 'keys()',
-    'viewvalues': 'values()',
-    'getcwdu': 'os.getcwd()',
-    'maxint': 'sys.maxsize',
-    'letters': 'string.ascii_letters',
-    'maketrans': 'str.maketrans',
-    'sort': 'sorted(...)',
-    'next': 'next(...)',
-    'decode': 'the text itself, it is decoded already',
+# Attributes that objects of these types have lost.
+_ATTRIBUTES: Mapping[str, tuple[type, str]] = {
+    'has_key': (Mapping, 'key in mapping'),
+    'iteritems': (Mapping, 'items()'),
+    'iterkeys': (Mapping, 'keys()'),
+    'itervalues': (Mapping, 'values()'),
+    'viewitems': (Mapping, 'items()'),
+    'viewkeys': (Mapping, 'keys()'),
+    'viewvalues': (Mapping, 'values()'),
+    'sort': (Iterable, 'sorted(...)'),
+    'next': (Iterator, 'next(...)'),
+    'decode': (str, 'the text itself, it is decoded already'),
+    'getcwdu': (ModuleType, 'os.getcwd()'),
+    'maxint': (ModuleType, 'sys.maxsize'),
+    'letters': (ModuleType, 'string.ascii_letters'),
+    'maketrans': (ModuleType, 'str.maketrans'),
 }
 
 _MODULES = {
@@ -87,23 +98,25 @@ def _instead(error: BaseException, line: str) -> str | None:
     if isinstance(error, TabError):
         return 'the indentation with spaces alone'
     if isinstance(error, SyntaxError):
-        return _from_line(line, _LINES)
+        return _from_line((error.text or line).rstrip(), _COMPILE, (error.offset or 1) - 1)
     if isinstance(error, TypeError):
-        return _from_line(line, _LINES[:1])
+        return _from_line(line, _RUN)
     if isinstance(error, NameError):
         return _NAMES.get(error.name or '')
     if isinstance(error, AttributeError):
-        return _ATTRIBUTES.get(error.name or '')
+        lost, instead = _ATTRIBUTES.get(error.name or '', (type(None), None))
+        return instead if isinstance(error.obj, lost) else None
     if isinstance(error, ModuleNotFoundError):
         return _import(_MODULES.get(error.name or ''))
     return None
 
 
-def _from_line(line: str, table: tuple[tuple[re.Pattern[str], str], ...]) -> str | None:
+def _from_line(line: str, table: _Table, at: int | None = None) -> str | None:
+    """What to write instead of the first thing of `table` in `line`, if it is where Python found the error."""
     for pattern, instead in table:
-        match = pattern.search(line)
-        if match:
-            return instead.format(**match.groupdict())
+        for match in pattern.finditer(line):
+            if at is None or match.start() <= at <= match.end():
+                return instead.format(**match.groupdict())
     return None
 
 

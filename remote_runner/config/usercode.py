@@ -208,7 +208,8 @@ def _is_meant(error: SystemExit) -> bool:
     if error.code in (None, 0):
         return True
     innermost = _innermost(error.__traceback__)
-    return innermost is not None and not is_users(innermost) and Path(innermost).name != '_sitebuiltins.py'
+    # exit() and quit() are Python's, but it was the user's own line that called them.
+    return innermost is not None and not is_users(innermost) and '_sitebuiltins' not in innermost
 
 
 def _innermost(traceback: TracebackType | None) -> str | None:
