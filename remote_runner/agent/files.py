@@ -243,10 +243,16 @@ class _Incoming:
 
 
 def remove(request: "Request") -> "Dict[str, object]":
-    """Operation `remove`: remove `folders` that a run created and that are empty, innermost first; others stay."""
+    """Operation `remove`: remove the `temporary` folders of components that never ran, with all that is in them, and
+    those of `folders` (made by this run, outermost first) that are empty; others hold something that was wanted.
+    """
+    import shutil
+
+    for folder in request.header['temporary']:
+        shutil.rmtree(folder)
     for folder in reversed(request.header['folders']):
         try:
-            os.rmdir(expand(folder))
+            os.rmdir(folder)
         except OSError:
-            continue  # not empty: it holds something that was there, or was wanted
+            continue
     return {}

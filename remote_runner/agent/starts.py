@@ -234,7 +234,7 @@ def _encode(text: str) -> bytes:
     return text.encode('utf-8', 'surrogateescape')
 
 
-def _write_folder(request: "Request", item: "Dict[str, Any]", deadline: float, number: int) -> Component:
+def _write_folder(request: "Request", item: "Dict[str, Any]", number: int) -> Component:
     """Write spec and token of one component."""
     header = request.header
     folder = os.path.join(state_folder(header['session']), header['run'], str(number))
@@ -260,7 +260,7 @@ def _write_folder(request: "Request", item: "Dict[str, Any]", deadline: float, n
         'env': environment,
         'umask': umask,
         'stop_timeout': float(item['stop_timeout']),
-        'deadline': deadline,
+        'deadline': time.monotonic() + item['start_timeout'],
         'agent': request.agent.starts.path,
         'control': control,
     }
@@ -285,12 +285,11 @@ def _prune(session: str, run: str) -> None:
 def open_windows(request: "Request") -> "Dict[str, object]":
     """Operation `open`: write the folders of `components` and open a window for each, starting the session if needed.
 
-    `start_timeout` is the time limit in seconds for the whole start; `zombie` keeps windows of ended programs. The
-    result names the session's server. Hellos come as events.
+    Each has its own `start_timeout`, in seconds from now until its launcher must have heard go. `zombie` keeps the
+    windows of ended programs. The result names the session's server. Hellos come as events.
     """
     header = request.header
     session = header['session']
-    deadline = time.monotonic() + header['start_timeout']
     request.agent.starts.listen()
     if screen.users_password():
         raise Failure(
@@ -302,7 +301,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     first = len(os.listdir(os.path.join(root, header['run'])))
     windows: "List[screen.Window]" = []
     for number, item in enumerate(header['components'], first):
-        component = _write_folder(request, item, deadline, number)
+        component = _write_folder(request, item, number)
         request.agent.starts.add(component)
         argv = [processes.PYTHON, '-IS', launcher.PATH, component.folder]
         windows.append(screen.Window(item['name'], argv))

@@ -8,6 +8,7 @@ One thread a host reads what the agent sends; answers wake whoever waits for the
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -46,7 +47,8 @@ class Facts:
 class Call:
     """A request under way: its parts in both directions, and its one answer."""
 
-    def __init__(self, host: Host, number: int, op: str) -> None:
+    def __init__(self, host: Host, number: int, op: str, on_end: Callable[[], None] | None = None) -> None:
+        self._on_end = on_end
         self._host = host
         self._number = number
         self._op = op
@@ -71,12 +73,16 @@ class Call:
             else:
                 self._answer = header
             self._changed.notify_all()
+        if self._on_end is not None and self.ended:
+            self._on_end()
 
     def lose(self, error: HostError) -> None:
         """The connection is gone; nothing will come any more."""
         with self._changed:
             self._lost = error
             self._changed.notify_all()
+        if self._on_end is not None:
+            self._on_end()
 
     # Called by whoever asked.
 
@@ -213,14 +219,14 @@ class Host:
         """The agent's channel."""
         return self._channel
 
-    def call(self, op: str, **fields: Any) -> Call:
-        """Send a request; its answer is waited for elsewhere.
+    def call(self, op: str, *, on_end: Callable[[], None] | None = None, **fields: Any) -> Call:
+        """Send a request; its answer is waited for elsewhere. `on_end` is called by the reading thread when it came.
 
         Raises:
             ConnectionLost: the connection is gone.
         """
         number = next(self._numbers)
-        call = Call(self, number, op)
+        call = Call(self, number, op, on_end)
         with self._lock:
             if self._lost is not None:
                 raise self._lost
@@ -245,6 +251,11 @@ class Host:
             ConnectionLost: the connection is gone.
         """
         self._channel.write(frames.encode(header, body))
+
+    def beat(self) -> None:
+        """Tell the agent that we are there. Where the connection is gone, its reader says so."""
+        with contextlib.suppress(ConnectionLost):
+            self.write({'id': 0, 'op': 'ping'})
 
     def close(self) -> None:
         """Close the connection; the agent ends with it. What it started for the user stays. Safe to call twice."""

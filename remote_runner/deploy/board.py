@@ -1,0 +1,269 @@
+"""The board: what is known of every component of a run, kept up to date by what the agents say.
+
+Reader threads write to it, the thread that carries out the run waits on it. Every change is told as an event.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from remote_runner.deploy.plan import ComponentPlan
+from remote_runner.events import (
+    ComponentAborted,
+    ComponentExited,
+    ComponentFailed,
+    ComponentStarted,
+    ComponentStarting,
+    ComponentStopped,
+    ComponentUnknown,
+    Event,
+    Events,
+    HostLost,
+)
+from remote_runner.hosts.host import Header, Host
+
+
+class State(Enum):
+    """Where a component stands. The text is what users read."""
+
+    PLANNED = 'not started'
+    STARTING = 'starting'
+    CALLED_BACK = 'called back'
+    GOING = 'going'
+    STARTED = 'started'
+    EXITED = 'exited'
+    FAILED = 'failed'
+    ABORTED = 'aborted'
+    STOPPED = 'stopped'
+    UNKNOWN = 'unknown'
+
+
+#: Its window is being opened, or its launcher waits for go: nothing of the user's runs yet.
+PENDING = frozenset([State.STARTING, State.CALLED_BACK])
+#: Nothing can be expected of it any more.
+OVER = frozenset([State.EXITED, State.FAILED, State.ABORTED, State.STOPPED, State.UNKNOWN])
+
+
+@dataclass
+class Tracked:
+    """One component of the run, and what is known of it."""
+
+    plan: ComponentPlan
+    host: str
+    state: State = State.PLANNED
+    pid: int = 0
+    window: int = -1
+    status: int | None = None
+    reason: str = ''
+    output: str = ''
+    asked_at: float = 0.0
+    started_at: float = 0.0
+    gone: bool = False
+    launcher: bool = field(default=False, repr=False)
+
+    @property
+    def key(self) -> str:
+        """What the agents call it."""
+        return self.plan.label
+
+
+class Board:
+    """All components of a run. Thread-safe."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._changed = threading.Condition(threading.RLock())
+        self._components: dict[str, Tracked] = {}
+        self._ending: set[str] = set()
+        #: Why each host is out of reach whose connection broke; the one who reconnects removes it.
+        self.lost: dict[str, Exception] = {}
+        #: What a screen server printed that ended before any of its windows called back.
+        self.dead_sessions: dict[str, str] = {}
+
+    def add(self, plan: ComponentPlan, host: str) -> None:
+        """Put a component on the board; `host` is the name under which its host is connected."""
+        self._components[plan.label] = Tracked(plan, host)
+
+    def all(self) -> list[Tracked]:
+        """All components, in the order of the plan."""
+        return list(self._components.values())
+
+    def of(self, *states: State, among: Iterable[Tracked] | None = None) -> list[Tracked]:
+        """Those in one of these states."""
+        with self._changed:
+            return [tracked for tracked in (self.all() if among is None else among) if tracked.state in states]
+
+    def wait(self, ready: Callable[[], bool], deadline: float | None = None) -> bool:
+        """Wait until `ready()`, which is asked after every change; False at `deadline` (time.monotonic)."""
+        with self._changed:
+            while not ready():
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._changed.wait(left)
+            return True
+
+    def touch(self) -> None:
+        """Something changed that is not on the board: whoever waits asks again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    # ---- what we do -------------------------------------------------------------------------------------------
+
+    def starting(self, components: Iterable[Tracked]) -> None:
+        """Their windows are asked for now."""
+        with self._changed:
+            for tracked in components:
+                tracked.state = State.STARTING
+                tracked.asked_at = time.monotonic()
+                self._tell(tracked, ComponentStarting, index=tracked.plan.start_index)
+
+    def going(self, components: Iterable[Tracked]) -> None:
+        """They are told go now: from here on their programs may run."""
+        with self._changed:
+            for tracked in components:
+                tracked.state = State.GOING
+
+    def ending(self, components: Iterable[Tracked]) -> None:
+        """They are being stopped by us: their end is no failure."""
+        with self._changed:
+            self._ending.update(tracked.key for tracked in components)
+
+    def fail(self, components: Iterable[Tracked], reason: str, output: str = '') -> None:
+        """They have failed."""
+        with self._changed:
+            for tracked in components:
+                self._end(tracked, State.FAILED, reason, output)
+
+    def give_up(self, tracked: Tracked, reason: str, output: str = '') -> None:
+        """It has failed, unless it has started just now."""
+        with self._changed:
+            if tracked.state is not State.STARTED:
+                self._end(tracked, State.FAILED, reason, output)
+
+    def abort(self, components: Iterable[Tracked], reason: str) -> None:
+        """Their start is given up before their programs ran; those that have started just now stay."""
+        with self._changed:
+            for tracked in components:
+                if tracked.state is not State.STARTED:
+                    self._end(tracked, State.ABORTED, reason)
+
+    def lose_sight(self, components: Iterable[Tracked], reason: str) -> None:
+        """Nobody can say whether they run."""
+        with self._changed:
+            for tracked in components:
+                self._end(tracked, State.UNKNOWN, reason)
+
+    def sight_again(self, components: Iterable[Tracked]) -> None:
+        """Their host is being asked again: what was unknown may become known."""
+        with self._changed:
+            for tracked in components:
+                if tracked.state is State.UNKNOWN:
+                    tracked.state = State.STARTED if tracked.started_at else State.GOING
+
+    def restore(self, tracked: Tracked, status: dict[str, Any] | None) -> None:
+        """What a host says of a component after its connection was made again: see operation `watch`."""
+        with self._changed:
+            if status is None or 'state' not in status:
+                if tracked.state in PENDING or tracked.state is State.GOING:
+                    self._end(tracked, State.ABORTED, 'its connection was lost before it was started')
+                elif tracked.state is State.STARTED:
+                    self._end(tracked, State.UNKNOWN, 'the host does not know it any more')
+            elif status['state'] == 'failed':
+                self._end(tracked, State.FAILED, str(status.get('reason') or 'it could not be started'))
+            elif status['state'] == 'aborted':
+                self._end(tracked, State.ABORTED, str(status['reason']))
+            else:
+                if tracked.state not in OVER and tracked.state is not State.STARTED and 'pid' in status:
+                    self._start(tracked, status['pid'])
+                if status['state'] in ('exited', 'stopping', 'stopped', 'killed') and 'exit_status' in status:
+                    self._exit(tracked, status['exit_status'], str(status.get('output', '')))
+                if not status.get('alive'):
+                    tracked.gone = True
+                    if tracked.state is State.STARTED:
+                        self._end(tracked, State.UNKNOWN, 'its launcher is gone; was the host restarted?')
+            self._changed.notify_all()
+
+    # ---- what agents say --------------------------------------------------------------------------------------
+
+    def hear(self, host: Host, header: Header) -> None:
+        """The listener of all hosts: one event of an agent."""
+        with self._changed:
+            if header['event'] == 'lost':
+                self.lost[host.name] = header['error']
+                self._events.emit(HostLost(host=host.name, error=header['error'].what))
+            elif header['event'] == 'session-ended':
+                self.dead_sessions[host.name] = header['output']
+            elif header['event'] == 'launcher' and header['key'] in self._components:
+                self._launcher_says(self._components[header['key']], header)
+            self._changed.notify_all()
+
+    def _launcher_says(self, tracked: Tracked, header: Header) -> None:
+        kind, *rest = header['message']
+        if kind == 'hello':
+            tracked.window = rest[1]
+            tracked.launcher = True
+            if tracked.state is State.STARTING:
+                tracked.state = State.CALLED_BACK
+        elif kind == 'started':
+            self._start(tracked, rest[0])
+        elif kind == 'failed':
+            self._end(tracked, State.FAILED, header['reason'])
+        elif kind == 'exited':
+            self._exit(tracked, rest[0], header.get('output', ''))
+        elif kind == 'gone':
+            tracked.gone = not rest[0]
+            if rest[0]:
+                pids = ', '.join(str(pid) for pid in rest[0])
+                self._end(tracked, State.UNKNOWN, f'processes that could not be ended are left: {pids}')
+        elif kind == 'closed':
+            tracked.launcher = False
+            status = header.get('status') or {}
+            tracked.gone = True
+            if tracked.state in PENDING or tracked.state is State.GOING:
+                self._end(tracked, State.ABORTED, str(status.get('reason') or 'its launcher ended'))
+            elif tracked.state is State.STARTED and status.get('state') == 'killed':
+                self._end(tracked, State.FAILED, 'its launcher was killed, and the program was ended')
+
+    def _start(self, tracked: Tracked, pid: int) -> None:
+        if tracked.state in OVER or tracked.state is State.STARTED:
+            return
+        tracked.state = State.STARTED
+        tracked.pid = pid
+        tracked.started_at = time.monotonic()
+        seconds = tracked.started_at - tracked.asked_at
+        self._tell(tracked, ComponentStarted, pid=pid, window=tracked.window, seconds=seconds)
+
+    def _exit(self, tracked: Tracked, status: int, output: str) -> None:
+        if tracked.state in OVER:
+            return
+        tracked.status = status
+        tracked.output = output
+        if tracked.key in self._ending:
+            tracked.state = State.STOPPED
+            self._tell(tracked, ComponentStopped)
+        else:
+            tracked.state = State.EXITED
+            self._tell(tracked, ComponentExited, status=status)
+
+    def _end(self, tracked: Tracked, state: State, reason: str, output: str = '') -> None:
+        if tracked.state in OVER and not (tracked.state is State.EXITED and state is State.FAILED):
+            return
+        tracked.state = state
+        tracked.reason = reason
+        tracked.output = output or tracked.output
+        if state is State.FAILED:
+            self._tell(tracked, ComponentFailed, reason=reason, output=tracked.output)
+        elif state is State.ABORTED:
+            self._tell(tracked, ComponentAborted, reason=reason)
+        elif state is State.UNKNOWN:
+            self._tell(tracked, ComponentUnknown, reason=reason)
+        self._changed.notify_all()
+
+    def _tell(self, tracked: Tracked, kind: type[Event], **fields: Any) -> None:
+        self._events.emit(kind(host=tracked.plan.host, component=tracked.plan.name, **fields))

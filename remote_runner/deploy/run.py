@@ -1,0 +1,442 @@
+"""Carrying out a plan: the main story of remote_runner, top to bottom.
+
+    outcome = deploy(plan, connector, RunOptions(), events)
+
+connects to all hosts, quits what an earlier run of the same session left, copies files, starts components index by
+index, each proven by its call-back, and waits for those that are to be waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from remote_runner.deploy.board import Board, State, Tracked
+from remote_runner.deploy.plan import ComponentPlan, Plan
+from remote_runner.deploy.start import START_TIMEOUT, Starter, by_host, describe_status
+from remote_runner.deploy.watch import stop_components, wait_for_components
+from remote_runner.errors import (
+    BootstrapFailed,
+    ComponentFailed,
+    ConfigFaults,
+    ConnectionLost,
+    HostError,
+    HostsFailed,
+    RemoteRunnerError,
+    RequestFailed,
+    SessionFailed,
+    SessionHeld,
+    StartFailed,
+    TransferFailed,
+)
+from remote_runner.events import (
+    Events,
+    FilesCompared,
+    FilesSending,
+    FilesSent,
+    HostConnected,
+    HostConnecting,
+    HostFailed,
+    HostMerged,
+    RunEnded,
+    RunStarted,
+    SessionQuit,
+)
+from remote_runner.files.manifest import LocalFiles, build_manifest, remote_path
+from remote_runner.files.transfer import compare, send
+from remote_runner.hosts.host import Host
+from remote_runner.hosts.pool import FANOUT, Opens, Pool
+
+log = logging.getLogger(__name__)
+Result = TypeVar('Result')
+
+#: Seconds that one host has to look at, or clean up, small things.
+SHORT = 30.0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a plan is carried out.
+
+    Args:
+        kill_first: quit sessions of the same name that an earlier run left; else add windows to them.
+        zombie: windows stay when their programs have ended.
+        always_copy: send all files, whatever is there.
+        terminate: when the components with `wait` have ended, end all others too.
+        stop_on_failure: when a component does not start, end those that this run has started.
+        skip_unreachable: go on without hosts that cannot be reached.
+        fanout: hosts that are worked on at the same time.
+        start_timeout: seconds until a component must run, where it says nothing itself.
+    """
+
+    kill_first: bool = True
+    zombie: bool = True
+    always_copy: bool = False
+    terminate: bool = False
+    stop_on_failure: bool = False
+    skip_unreachable: bool = False
+    fanout: int = FANOUT
+    start_timeout: float = START_TIMEOUT
+
+
+@dataclass
+class Outcome:
+    """What became of a run. `error` is None, or what ended it early."""
+
+    run: str
+    session: str
+    exit_status: int = 0
+    error: BaseException | None = None
+    components: list[Tracked] = field(default_factory=list)
+    servers: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def running(self) -> list[Tracked]:
+        """The components that run on when the command has ended."""
+        return [tracked for tracked in self.components if tracked.state in (State.STARTED, State.UNKNOWN)]
+
+
+def deploy(plan: Plan, connector: Opens, options: RunOptions, events: Events) -> Outcome:
+    """Carry out `plan`; never raises what the outcome can tell.
+
+    `outcome.exit_status`: 0 done; 1 something failed; 3 a host could not be reached, trusted or authenticated; 130
+    interrupted (KeyboardInterrupt: what was starting is taken back, what has started stays).
+    """
+    begun = time.monotonic()
+    with _Run(plan, connector, options, events) as run:
+        outcome = run.outcome
+        events.emit(run.introduction())
+        try:
+            run.carry_out()
+        except RemoteRunnerError as error:
+            outcome.error, outcome.exit_status = error, error.exit_status
+            run.take_back(f'the run was ended: {type(error).__name__}')
+        except KeyboardInterrupt as error:
+            outcome.error, outcome.exit_status = error, 130
+            run.take_back('interrupted')
+    seconds = time.monotonic() - begun
+    events.emit(RunEnded(run=outcome.run, exit_status=outcome.exit_status, seconds=seconds))
+    return outcome
+
+
+class _Run:
+    """One run: its board, its hosts, and what it made on them."""
+
+    def __init__(self, plan: Plan, connector: Opens, options: RunOptions, events: Events) -> None:
+        self._plan = plan
+        self._options = options
+        self._events = events
+        self._board = Board(events)
+        self._pool = Pool(connector, self._board.hear, options.fanout)
+        self._base_dirs: dict[str, str] = {}
+        self._created: dict[str, list[str]] = {}
+        self._temporary: dict[str, dict[str, str]] = {}
+        run_id = time.strftime('%Y%m%d-%H%M%S-') + secrets.token_hex(2)
+        self.outcome = Outcome(run_id, plan.session)
+        self._starter = Starter(
+            self._board, self._pool, plan.session, run_id, start_timeout=options.start_timeout, zombie=options.zombie
+        )
+        self.outcome.servers = self._starter.servers
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.outcome.components = self._board.all()
+        self._pool.close()
+
+    def introduction(self) -> RunStarted:
+        """The first event."""
+        plan = self._plan
+        labels = {index: tuple(c.label for c in plan.components_of(index=index)) for index in plan.indexes()}
+        return RunStarted(run=self.outcome.run, session=plan.session, hosts=plan.hosts(), components=labels)
+
+    def carry_out(self) -> None:
+        """The story."""
+        self._connect()
+        self._lock()
+        if self._options.kill_first:
+            self._quit_leftovers()
+        else:
+            self._refuse_running()
+        self._prepare()
+        self._copy()
+        for index in self._plan.indexes():
+            self._start(index)
+        self._wait()
+
+    # ---- hosts ------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        """Connect to all hosts; stop here, before anything is changed, if one is out of reach."""
+        addresses = {c.host: c.address for c in self._plan.components}
+        begun = time.monotonic()
+        for host in addresses:
+            self._events.emit(HostConnecting(host=host))
+        failures: dict[str, RemoteRunnerError] = {}
+        names = {str(address): host for host, address in addresses.items()}
+        connected: dict[str, Host] = {}
+        for address, outcome in self._pool.connect(dict.fromkeys(addresses.values())):
+            name = names[str(address)]
+            if isinstance(outcome, Host) and outcome.facts.screen is None:
+                outcome = BootstrapFailed('screen was not found', host=name, remedy='install the package screen there')
+            if isinstance(outcome, Host):
+                connected[str(address)] = outcome
+                self._events.emit(HostConnected(host=name, seconds=time.monotonic() - begun))
+            else:
+                failures[str(address)] = outcome
+                self._events.emit(HostFailed(host=name, error=str(outcome)))
+        if failures:
+            self._without({names[name]: error for name, error in failures.items()})
+        self._place(connected, {c.host: str(addresses[c.host]) for c in self._plan.components}, failures)
+
+    def _without(self, failures: dict[str, RemoteRunnerError]) -> None:
+        """Some hosts cannot be had."""
+        may_skip = self._options.skip_unreachable and all(isinstance(e, HostError) for e in failures.values())
+        if not may_skip:
+            remedy = 'nothing was changed on any host; --skip-unreachable goes on without such hosts'
+            raise HostsFailed(list(failures.values()), remedy)
+        self.outcome.skipped = {host: error.args[0] for host, error in failures.items()}
+        if len(failures) == len(self._plan.hosts()):
+            raise HostsFailed(list(failures.values()), 'no host is left')
+
+    def _place(self, hosts: dict[str, Host], names: dict[str, str], failures: dict[str, RemoteRunnerError]) -> None:
+        """Put every component on the board, under the one connection of its machine."""
+        first: dict[str, str] = {}
+        for name, host in hosts.items():
+            identity = host.facts.identity
+            if identity in first:
+                self._events.emit(HostMerged(host=name, same_as=first[identity]))
+                host.close()
+                del self._pool.hosts[name]
+            else:
+                first[identity] = name
+        seen: dict[tuple[str, str], ComponentPlan] = {}
+        twice: list[str] = []
+        for component in self._plan.components:
+            name = names[component.host]
+            if name in failures:
+                continue
+            machine = first[hosts[name].facts.identity]
+            other = seen.setdefault((component.name, machine), component)
+            if other is not component:
+                twice.append(f'{component.label} and {other.label} have one name on one machine')
+            self._board.add(component, machine)
+        if twice:
+            raise ConfigFaults(twice)
+
+    def _each(self, work: Callable[[Host], Result], kind: type[RemoteRunnerError]) -> list[tuple[Host, Result]]:
+        """Do `work` on all hosts in parallel; when all are done, raise the errors together, as one of `kind`."""
+        done: list[tuple[Host, Result]] = []
+        failures: list[RemoteRunnerError] = []
+        for host, outcome in self._pool.each(work):
+            if isinstance(outcome, RemoteRunnerError):
+                failures.append(outcome)
+            else:
+                done.append((host, outcome))
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            error = kind('\n'.join(str(failure) for failure in failures))
+            error.exit_status = max(failure.exit_status for failure in failures)
+            raise error
+        return done
+
+    # ---- sessions ---------------------------------------------------------------------------------------------
+
+    def _lock(self) -> None:
+        """Be the only run at work on this session, on every host."""
+        self._each(self._lock_one, SessionHeld)
+
+    def _lock_one(self, host: Host) -> None:
+        me = f'{getpass.getuser()} on {socket.gethostname()} (pid {os.getpid()}) since {time.strftime("%H:%M:%S")}'
+        try:
+            host.request('lock', timeout=SHORT, session=self._plan.session, holder=me)
+        except RequestFailed as error:
+            kind = SessionHeld if error.kind == 'held' else SessionFailed
+            raise kind(error.what, host=host.name) from error
+
+    def _quit_leftovers(self) -> None:
+        for host, ended in self._each(self._quit_one, SessionFailed):
+            if ended['sessions']:
+                self._events.emit(SessionQuit(host=host.name, session=self._plan.session, **ended))
+
+    def _quit_one(self, host: Host) -> dict[str, int]:
+        patience = max((c.stop_timeout for c in self._plan.components), default=0.0)
+        try:
+            return dict(host.request('quit', session=self._plan.session, stop_timeout=patience))
+        except RequestFailed as error:
+            raise SessionFailed(error.what, host=host.name) from error
+
+    def _refuse_running(self) -> None:
+        """With `--no-kill`: a component that still runs cannot be started again."""
+        self._each(self._refuse_running_on, SessionFailed)
+
+    def _refuse_running_on(self, host: Host) -> None:
+        wanted = {t.plan.name: t for t in self._board.all() if t.host == host.name}
+        for found in host.request('running', timeout=SHORT, session=self._plan.session)['components']:
+            if found.get('name') in wanted and found.get('state') != 'exited':
+                tracked = wanted[found['name']]
+                raise SessionFailed(
+                    f'it still runs in session {self._plan.session} (pid {found.get("pid")})',
+                    component=tracked.plan.name,
+                    host=tracked.plan.host,
+                    remedy='without --no-kill the session is replaced',
+                )
+
+    # ---- files ------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Make the components' folders, and learn what their base_dirs are called there."""
+        self._each(self._prepare_on, TransferFailed)
+
+    def _prepare_on(self, host: Host) -> None:
+        own = [tracked for tracked in self._board.all() if tracked.host == host.name]
+        asked = [[tracked.plan.name, tracked.plan.base_dir] for tracked in own]
+        try:
+            answer = host.request('prepare', components=asked)
+        except RequestFailed as error:
+            raise TransferFailed(error.what, host=host.name) from error
+        self._created[host.name] = answer['created']
+        for tracked, folder in zip(own, answer['base_dirs'], strict=True):
+            self._base_dirs[tracked.key] = folder
+            if tracked.plan.base_dir is None:
+                self._temporary.setdefault(host.name, {})[tracked.key] = folder
+
+    def _copy(self) -> None:
+        self._local_files = LocalFiles()
+        self._each(self._copy_to, TransferFailed)
+
+    def _copy_to(self, host: Host) -> None:
+        begun = time.monotonic()
+        placed = [
+            (file.local, remote_path(self._base_dirs[tracked.key], file.remote), file.is_directory)
+            for tracked in self._board.all()
+            if tracked.host == host.name
+            for file in tracked.plan.files
+        ]
+        if not placed:
+            return
+        manifest = build_manifest(self._local_files, placed)
+        difference = compare(host, manifest, self._local_files, self._options.always_copy)
+        self._events.emit(
+            FilesCompared(
+                host=host.name, files=len(manifest.files), to_send=len(difference.send), bytes=difference.bytes
+            )
+        )
+
+        def progress(arrived: int, of: int) -> None:
+            self._events.emit(FilesSending(host=host.name, bytes=arrived, of_bytes=of))
+
+        send(host, manifest.folders, difference, self._local_files, progress)
+        self._events.emit(
+            FilesSent(
+                host=host.name,
+                files=len(manifest.files),
+                sent=len(difference.send),
+                modes=len(difference.modes),
+                bytes=difference.bytes,
+                seconds=time.monotonic() - begun,
+            )
+        )
+
+    # ---- components -------------------------------------------------------------------------------------------
+
+    def _start(self, index: int) -> None:
+        components = [tracked for tracked in self._board.all() if tracked.plan.start_index == index]
+        if self._starter.start(components, self._base_dirs):
+            return
+        self._settle()
+        failed = [t for t in components if t.state in (State.FAILED, State.ABORTED, State.UNKNOWN)]
+        if self._options.stop_on_failure:
+            stop_components(self._board, self._pool, self._plan.session, self._board.of(State.STARTED))
+        raise StartFailed('\n'.join(report(tracked) for tracked in failed))
+
+    def _settle(self) -> None:
+        """What was started while its connection broke: ask its host, if it can be reached again."""
+        for name in by_host(t for t in self._board.of(State.UNKNOWN) if t.host in self._board.lost):
+            with contextlib.suppress(HostError):
+                self._reconnect(name)
+
+    def _reconnect(self, name: str) -> None:
+        """Connect to a host again, and learn what became of its components.
+
+        Raises:
+            HostError: it is still out of reach.
+        """
+        address = next(c.address for c in self._plan.components if str(c.address) == name)
+        self._events.emit(HostConnecting(host=name))
+        begun = time.monotonic()
+        host = self._pool.reconnect(address)
+        own = [t for t in self._board.all() if t.host == name and t.state is not State.PLANNED]
+        self._board.sight_again(own)
+        keys = {t.key: t.plan.name for t in own}
+        try:
+            states = host.request(
+                'watch', timeout=SHORT, session=self._plan.session, run=self.outcome.run, keys=keys
+            )['states']
+        except (RequestFailed, TimeoutError) as error:
+            raise ConnectionLost(f'the host cannot say what runs there: {error}', host=name) from error
+        self._board.lost.pop(name, None)
+        for tracked in own:
+            self._board.restore(tracked, states[tracked.key])
+        self._events.emit(HostConnected(host=name, seconds=time.monotonic() - begun))
+
+    def _wait(self) -> None:
+        """Wait for the components with `wait`, then end the others if that is asked for."""
+        waited = [tracked for tracked in self._board.all() if tracked.plan.wait]
+        if not waited:
+            if self._options.terminate:
+                log.warning('--terminate has no effect: no component has wait=True')
+            return
+        wait_for_components(self._board, waited, self._reconnect)
+        if self._options.terminate:
+            others = [tracked for tracked in self._board.all() if not tracked.plan.wait]
+            stop_components(self._board, self._pool, self._plan.session, others + waited)
+        failed = [t for t in waited if t.status or t.state is not State.EXITED]
+        if failed:
+            raise ComponentFailed('\n'.join(report(tracked) for tracked in failed))
+
+    # ---- the end ----------------------------------------------------------------------------------------------
+
+    def take_back(self, reason: str) -> None:
+        """Undo what is half done: starts under way, sessions and folders that nothing came into."""
+        self._starter.abort(reason)
+        for name, host in self._pool.hosts.items():
+            if name in self._board.lost:
+                continue
+            with contextlib.suppress(RemoteRunnerError, TimeoutError):
+                self._clean(host)
+
+    def _clean(self, host: Host) -> None:
+        own = [tracked for tracked in self._board.all() if tracked.host == host.name]
+        never = [t for t in own if t.state in (State.PLANNED, State.ABORTED)]
+        if len(never) == len(own) and host.name in self._starter.servers:
+            host.request('quit', timeout=SHORT, session=self._plan.session, stop_timeout=0.0)
+        temporary = self._temporary.get(host.name, {})
+        host.request(
+            'remove',
+            timeout=SHORT,
+            temporary=[temporary[t.key] for t in never if t.key in temporary],
+            folders=self._created.get(host.name, []),
+        )
+
+
+def report(tracked: Tracked) -> str:
+    """One failed component in words: where, why, and its last lines."""
+    reason = tracked.reason
+    if not reason and tracked.status is not None:
+        reason = f'it ended {describe_status(tracked.status)}'
+    error = RemoteRunnerError(
+        reason or tracked.state.value, host=tracked.plan.host, component=tracked.plan.name, output=tracked.output
+    )
+    return str(error)

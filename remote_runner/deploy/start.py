@@ -1,0 +1,199 @@
+"""Starting the components of one index, each proven by its call-back; and taking back what has not started."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from remote_runner.deploy.board import PENDING, Board, State, Tracked
+from remote_runner.errors import ConnectionLost, RemoteRunnerError, RequestFailed
+from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.pool import Pool
+
+#: Seconds that a component has for its call-back, by default.
+START_TIMEOUT = 30.0
+#: Seconds that launchers and agents get to obey an abort.
+ABORT_TIMEOUT = 3.0
+
+
+class Starter:
+    """Opens windows, answers hellos with go, and waits until every component of an index has started or failed.
+
+    Args:
+        board: where the components stand.
+        pool: the connected hosts.
+        session: the screen session; run: the id of this run.
+        start_timeout: seconds from asking for the window until the program must run, where a component says nothing.
+        zombie: windows of ended programs stay.
+    """
+
+    def __init__(
+        self, board: Board, pool: Pool, session: str, run: str, *, start_timeout: float, zombie: bool
+    ) -> None:
+        self._board = board
+        self._pool = pool
+        self._session = session
+        self._run = run
+        self._start_timeout = start_timeout
+        self._zombie = zombie
+        #: The pid of the screen server of each host on which we opened windows.
+        self.servers: dict[str, int] = {}
+
+    def start(self, components: list[Tracked], base_dirs: dict[str, str]) -> bool:
+        """Start these; True if all have started and none failed within its grace."""
+        calls = self._open(components, base_dirs)
+        limits = {tracked.key: tracked.asked_at + self._limit(tracked) for tracked in components}
+        while True:
+            waiting = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING, among=components)
+            if not waiting:
+                break
+            deadline = min(limits[tracked.key] for tracked in waiting)
+            if not self._board.wait(lambda: self._something_to_do(components, calls), deadline):
+                self._too_late([tracked for tracked in waiting if limits[tracked.key] <= time.monotonic()])
+            self._check_calls(calls)
+            self._check_hosts(waiting)
+            self._go(self._board.of(State.CALLED_BACK, among=components))
+        self._grace(components)
+        return not self._board.of(State.FAILED, State.ABORTED, State.UNKNOWN, among=components)
+
+    def _limit(self, tracked: Tracked) -> float:
+        return self._start_timeout if tracked.plan.start_timeout is None else tracked.plan.start_timeout
+
+    def _something_to_do(self, components: list[Tracked], calls: dict[str, Call]) -> bool:
+        waiting = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING, among=components)
+        return (
+            not waiting
+            or any(tracked.state is State.CALLED_BACK for tracked in waiting)
+            or any(call.ended for call in calls.values())
+            or any(tracked.host in self._board.lost or tracked.host in self._board.dead_sessions for tracked in waiting)
+        )
+
+    def _open(self, components: list[Tracked], base_dirs: dict[str, str]) -> dict[str, Call]:
+        """Ask every host for the windows of its components."""
+        self._board.starting(components)
+        calls: dict[str, Call] = {}
+        for name, own in by_host(components).items():
+            try:
+                calls[name] = self._pool.hosts[name].call(
+                    'open',
+                    on_end=self._board.touch,
+                    session=self._session,
+                    run=self._run,
+                    zombie=self._zombie,
+                    components=[self._describe(tracked, base_dirs[tracked.key]) for tracked in own],
+                )
+            except ConnectionLost as error:
+                self._board.abort(own, error.what)
+        return calls
+
+    def _describe(self, tracked: Tracked, base_dir: str) -> dict[str, Any]:
+        plan = tracked.plan
+        return {
+            'key': tracked.key,
+            'name': plan.name,
+            'executable': plan.executable,
+            'args': plan.args,
+            'cwd': base_dir,
+            'start_timeout': self._limit(tracked),
+            'stop_timeout': plan.stop_timeout,
+            'environment': {
+                'RR_RUN': self._run,
+                'RR_SESSION': self._session,
+                'RR_COMPONENT': plan.name,
+                'RR_HOST': plan.host,
+                'RR_INDEX': str(plan.start_index),
+            },
+        }
+
+    def _check_calls(self, calls: dict[str, Call]) -> None:
+        """Take in the answers to `open`; one that failed fails all that it was to open."""
+        for name in [name for name, call in calls.items() if call.ended]:
+            try:
+                self.servers[name] = calls.pop(name).result()['server']
+            except RequestFailed as error:
+                self._board.fail([t for t in self._board.of(*PENDING) if t.host == name], error.what)
+            except ConnectionLost:
+                continue  # the board knows: see _check_hosts
+
+    def _check_hosts(self, waiting: list[Tracked]) -> None:
+        """Give up on hosts that are gone, and on sessions that ended before their windows called back."""
+        for tracked in waiting:
+            if tracked.host in self._board.lost:
+                if tracked.state is State.GOING:
+                    self._board.lose_sight([tracked], 'the connection was lost while it was being started')
+                elif tracked.state in PENDING:
+                    self._board.abort([tracked], 'the connection was lost before it was started')
+            elif tracked.host in self._board.dead_sessions and tracked.state is State.STARTING:
+                said = self._board.dead_sessions[tracked.host]
+                self._board.fail([tracked], f'the screen session ended at once: {said}')
+
+    def _go(self, components: list[Tracked]) -> None:
+        for name, own in by_host(components).items():
+            self._board.going(own)
+            try:
+                self._pool.hosts[name].call('answer', keys=[tracked.key for tracked in own], go=True)
+            except ConnectionLost as error:
+                self._board.lose_sight(own, error.what)
+
+    def _too_late(self, components: list[Tracked]) -> None:
+        """No call-back in time: they have failed, and whatever of them still comes ends itself."""
+        self._answer_abort(components, 'it called back too late')
+        for name, own in by_host(components).items():
+            said = self._board.dead_sessions.get(name, '')
+            for tracked in own:
+                reason = f'no call-back within {self._limit(tracked):g} s; what comes of it later ends itself'
+                self._board.give_up(tracked, reason, said)
+
+    def _grace(self, components: list[Tracked]) -> None:
+        """Give the index its grace: who ends in it without success has failed."""
+        started = self._board.of(State.STARTED, State.EXITED, among=components)
+        for tracked in sorted(started, key=lambda tracked: tracked.started_at + tracked.plan.start_grace):
+            end = tracked.started_at + tracked.plan.start_grace
+            self._board.wait(partial(_has_ended, tracked), end)
+            if tracked.state is State.EXITED and tracked.status:
+                ended = describe_status(tracked.status)
+                self._board.fail([tracked], f'it ended at once, {ended}', tracked.output)
+
+    # ---- taking back ------------------------------------------------------------------------------------------
+
+    def abort(self, reason: str) -> None:
+        """Take back all that is starting, and close its windows; what has started stays."""
+        pending = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING)
+        self._answer_abort(pending, reason)
+        deadline = time.monotonic() + ABORT_TIMEOUT
+        self._board.wait(lambda: all(t.gone or not t.launcher or t.state not in PENDING for t in pending), deadline)
+        self._board.abort([t for t in pending if t.state is not State.STARTED], reason)
+        for name, own in by_host([t for t in pending if t.state is State.ABORTED]).items():
+            self._request(name, 'close_windows', session=self._session, keys=[tracked.key for tracked in own])
+
+    def _answer_abort(self, components: Iterable[Tracked], reason: str) -> None:
+        for name, own in by_host(components).items():
+            self._request(name, 'answer', keys=[tracked.key for tracked in own], go=False, reason=reason)
+
+    def _request(self, name: str, op: str, **fields: Any) -> None:
+        """Ask for what is only good manners: a host that is gone or cannot does it by itself."""
+        host: Host = self._pool.hosts[name]
+        try:
+            host.request(op, timeout=ABORT_TIMEOUT, **fields)
+        except (RemoteRunnerError, TimeoutError):
+            return
+
+
+def _has_ended(tracked: Tracked) -> bool:
+    return tracked.state is not State.STARTED
+
+
+def by_host(components: Iterable[Tracked]) -> dict[str, list[Tracked]]:
+    """The components of each host, by the name under which it is connected."""
+    found: dict[str, list[Tracked]] = defaultdict(list)
+    for tracked in components:
+        found[tracked.host].append(tracked)
+    return found
+
+
+def describe_status(status: int) -> str:
+    """An exit status in words."""
+    return f'killed by signal {status - 128}' if status > 128 else f'with exit status {status}'

@@ -1,0 +1,126 @@
+"""All hosts of a command: connecting to them in parallel, and working on them in parallel.
+
+    with Pool(connector, listener, fanout=64) as pool:
+        for host, outcome in pool.connect(addresses): ...
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
+from typing import Protocol, TypeVar
+
+from remote_runner.errors import RemoteRunnerError
+from remote_runner.hosts.address import Address
+from remote_runner.hosts.connection import Connection
+from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.local import LocalConnection
+
+#: Hosts that are worked on at the same time, by default.
+FANOUT = 64
+#: Seconds between two heartbeats: without any for a minute an agent ends, and lets go of its locks.
+HEARTBEAT = 15.0
+LOCALHOST = 'localhost'
+
+Item = TypeVar('Item')
+Result = TypeVar('Result')
+
+
+class Opens(Protocol):
+    """Makes connections; `hosts.ssh.Connector` is one."""
+
+    def connect(self, address: Address) -> Connection: ...
+
+
+def each(
+    items: Iterable[Item], work: Callable[[Item], Result], fanout: int = FANOUT
+) -> Iterator[tuple[Item, Result | RemoteRunnerError]]:
+    """Do `work` on all items, at most `fanout` at a time; yield each with its outcome as it comes.
+
+    An error of ours is an outcome; any other is raised here. The threads are daemons, so that an interrupted command
+    does not wait for a host that does not answer.
+    """
+    waiting = list(items)
+    todo: SimpleQueue[Item | None] = SimpleQueue()
+    done: SimpleQueue[tuple[Item, Result | RemoteRunnerError | BaseException]] = SimpleQueue()
+
+    def serve() -> None:
+        while (item := todo.get()) is not None:
+            try:
+                done.put((item, work(item)))
+            except BaseException as error:  # raised again in the thread that waits for it
+                done.put((item, error))
+
+    for item in waiting:
+        todo.put(item)
+    threads = min(fanout, len(waiting))
+    for _ in range(threads):
+        todo.put(None)
+        threading.Thread(target=serve, daemon=True).start()
+    for _ in waiting:
+        item, outcome = done.get()
+        if isinstance(outcome, BaseException) and not isinstance(outcome, RemoteRunnerError):
+            raise outcome
+        yield item, outcome
+
+
+class Pool:
+    """The connected hosts, by the name under which the user wrote them. A context manager that closes them all.
+
+    Args:
+        connector: makes the SSH connections; this machine (`localhost`) needs none.
+        listener: see `Host`.
+        fanout: hosts that are worked on at the same time.
+    """
+
+    def __init__(self, connector: Opens, listener: Callable[[Host, Header], None], fanout: int = FANOUT) -> None:
+        self.fanout = fanout
+        self.hosts: dict[str, Host] = {}
+        self._connector = connector
+        self._listener = listener
+        self._closed = threading.Event()
+        threading.Thread(target=self._beat, name='heartbeat', daemon=True).start()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self, addresses: Iterable[Address]) -> Iterator[tuple[Address, Host | RemoteRunnerError]]:
+        """Connect to hosts in parallel and start their agents; yield each with its outcome as it comes."""
+        for address, outcome in each(addresses, self._connect, self.fanout):
+            if isinstance(outcome, Host):
+                self.hosts[str(address)] = outcome
+            yield address, outcome
+
+    def reconnect(self, address: Address) -> Host:
+        """Connect again to a host whose connection broke.
+
+        Raises:
+            HostError: it is still out of reach.
+        """
+        self.hosts[str(address)].close()
+        host = self.hosts[str(address)] = self._connect(address)
+        return host
+
+    def _connect(self, address: Address) -> Host:
+        is_local = str(address) == LOCALHOST
+        connection = LocalConnection() if is_local else self._connector.connect(address)
+        return Host(str(address), connection, self._listener)
+
+    def each(self, work: Callable[[Host], Result]) -> Iterator[tuple[Host, Result | RemoteRunnerError]]:
+        """Do `work` on all connected hosts in parallel."""
+        return each(list(dict.fromkeys(self.hosts.values())), work, self.fanout)
+
+    def close(self) -> None:
+        """Close all connections. Safe to call twice."""
+        self._closed.set()
+        for host in list(self.hosts.values()):
+            host.close()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT):
+            for host in list(self.hosts.values()):
+                host.beat()
