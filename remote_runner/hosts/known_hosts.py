@@ -11,16 +11,15 @@ import fcntl
 import hashlib
 import hmac
 import os
-import re
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
 from pathlib import Path
 
 from remote_runner.errors import HostError
+from remote_runner.hosts.patterns import matches
 from remote_runner.hosts.ssh_config import Target
 
 #: Types of keys that are understood here, which are those of paramiko. Others in a file are passed over.
@@ -185,7 +184,7 @@ class _File:
             if hmac.digest(salt, name.encode(), 'sha1') == digest:
                 yield entry
         for entry in self._patterns:
-            if matches(name, entry.names):
+            if matches(name, [pattern.lower() for pattern in entry.names]):
                 yield entry
 
 
@@ -204,22 +203,6 @@ def parse(text: str, file: str = '') -> Iterator[Entry]:
         except binascii.Error:
             continue
         yield Entry(file, number, marker, tuple(names.split(',')), key)
-
-
-def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether the patterns match (`*`, `?`; see PATTERNS in ssh_config(5)). One with `!` that matches forbids it."""
-    matched = False
-    for pattern in patterns:
-        if _pattern(pattern.removeprefix('!').lower()).fullmatch(name):
-            if pattern.startswith('!'):
-                return False
-            matched = True
-    return matched
-
-
-@lru_cache(maxsize=4096)
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(''.join({'*': '.*', '?': '.'}.get(letter, re.escape(letter)) for letter in text), re.DOTALL)
 
 
 def _append(name: str, target: Target, key: HostKey) -> None:

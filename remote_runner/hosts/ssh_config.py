@@ -15,13 +15,15 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from remote_runner.errors import AddressError, HostError
 from remote_runner.hosts.address import Address, parse_address
 from remote_runner.hosts.credentials import Credentials
+from remote_runner.hosts.ssh_config_files import ConfigFiles, Outline
 
 CONNECT_TIMEOUT = 10.0  # seconds, where neither the user nor ssh_config says another
 MOST_HOPS = 16
@@ -109,6 +111,9 @@ class Resolver:
         self._ssh = shutil.which('ssh')
         self._lock = threading.Lock()
         self._targets: dict[object, Target] = {}
+        self._groups: dict[object, _Group] = {}
+        standard = self._ssh in ('/usr/bin/ssh', '/bin/ssh')  # another one may read other files
+        self._files = ConfigFiles.read(options.config_file, _home()) if standard else None
 
     def resolve(self, address: Address) -> Target:
         """The target of `address`; `user@` beats `-u`, which beats ssh_config.
@@ -142,7 +147,13 @@ class Resolver:
     def _values(self, name: str, user: str | None, port: int | None, where: str) -> Values:
         if self._ssh is None:
             return _values_of_paramiko(name, user, port, self._options.config_file, where)
-        return _values_of_openssh(self._ssh, name, user, port, self._options.config_file, where)
+        ask = partial(_values_of_openssh, self._ssh, name, user, port, self._options.config_file, where)
+        if self._files is None:
+            return ask()
+        outline = self._files.outline(name)
+        with self._lock:
+            group = self._groups.setdefault((outline.rest, user, port), _Group())
+        return group.values(name, outline, user, port, ask)
 
     def _target(self, name: str, values: Values, seen: tuple[str, ...], where: str, jump: Target | None) -> Target:
         hostname = _first(values, 'hostname', name)
@@ -201,6 +212,61 @@ class Resolver:
         return hop
 
 
+class _Group:
+    """Hosts to which the same lines of ssh_config apply, but for HostName, Port and User.
+
+    OpenSSH is asked about the first two of them. If its answers are what `Outline` foretells, and are equal in all
+    else, the others are not asked about.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._samples: list[Values] = []
+        self._alike = True
+
+    def values(
+        self, name: str, outline: Outline, user: str | None, port: int | None, ask: Callable[[], Values]
+    ) -> Values:
+        """The values for one host of the group, if need be by `ask`."""
+        with self._lock:
+            own = {
+                'hostname': [(outline.hostname or '%h').replace('%h', name).lower()],
+                'port': [str(port or outline.port or 22)],
+                'user': [user or outline.user or _login_name()],
+            }
+            if self._alike and len(self._samples) == 2:
+                return {**self._samples[0], **own}
+            if self._alike:
+                values = ask()
+                self._samples.append(values)
+                first = self._samples[0]
+                self._alike = all(values.get(keyword) == value for keyword, value in own.items()) and all(
+                    values.get(keyword) == first.get(keyword) for keyword in _USED
+                )
+                return values
+        return ask()
+
+
+#: Keywords that a Target is made of, but for those that a group of hosts may differ in.
+_USED = (
+    'addressfamily',
+    'certificatefile',
+    'connecttimeout',
+    'globalknownhostsfile',
+    'hashknownhosts',
+    'hostkeyalias',
+    'identitiesonly',
+    'identityagent',
+    'identityfile',
+    'kbdinteractiveauthentication',
+    'passwordauthentication',
+    'proxycommand',
+    'proxyjump',
+    'proxyusefdpass',
+    'pubkeyauthentication',
+    'stricthostkeychecking',
+    'userknownhostsfile',
+)
 _USER_KNOWN_HOSTS = ('~/.ssh/known_hosts', '~/.ssh/known_hosts2')
 _GLOBAL_KNOWN_HOSTS = ('/etc/ssh/ssh_known_hosts', '/etc/ssh/ssh_known_hosts2')
 _DEFAULT_IDENTITIES = tuple(f'~/.ssh/id_{kind}' for kind in ('rsa', 'ecdsa', 'ed25519', 'dsa'))
