@@ -178,39 +178,38 @@ class _Run:
 
     def _connect(self) -> None:
         """Connect to all hosts; stop here, before anything is changed, if one is out of reach."""
-        addresses = {c.host: c.address for c in self._plan.components}
+        addresses = {c.address.where: c.address for c in self._plan.components}
         begun = time.monotonic()
-        for host in addresses:
-            self._events.emit(HostConnecting(host=host))
+        for name in addresses:
+            self._events.emit(HostConnecting(host=name))
         failures: dict[str, RemoteRunnerError] = {}
-        names = {str(address): host for host, address in addresses.items()}
         connected: dict[str, Host] = {}
-        for address, outcome in self._pool.connect(dict.fromkeys(addresses.values())):
-            name = names[str(address)]
+        for address, outcome in self._pool.connect(addresses.values()):
+            name = address.where
             if isinstance(outcome, Host) and outcome.facts.screen is None:
                 outcome = BootstrapFailed('screen was not found', host=name, remedy='install the package screen there')
             if isinstance(outcome, Host):
-                connected[str(address)] = outcome
+                connected[name] = outcome
                 self._events.emit(HostConnected(host=name, seconds=time.monotonic() - begun))
             else:
-                failures[str(address)] = outcome
+                failures[name] = outcome
                 self._events.emit(HostFailed(host=name, error=str(outcome)))
         if failures:
-            self._without({names[name]: error for name, error in failures.items()})
-        self._place(connected, {c.host: str(addresses[c.host]) for c in self._plan.components}, failures)
+            self._without(failures, len(addresses))
+        self._place(connected)
 
-    def _without(self, failures: dict[str, RemoteRunnerError]) -> None:
-        """Some hosts cannot be had."""
+    def _without(self, failures: dict[str, RemoteRunnerError], of: int) -> None:
+        """Some of so many hosts cannot be had."""
         may_skip = self._options.skip_unreachable and all(isinstance(e, HostError) for e in failures.values())
         if not may_skip:
             remedy = 'nothing was changed on any host; --skip-unreachable goes on without such hosts'
             raise HostsFailed(list(failures.values()), remedy)
         self.outcome.skipped = {host: error.args[0] for host, error in failures.items()}
-        if len(failures) == len(self._plan.hosts()):
+        if len(failures) == of:
             raise HostsFailed(list(failures.values()), 'no host is left')
 
-    def _place(self, hosts: dict[str, Host], names: dict[str, str], failures: dict[str, RemoteRunnerError]) -> None:
-        """Put every component on the board, under the one connection of its machine."""
+    def _place(self, hosts: dict[str, Host]) -> None:
+        """Put the components of these hosts on the board, each under the one connection of its machine."""
         first: dict[str, str] = {}
         for name, host in hosts.items():
             identity = host.facts.identity
@@ -223,8 +222,8 @@ class _Run:
         seen: dict[tuple[str, str], ComponentPlan] = {}
         twice: list[str] = []
         for component in self._plan.components:
-            name = names[component.host]
-            if name in failures:
+            name = component.address.where
+            if name not in hosts:
                 continue
             machine = first[hosts[name].facts.identity]
             other = seen.setdefault((component.name, machine), component)
@@ -268,7 +267,13 @@ class _Run:
     def _quit_leftovers(self) -> None:
         for host, ended in self._each(self._quit_one, SessionFailed):
             if ended['sessions']:
-                self._events.emit(SessionQuit(host=host.name, session=self._plan.session, **ended))
+                quit_event = SessionQuit(
+                    host=host.name,
+                    session=self._plan.session,
+                    sessions=ended['sessions'],
+                    processes=ended['processes'],
+                )
+                self._events.emit(quit_event)
 
     def _quit_one(self, host: Host) -> dict[str, int]:
         patience = max((c.stop_timeout for c in self._plan.components), default=0.0)
@@ -373,7 +378,7 @@ class _Run:
         Raises:
             HostError: it is still out of reach.
         """
-        address = next(c.address for c in self._plan.components if str(c.address) == name)
+        address = next(c.address for c in self._plan.components if c.address.where == name)
         self._events.emit(HostConnecting(host=name))
         begun = time.monotonic()
         host = self._pool.reconnect(address)

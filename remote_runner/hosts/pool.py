@@ -92,7 +92,7 @@ class Pool:
         """Connect to hosts in parallel and start their agents; yield each with its outcome as it comes."""
         for address, outcome in each(addresses, self._connect, self.fanout):
             if isinstance(outcome, Host):
-                self.hosts[str(address)] = outcome
+                self.hosts[address.where] = outcome
             yield address, outcome
 
     def reconnect(self, address: Address) -> Host:
@@ -101,14 +101,14 @@ class Pool:
         Raises:
             HostError: it is still out of reach.
         """
-        self.hosts[str(address)].close()
-        host = self.hosts[str(address)] = self._connect(address)
+        self.hosts[address.where].close()
+        host = self.hosts[address.where] = self._connect(address)
         return host
 
     def _connect(self, address: Address) -> Host:
-        is_local = str(address) == LOCALHOST
+        is_local = address.where == LOCALHOST
         connection = LocalConnection() if is_local else self._connector.connect(address)
-        return Host(str(address), connection, self._listener)
+        return Host(address.where, connection, self._listener)
 
     def each(self, work: Callable[[Host], Result]) -> Iterator[tuple[Host, Result | RemoteRunnerError]]:
         """Do `work` on all connected hosts in parallel."""

@@ -1,0 +1,131 @@
+"""`remote_runner exec -H HOSTS -- COMMAND`: one command on many hosts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from remote_runner.cli.main import show_error
+from remote_runner.cli.options import Parser, add_connection_options, add_hosts_option, add_log_level, ssh_options
+
+if TYPE_CHECKING:
+    from remote_runner.deploy.execute import Executed
+
+_DESCRIPTION = """\
+Run a command on many hosts, in the login shell of the user, as `ssh HOST COMMAND` would.
+
+    remote_runner exec -H node[1-40] -- uptime
+    remote_runner exec -H @hosts.txt --fold -- 'cat /etc/debian_version; uname -r'
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's options."""
+    parser = Parser(
+        prog='remote_runner exec',
+        description=_DESCRIPTION,
+        usage='%(prog)s -H HOSTS [options] -- COMMAND...',
+        epilog='exit status: the highest one of the command, at least 3 if a host could not be reached',
+    )
+    parser.add_argument('command', nargs='+', metavar='COMMAND', help='the words are joined with spaces, as ssh does')
+    add_hosts_option(parser)
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument('--fold', action='store_true', help='show equal output once, when all hosts have ended')
+    shape.add_argument('--json', action='store_true', help='one JSON object a host and line')
+    add_log_level(parser)
+    add_connection_options(parser)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; its exit status."""
+    options = make_parser().parse_args(arguments)
+    from remote_runner.deploy.execute import Executed, execute
+    from remote_runner.hosts.address import parse_hosts
+    from remote_runner.hosts.ssh import Connector
+    from remote_runner.ui.log import configure
+
+    configure(options.log_level)
+    addresses = parse_hosts(options.hosts, exclude=options.exclude)
+    printer = None if options.fold or options.json else _Prefixed()
+    worst = 0
+    done: list[Executed] = []
+    with Connector(ssh_options(options)) as connector:
+        command = ' '.join(options.command)
+        for _, outcome in execute(addresses, command, connector, fanout=options.fanout, hear=printer):
+            if not isinstance(outcome, Executed):
+                show_error(outcome)
+                worst = max(worst, outcome.exit_status)
+                continue
+            worst = max(worst, outcome.status)
+            done.append(outcome)
+            if printer is not None:
+                printer.end(outcome)
+            elif options.json:
+                _print_json(outcome)
+    if options.fold:
+        _print_folded(done)
+    return worst
+
+
+class _Prefixed:
+    """Output as it comes, every line with its host in front."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rest: dict[tuple[str, str], bytes] = defaultdict(bytes)
+
+    def __call__(self, host: str, stream: str, data: bytes) -> None:
+        lines = (self._rest.pop((host, stream), b'') + data).split(b'\n')
+        if lines[-1]:
+            self._rest[host, stream] = lines[-1]
+        self._print(host, stream, lines[:-1])
+
+    def end(self, outcome: Executed) -> None:
+        """Print what stands without a newline at the end."""
+        for stream in ('out', 'err'):
+            rest = self._rest.pop((outcome.host, stream), b'')
+            if rest:
+                self._print(outcome.host, stream, [rest])
+        if outcome.status:
+            self._print(outcome.host, 'err', [f'exit status {outcome.status}'.encode()])
+
+    def _print(self, host: str, stream: str, lines: list[bytes]) -> None:
+        target = sys.stdout if stream == 'out' else sys.stderr
+        prefix = f'{host}: '.encode('utf-8', 'surrogateescape')
+        with self._lock:
+            target.buffer.write(b''.join(prefix + line + b'\n' for line in lines))
+            target.flush()
+
+
+def _print_json(outcome: Executed) -> None:
+    fields = {
+        'host': outcome.host,
+        'status': outcome.status,
+        'stdout': outcome.stdout.decode('utf-8', 'replace'),
+        'stderr': outcome.stderr.decode('utf-8', 'replace'),
+        'seconds': round(outcome.seconds, 3),
+    }
+    sys.stdout.write(json.dumps(fields) + '\n')
+    sys.stdout.flush()
+
+
+def _print_folded(done: list[Executed]) -> None:
+    """Equal outputs once, under the folded names of their hosts, the largest group first."""
+    from remote_runner.hosts.address import fold
+
+    groups: dict[tuple[bytes, int], list[str]] = defaultdict(list)
+    for outcome in done:
+        groups[outcome.stdout + outcome.stderr, outcome.status].append(outcome.host)
+    for (output, status), hosts in sorted(groups.items(), key=lambda group: -len(group[1])):
+        title = f'{fold(hosts)} ({len(hosts)})' + (f', exit status {status}' if status else '')
+        rule = '-' * min(len(title), 80)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(f'{rule}\n{title}\n{rule}\n'.encode('utf-8', 'surrogateescape') + output)
+        sys.stdout.buffer.write(b'' if output.endswith(b'\n') or not output else b'\n')
+    sys.stdout.flush()

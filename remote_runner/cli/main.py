@@ -1,0 +1,62 @@
+"""The command `remote_runner`: finds the subcommand and shows errors. Everything is imported late: help is fast."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from remote_runner.errors import RemoteRunnerError
+
+#: Subcommands: their modules, each with `main(arguments) -> exit status`, and what they do.
+COMMANDS = {
+    'run': ('remote_runner.cli.run', 'deploy a config (also without the word `run`)'),
+    'exec': ('remote_runner.cli.exec', 'run a command on many hosts'),
+    'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),
+}
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line `arguments` (without the program's name); the exit status."""
+    name, rest = ('run', list(arguments))
+    if rest and rest[0] in COMMANDS:
+        name = rest.pop(0)
+    module, _ = COMMANDS[name]
+    try:
+        return int(importlib.import_module(module).main(rest))
+    except RemoteRunnerError as error:
+        if '--log-level=DEBUG' in rest or 'DEBUG' in rest:
+            raise
+        show_error(error)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print('\nERROR: interrupted', file=sys.stderr)  # noqa: T201
+        return EXIT_INTERRUPTED
+
+
+def show_error(error: BaseException) -> None:
+    """An error as log records are: every line of it on stderr, the first with its level."""
+    print(f'ERROR: {error}', file=sys.stderr)  # noqa: T201
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """TERM and HUP clean up as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def entry_point() -> NoReturn:
+    """What the installed command runs."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has enough: as cat(1) under head(1).
+        sys.stdout = None
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)

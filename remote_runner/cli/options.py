@@ -1,0 +1,158 @@
+"""Options that several commands share, and the parser that all of them use."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from remote_runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from remote_runner.hosts.ssh_config import SshOptions
+
+LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
+FANOUT = 64
+CONNECT_TIMEOUT = 10.0
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that takes options by their whole names only, and raises UsageError."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **kwargs)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError with argparse's message."""
+        raise UsageError(message, remedy=f'{self.prog} --help explains every option')
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=min(110, _columns()))
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size().columns - 2
+    except OSError:
+        return 100
+
+
+def add_connection_options(parser: argparse.ArgumentParser) -> None:
+    """How hosts are reached."""
+    group = parser.add_argument_group('connecting', 'Everything else comes from your ssh_config, as with ssh itself.')
+    group.add_argument(
+        '-u', '--user', metavar='USER', help='remote user; user@ in a host beats it, it beats ssh_config'
+    )
+    group.add_argument(
+        '-p',
+        '--pass',
+        dest='password',
+        metavar='PASS',
+        help='password for hosts and encrypted keys; others can see it in the list of processes, so better name a file '
+        'that holds it in the environment variable RR_PASS_FILE, or wait to be asked',
+    )
+    group.add_argument('-F', '--ssh-config', metavar='FILE', help='another ssh_config, as ssh -F')
+    group.add_argument(
+        '--connect-timeout',
+        type=_seconds,
+        metavar='SECONDS',
+        help=f'time limit of one connection (default: that of ssh_config, else {CONNECT_TIMEOUT:g})',
+    )
+    group.add_argument(
+        '--accept-new-host-keys',
+        action='store_true',
+        help='trust hosts that are in no known_hosts file and remember them; a changed key is refused all the same',
+    )
+    group.add_argument(
+        '--fanout',
+        type=_positive,
+        default=FANOUT,
+        metavar='N',
+        help=f'hosts to work on at the same time (default: {FANOUT})',
+    )
+
+
+def add_log_level(parser: argparse.ArgumentParser) -> None:
+    """`-l`."""
+    parser.add_argument(
+        '-l',
+        '--log-level',
+        type=str.upper,
+        choices=LOG_LEVELS,
+        default='INFO',
+        help='what is logged on stderr, as LEVEL: message (default: INFO); DEBUG shows our own stack with errors',
+    )
+
+
+def add_hosts_option(parser: argparse.ArgumentParser) -> None:
+    """`-H` and `-x`."""
+    parser.add_argument(
+        '-H',
+        '--hosts',
+        action='append',
+        required=True,
+        metavar='HOSTS',
+        help='[user@]name[:port], several with commas, folded as node[1-40], or @FILE with one a line; repeatable',
+    )
+    parser.add_argument('-x', '--exclude', action='append', default=[], metavar='HOSTS', help='leave these out')
+
+
+def ssh_options(arguments: argparse.Namespace) -> SshOptions:
+    """The options of `add_connection_options` as the connector takes them."""
+    from remote_runner.hosts.credentials import Credentials
+    from remote_runner.hosts.ssh_config import SshOptions
+
+    ask = _ask if sys.stdin is not None and sys.stdin.isatty() else None
+    return SshOptions(
+        user=arguments.user,
+        config_file=arguments.ssh_config,
+        connect_timeout=arguments.connect_timeout,
+        accept_new_host_keys=arguments.accept_new_host_keys,
+        credentials=Credentials(arguments.password, ask=ask),
+    )
+
+
+def _ask(prompt: str) -> str | None:
+    try:
+        return getpass.getpass(prompt, stream=sys.stderr)
+    except EOFError:
+        return None
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e7:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of seconds above 0')
+    return value
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number above 0')
+    return int(text)
+
+
+seconds = _seconds
+
+
+def joined(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The arguments with `OPTION VALUE` written as `OPTION=VALUE` for these options.
+
+    argparse takes a value that begins with a dash only in that form, and these options take any value whole.
+    """
+    result: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == '--':
+            return [*result, word, *words]
+        value = next(words, None) if word in options else None
+        result.append(word if value is None else f'{word}={value}')
+    return result

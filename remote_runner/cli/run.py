@@ -1,0 +1,215 @@
+"""`remote_runner -c CONFIG`: load a config, carry it out, show what became of it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from remote_runner import __version__
+from remote_runner.cli.main import COMMANDS, show_error
+from remote_runner.cli.options import Parser, add_connection_options, add_log_level, joined, seconds, ssh_options
+
+if TYPE_CHECKING:
+    from remote_runner.config.settings import Settings
+    from remote_runner.deploy.plan import Plan
+    from remote_runner.deploy.run import Outcome
+
+START_TIMEOUT = 30.0
+_DESCRIPTION = """\
+Deploy and run the components of a config file over many hosts, through plain SSH, in one screen session a host.
+
+    remote_runner -c config.py
+    remote_runner -c config.py -m ta3_muddler.py --arg-parser parser.py --extra-args "--hosts h1,h2"
+
+Afterwards `ssh -t HOST screen -x runner` shows the components of a host, one window each.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's options."""
+    commands = '\n'.join(f'  {name:<8} {what}' for name, (_, what) in COMMANDS.items())
+    parser = Parser(
+        prog='remote_runner',
+        description=_DESCRIPTION,
+        usage='%(prog)s -c CONFIG [-m MUDDLER]... [options]\n       %(prog)s COMMAND ...',
+        epilog=f'commands (each has its own --help):\n{commands}\n\n'
+        'exit status: 0 done, 1 something that ran failed, 2 wrong usage or config,\n'
+        '3 a host could not be reached, trusted or authenticated, 130 interrupted',
+    )
+    parser.add_argument('--version', action='version', version=f'remote_runner {__version__}')
+    add_log_level(parser)
+    config = parser.add_argument_group('what to run')
+    config.add_argument('-c', '--config', required=True, metavar='FILE', help='the config, a Python program')
+    config.add_argument(
+        '-m',
+        '--muddler',
+        dest='muddlers',
+        action='append',
+        default=[],
+        metavar='FILE',
+        help='a Python file whose muddle(config) or muddle(config, options) changes the config; repeatable, in order',
+    )
+    config.add_argument(
+        '-a',
+        '--arg-parser',
+        metavar='FILE',
+        help='a Python file whose parse_args(extra_args, ssh_user) makes extra_options of --extra-args',
+    )
+    config.add_argument(
+        '--extra-args', metavar='STRING', help='options for the arg parser, as one string ("--help" shows its help)'
+    )
+    config.add_argument(
+        '--only',
+        action='append',
+        default=[],
+        metavar='NAMES',
+        help='only these components: names or name@host with * and ?, several with commas; repeatable',
+    )
+    config.add_argument(
+        '--limit', action='append', default=[], metavar='HOSTS', help='only the components of these hosts; repeatable'
+    )
+    _add_how(parser)
+    add_connection_options(parser)
+    return parser
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_argument_group('how to run it')
+    how.add_argument('--screen', default='runner', metavar='NAME', help='name of the screen session (default: runner)')
+    how.add_argument(
+        '--no-kill',
+        action='store_true',
+        help='do not quit sessions of that name that an earlier run left: add windows to them',
+    )
+    how.add_argument('--no-zombie', action='store_true', help='windows close when their programs end')
+    how.add_argument('--always-copy', action='store_true', help='send all files, even those that are there already')
+    how.add_argument(
+        '-t',
+        '--terminate',
+        action='store_true',
+        help='when the components with wait=True have ended, end all others too',
+    )
+    how.add_argument(
+        '--start-timeout',
+        type=seconds,
+        default=START_TIMEOUT,
+        metavar='SECONDS',
+        help=f'time limit of the start of one component (default: {START_TIMEOUT:g})',
+    )
+    how.add_argument(
+        '--on-failure',
+        choices=('leave', 'stop'),
+        default='leave',
+        help='when a component does not start, leave those that run (the default), or stop them',
+    )
+    how.add_argument(
+        '--skip-unreachable',
+        action='store_true',
+        help='go on without hosts that cannot be reached, and without their components',
+    )
+    how.add_argument('--json', action='store_true', help='write events to stdout, one JSON object a line')
+    how.add_argument('--remote-done-dir', metavar='DIR', help='accepted for old command lines; has no effect')
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; its exit status."""
+    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    from remote_runner.config.loader import load
+    from remote_runner.deploy.plan import check_session, make_plan
+    from remote_runner.deploy.run import RunOptions, deploy
+    from remote_runner.events import Events
+    from remote_runner.hosts.ssh import Connector
+    from remote_runner.ui.log import configure
+    from remote_runner.ui.terminal import JsonLines, Terminal
+
+    configure(options.log_level)
+    check_session(options.screen)
+    settings = _settings(options)
+    plan = make_plan(load(settings).config, settings.config_dir, options.screen, settings.config_file)
+    plan = _selected(plan, options)
+    events = Events()
+    how = RunOptions(
+        kill_first=not options.no_kill,
+        zombie=not options.no_zombie,
+        always_copy=options.always_copy,
+        terminate=options.terminate,
+        stop_on_failure=options.on_failure == 'stop',
+        skip_unreachable=options.skip_unreachable,
+        fanout=options.fanout,
+        start_timeout=options.start_timeout,
+    )
+    with Connector(ssh_options(options)) as connector:
+        if options.json:
+            events.listen(JsonLines())
+            outcome = deploy(plan, connector, how, events)
+        else:
+            with Terminal(ssh_config_file=options.ssh_config) as terminal:
+                events.listen(terminal)
+                outcome = deploy(plan, connector, how, events)
+    _show_end(outcome, options.ssh_config)
+    return outcome.exit_status
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from remote_runner.config.settings import Settings
+    from remote_runner.hosts.credentials import Credentials
+
+    return Settings(
+        config_file=options.config,
+        muddlers=tuple(options.muddlers),
+        extra_args=options.extra_args,
+        arg_parser=options.arg_parser,
+        ssh_user=options.user,
+        ssh_pass=Credentials(options.password).password(),
+        log_level=options.log_level,
+        screen=options.screen,
+        kill_first=not options.no_kill,
+        terminate=options.terminate,
+        always_copy=options.always_copy,
+        no_zombie=options.no_zombie,
+        remote_done_dir=options.remote_done_dir,
+        more={
+            'only': options.only,
+            'limit': options.limit,
+            'start_timeout': options.start_timeout,
+            'connect_timeout': options.connect_timeout,
+            'fanout': options.fanout,
+            'ssh_config': options.ssh_config,
+        },
+    )
+
+
+def _selected(plan: Plan, options: argparse.Namespace) -> Plan:
+    if options.only:
+        plan = plan.only(name for names in options.only for name in names.split(','))
+    if options.limit:
+        plan = plan.limit(options.limit)
+    return plan
+
+
+def _show_end(outcome: Outcome, ssh_config: str | None) -> None:
+    """What ended the run, and after an interruption what runs on and how to stop it."""
+    log = logging.getLogger(__name__)
+    for host, why in outcome.skipped.items():
+        log.warning('%s was left out, with its components: %s', host, why)
+    if isinstance(outcome.error, KeyboardInterrupt):
+        log.error('interrupted; what was starting was taken back')
+        for line in stop_commands(outcome, ssh_config):
+            log.error('%s', line)
+    elif outcome.error is not None:
+        show_error(outcome.error)
+
+
+def stop_commands(outcome: Outcome, ssh_config: str | None) -> list[str]:
+    """What runs on, a line a host with the command that stops it."""
+    lines: list[str] = []
+    for host, server in outcome.servers.items():
+        names = [tracked.plan.name for tracked in outcome.running if tracked.host == host]
+        if names:
+            stop = ['screen', '-S', f'{server}.{outcome.session}', '-X', 'quit']
+            ssh = [] if host == 'localhost' else ['ssh', *(['-F', ssh_config] if ssh_config else []), host]
+            lines.append(f'{", ".join(names)} on {host} run on; to stop: {shlex.join(ssh + stop)}')
+    return lines

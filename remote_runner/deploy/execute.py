@@ -1,0 +1,71 @@
+"""One command on many hosts, over the same connections and agents as everything else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from remote_runner.errors import RemoteRunnerError
+from remote_runner.hosts.address import Address
+from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.local import LocalConnection
+from remote_runner.hosts.pool import FANOUT, LOCALHOST, Opens, each
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a command did on one host.
+
+    Args:
+        host: as the user wrote it.
+        status: its exit status, or 128 + n for signal n.
+        stdout, stderr: all that it printed.
+        seconds: from the beginning of connecting to its end.
+    """
+
+    host: str
+    status: int
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+
+
+#: Hears output as it comes: host, `out` or `err`, bytes. Called from many threads.
+Hear = Callable[[str, str, bytes], None]
+
+
+def execute(
+    addresses: Iterable[Address],
+    command: str,
+    connector: Opens,
+    *,
+    fanout: int = FANOUT,
+    hear: Hear | None = None,
+) -> Iterator[tuple[Address, Executed | RemoteRunnerError]]:
+    """Run `command` in the login shell of the user on each host; yield each with its outcome as it comes.
+
+    With `hear` output is handed on as it comes, and the outcomes hold none. A host is left as soon as its command has
+    ended. stdin is empty.
+    """
+
+    def work(address: Address) -> Executed:
+        begun = time.monotonic()
+        name = address.where
+        connection = LocalConnection() if name == LOCALHOST else connector.connect(address)
+        with Host(name, connection, _nothing) as host:
+            call = host.call('exec', command=command)
+            streams: dict[str, list[bytes]] = {'out': [], 'err': []}
+            for stream, data in call.parts():
+                if hear is not None:
+                    hear(name, stream, data)
+                else:
+                    streams[stream].append(data)
+            status = int(call.result()['status'])
+        return Executed(name, status, b''.join(streams['out']), b''.join(streams['err']), time.monotonic() - begun)
+
+    return each(addresses, work, fanout)
+
+
+def _nothing(host: Host, header: Header) -> None:
+    """A lost connection fails the call; nothing else comes unasked."""
