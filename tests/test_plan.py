@@ -74,13 +74,13 @@ class TestWhatComesOut:
         assert (planned.address.user, planned.address.port) == ('me', 22)
 
     def test_files(self, here: Path) -> None:
-        files = {'a': 'x', Path('./folder'): Path('d/'), here / 'b': '/opt/b', b'folder/../a': b'~/y'}
+        files = {'a': 'x', Path('./folder'): Path('d/'), here / 'b': '/opt/b', b'folder/../b': b'~/y'}
         [planned] = plan_of(here, component(files=files)).components
         assert planned.files == (
             FilePlan(f'{here}/a', 'x'),
             FilePlan(f'{here}/folder', 'd', is_directory=True),
             FilePlan(f'{here}/b', '/opt/b'),
-            FilePlan(f'{here}/a', '~/y'),
+            FilePlan(f'{here}/folder/../b', '~/y'),
         )
 
     def test_home_directory_here(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +99,17 @@ class TestWhatComesOut:
     def test_other_names_of_this_machine_are_reached_by_ssh(self, here: Path) -> None:
         plan = plan_of(here, component(host='127.0.0.1'), component(host='me@localhost'))
         assert [planned.is_local for planned in plan.components] == [False, False]
+
+    def test_spaces_around_a_host(self, here: Path) -> None:
+        plan = plan_of(here, *(component(host=host, executable='/bin/sh') for host in ['h1', ' localhost ']))
+        assert [(planned.host, planned.is_local) for planned in plan.components] == [('h1', False), ('localhost', True)]
+
+    def test_dots_behind_a_link(self, here: Path) -> None:
+        (here / 'folder' / 'inner').mkdir()
+        (here / 'folder' / 'other').touch()
+        (here / 'link').symlink_to('folder/inner')
+        [planned] = plan_of(here, component(files={'link/../other': 'x'})).components
+        assert Path(planned.files[0].local).resolve() == here / 'folder' / 'other'
 
     def test_is_data(self, here: Path) -> None:
         one = component(args=['x'])

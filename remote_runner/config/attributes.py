@@ -72,7 +72,7 @@ def plain(text: str) -> str:
 
 
 def read_name(value: object) -> str:
-    """A name or host: text of one line that can be shown."""
+    """A name: text of one line that can be shown."""
     if not isinstance(value, str):
         raise BadValueError(f'must be text, is {shown(value)}')
     text = plain(value)
@@ -82,6 +82,11 @@ def read_name(value: object) -> str:
         if unicodedata.category(character) in ('Cc', 'Cs', 'Zl', 'Zp'):
             raise BadValueError(f'{shown(text)} holds the control character {character!a}')
     return text
+
+
+def read_host(value: object) -> str:
+    """A host as text, without the spaces that cutting a list at commas leaves."""
+    return read_name(value).strip()
 
 
 def read_path(value: object) -> str:
@@ -211,7 +216,7 @@ ATTRIBUTES: Mapping[str, Attribute] = {
         Attribute(
             'host',
             'Where it runs, `[user@]name[:port]`. `localhost` is this machine, reached without SSH.',
-            read_name,
+            read_host,
             required=True,
         ),
         Attribute(

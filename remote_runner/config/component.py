@@ -105,6 +105,8 @@ class Component:
 
     @staticmethod
     def _unknown(name: str) -> AttributeError:
+        if name.startswith('__'):  # copy and pickle ask for such names, often
+            return AttributeError(name)
         nearest = get_close_matches(name, ATTRIBUTES, n=1, cutoff=0)
         # Not named in the exception (its `name` and `obj`): Python would then add a suggestion of its own.
         return AttributeError(f'a Component has no attribute {name!r}; the nearest is {nearest[0]!r}')

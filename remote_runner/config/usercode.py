@@ -27,7 +27,7 @@ from remote_runner.errors import ConfigError, RemoteRunnerError, UserCodeError
 
 # Files whose frames are no user's: our own, the standard library, what pip or the system installed.
 _OURS = str(Path(__file__).resolve().parents[1])
-_LIBRARY = tuple({sysconfig.get_path('stdlib'), sysconfig.get_path('platstdlib')})
+_LIBRARY = tuple(sysconfig.get_path(name) + os.sep for name in ('stdlib', 'platstdlib'))
 _INSTALLED = ('site-packages', 'dist-packages')
 
 _FRAMES_SHOWN = 6
@@ -129,7 +129,7 @@ class UserCode:
         except (Exception, SystemExit) as error:  # users' code may raise anything: here it becomes their own message
             if isinstance(error, SystemExit) and file.kind == 'arg parser' and _is_meant(error):
                 raise
-            raise told(error, file) from None
+            raise told(error, file) from error
         finally:
             if file.directory in sys.path:
                 sys.path.remove(file.directory)
@@ -161,7 +161,7 @@ def told(error: BaseException, file: UserFile) -> UserCodeError:
     places = [
         Place(frame.f_code.co_filename, line)
         for frame, line in walk_tb(error.__traceback__)
-        if is_users(frame.f_code.co_filename)
+        if frame.f_code.co_filename == file.path or is_users(frame.f_code.co_filename)
     ]
     places.reverse()
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():

@@ -106,4 +106,4 @@ def _key(path: str) -> str:
     config_dir = _config_dir.get()
     if config_dir is not None and Path.cwd() == Path(config_dir):
         return path
-    return os.path.normpath(Path.cwd() / path)
+    return str(Path.cwd() / path)

@@ -50,6 +50,7 @@ class Checker:
     def __init__(self, config_dir: str) -> None:
         self.faults: dict[str, list[str]] = {}  # text -> labels of the components that have it
         self._config_dir = config_dir
+        self._local_paths: dict[str, str] = {}
         self._kinds: dict[str, tuple[bool, str | None]] = {}
         self._addresses: dict[str, Address | AddressError] = {}
 
@@ -80,7 +81,9 @@ class Checker:
 
     def local_path(self, path: str) -> str:
         """A local path as users write it, made absolute."""
-        return os.path.normpath(Path(self._config_dir) / expanded(path))
+        if path not in self._local_paths:
+            self._local_paths[path] = str(Path(self._config_dir) / expanded(path))
+        return self._local_paths[path]
 
     def read_files(
         self, label: str, files: Sequence[tuple[str, str]], *, is_local: bool
