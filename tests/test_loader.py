@@ -277,6 +277,15 @@ class TestMuddlers:
         )
         assert not list(loaded.config.all_components())
 
+    def test_built_in_functions(self, run: Load) -> None:
+        with pytest.raises(UserCodeError, match='TypeError'):
+            run(COMPONENT, 'muddle = getattr\n')
+
+    def test_original_error_is_kept_for_debugging(self, run: Load) -> None:
+        with pytest.raises(UserCodeError) as caught:
+            run(COMPONENT, 'def muddle(config): 1 / 0\n')
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
     @pytest.mark.parametrize(
         ('body', 'message'),
         [

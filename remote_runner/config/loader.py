@@ -5,19 +5,21 @@ The result is a `Config` as the user's files left it; what is in it is checked b
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remote_runner.config import util
 from remote_runner.config.component import Component, Config
 from remote_runner.config.settings import ExtraArgs, Options, Settings
 from remote_runner.config.usercode import UserCode, UserFile
 from remote_runner.errors import ConfigError, ConfigFaults, UsageError
+
+if TYPE_CHECKING:
+    from inspect import Parameter
 
 # A second parameter with a default gets our second argument only if it is named for it.
 _SECOND_NAMES = ('options', 'opts', 'ssh_user', 'user')
@@ -97,6 +99,8 @@ def _run_config(code: UserCode, file: UserFile, namespace: dict[str, object]) ->
 
 def _call(code: UserCode, file: UserFile, module: ModuleType, name: str, arguments: Sequence[object]) -> Any:
     """Call the function that a muddler or parser must define, with as many of `arguments` as it takes."""
+    import inspect  # late: it takes 10 ms, and most runs have no muddler
+
     function = module.__dict__.get(name)
     wanted = 'muddle(config) or muddle(config, options)' if name == 'muddle' else 'parse_args(extra_args, ssh_user)'
     if function is None:
@@ -105,20 +109,18 @@ def _call(code: UserCode, file: UserFile, module: ModuleType, name: str, argumen
         raise ConfigError(f'{file.kind} {file.path}: {name} is {function!r}, no function', remedy=f'define {wanted}')
     if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
         raise ConfigError(f'{file.kind} {file.path}: {name} would do nothing when called', remedy='no yield, no async')
-    count = _takes(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a built-in function without one
+        return code.call(file, function, *arguments)
+    count = _takes(list(signature.parameters.values()))
     if count is None:
-        raise ConfigError(
-            f'{file.kind} {file.path}: {name}{inspect.signature(function)} cannot be called', remedy=f'define {wanted}'
-        )
+        raise ConfigError(f'{file.kind} {file.path}: {name}{signature} cannot be called', remedy=f'define {wanted}')
     return code.call(file, function, *arguments[:count])
 
 
-def _takes(function: Callable[..., Any]) -> int | None:
-    """With how many arguments (1 or 2) to call `function`; None if it takes neither."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except ValueError:  # a built-in function without a signature
-        return 2
+def _takes(parameters: Sequence[Parameter]) -> int | None:
+    """With how many arguments (1 or 2) to call a function of these parameters; None if it takes neither."""
     if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
         return None
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
