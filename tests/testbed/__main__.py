@@ -48,7 +48,8 @@ def _list(options: argparse.Namespace) -> int:
     for claim in registry.claims():
         owner = f"of process {claim.owner.pid}" if claim.owner else "until taken down"
         state = "stale" if claim.is_stale else owner
-        print(f"{claim.name:12} {claim.count:3} hosts  {claim.network.subnet!s:15} {state:20} {claim.directory}/ssh_config")
+        config = Testbed.open(claim.name).ssh_config
+        print(f"{claim.name:12} {claim.count:3} hosts  {claim.network.subnet!s:15} {state:20} {config}")
     return 0
 
 
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
     down = commands.add_parser("down", help="end and remove a bed")
     down.add_argument("name", nargs="?", help="name of the bed; may be left out when there is one only")
-    down.add_argument("--all", action="store_true", help="all beds of the command line, and those whose owners are dead")
+    down.add_argument("--all", action="store_true", help="all beds of the command line, and those of dead owners")
     down.set_defaults(run=_down)
 
     commands.add_parser("list", help="show the beds of this machine").set_defaults(run=_list)

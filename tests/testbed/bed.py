@@ -39,6 +39,10 @@ class Testbed:
 
     __test__ = False  # pytest takes every class called Test… for a test
 
+    hosts: list[TestHost]
+    _claim: Claim
+    _watcher: subprocess.Popen[bytes] | None
+
     def __init__(self, count: int = 3, *, name: str | None = None) -> None:
         if os.geteuid() != 0:
             raise TestbedError("a test bed needs root, for its hosts are namespaces of this machine: try sudo")
@@ -113,7 +117,7 @@ class Testbed:
         """End and remove everything; a bed that is down already is fine."""
         registry.remove(self._claim)
         for host in self.hosts:
-            host.wait_off()
+            host.reap()
         self._dismiss_watcher()
 
     def disown(self) -> None:
@@ -125,7 +129,7 @@ class Testbed:
     def _settle(self, claim: Claim) -> None:
         """Know the hosts of this bed, up or not."""
         self._claim = claim
-        self._watcher: subprocess.Popen[bytes] | None = None
+        self._watcher = None
         self.hosts = [
             TestHost(Machine(f"h{number}", number, claim.network, claim.directory / f"h{number}"), self.key)
             for number in range(1, claim.count + 1)
@@ -149,7 +153,7 @@ class Testbed:
         )
 
     def _watch(self) -> subprocess.Popen[bytes]:
-        """Start a process that takes the bed down once we are gone: it then reads the end of a pipe that only we hold."""
+        """Start a process that takes the bed down when we are gone: it waits for the end of a pipe only we hold."""
         return subprocess.Popen(
             ["sh", "-c", 'read -r _; exec "$@"', "sh", sys.executable, "-m", "tests.testbed", "down", self.name],
             stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Switching hosts on and off, many at once: the steps of all hosts overlap, and this machine's ends of their cables are made in batches."""
+"""Switching hosts on and off. Many start at once: their steps overlap, and what `ip` does for them comes in batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _UNSHARE = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", 
 
 @dataclass(frozen=True)
 class Machine:
-    """The hardware of a host, there whether the host is on or off; its folder holds the host's disk and, in `init`, its first process."""
+    """The hardware of a host, there whether the host is on or off.
+
+    Its folder holds the host's disk, and in `init` the pid and start time of the host's first process.
+    """
 
     name: str
     number: int
@@ -43,7 +46,7 @@ class Machine:
 
 
 def read_init(directory: Path) -> Process | None:
-    """The init of the host whose folder this is, None while it is off."""
+    """The init of the host whose folder this is, None while the host is off."""
     try:
         pid, start = (directory / "init").read_text().split()
     except FileNotFoundError:
@@ -53,9 +56,9 @@ def read_init(directory: Path) -> Process | None:
 
 
 def switch_on(machines: Sequence[Machine]) -> list[subprocess.Popen[bytes]]:
-    """Start these hosts and return when the sshd of each listens; or raise TestbedError with the words of one that failed.
+    """Start these hosts and return when the sshd of each listens. Raises TestbedError with the words of one that fails.
 
-    Returned is for each host the unshare(1) it runs under, to be waited for once the host is off.
+    Returns for each host the unshare(1) it runs under, which is to be waited for once the host is off.
     """
     with ExitStack() as on_failure:
         starts = []
@@ -67,21 +70,20 @@ def switch_on(machines: Sequence[Machine]) -> list[subprocess.Popen[bytes]]:
             start.proceed()
         for start in starts:
             start.wait_for_sshd()
-        ip_batch([machine.network.plug_in(machine.number) for machine in machines])
+        ip_batch([command for machine in machines for command in machine.network.plug_in(machine.number)])
         on_failure.pop_all()
     return [start.unshare for start in starts]
 
 
 def switch_off(init: Process) -> None:
-    """End all processes of a host at once, as when the power fails."""
+    """End all processes of the host whose init this is at once, as when the power fails."""
     init.kill()
     wait_until(lambda: not init.is_alive, f"the end of the host of process {init.pid}")
 
 
 def wait_for_sshd(machine: Machine) -> None:
     """Return when sshd has written its pid file, which it does once it listens."""
-    pid_file = machine.on_disk("run/sshd.pid")
-    wait_until(pid_file.exists, f"{machine.name}: sshd to listen")
+    wait_until(machine.on_disk("run/sshd.pid").exists, f"{machine.name}: sshd to listen")
 
 
 class _Start:
@@ -121,7 +123,7 @@ class _Start:
 
     def give_up(self) -> None:
         self.unshare.kill()  # and with it the host, by --kill-child
-        self.unshare.communicate()
+        self.unshare.wait()
 
     def _hear(self) -> bytes:
         """The next line from init.sh."""
@@ -130,5 +132,6 @@ class _Start:
         poll.register(self.unshare.stdout, select.POLLIN)
         line = self.unshare.stdout.readline() if poll.poll(PATIENCE * 1000) else b""
         if not line:
-            raise TestbedError(f"{self._machine.name} did not start: {self._log.read_text().strip() or 'it says nothing'}")
+            words = self._log.read_text().strip() or "it says nothing"
+            raise TestbedError(f"{self._machine.name} did not start: {words}")
         return line

@@ -39,7 +39,6 @@ def furnish(directory: Path, name: str, hosts: dict[str, str], key: Key, authori
     authorize(directory / "root", authorized)
     etc = directory / "etc"
     (etc / "ssh").mkdir(parents=True)
-    (directory / "etc.work").mkdir()
     (etc / "hostname").write_text(f"{name}\n")
     (etc / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{ip} {host}\n" for host, ip in hosts.items()))
     (etc / "profile").write_text(f"PATH={SEARCH_PATH}\nexport PATH\n")  # lean: this machine's may take long
@@ -52,8 +51,9 @@ def furnish(directory: Path, name: str, hosts: dict[str, str], key: Key, authori
 
 def freshen(directory: Path, network: Network, number: int) -> None:
     """What a host has anew each time it boots."""
-    for folder in FRESH:
+    for folder in [*FRESH, "etc.work"]:  # a volatile overlay is not mounted again with the work of a host that died
         shutil.rmtree(directory / folder, ignore_errors=True)
+    (directory / "etc.work").mkdir()
     for folder, mode in (FRESH | _RUN).items():
         _make(directory / folder, mode)
     (directory / "run/testbed/addresses").write_text(network.host_commands(number))
@@ -69,10 +69,14 @@ def authorize(home: Path, public_key: str, uid: int = 0, gid: int = 0) -> None:
 
 
 def _fstab(directory: Path) -> str:
-    """fstab(5), mounted in this order. Names of their own keep mount(8) from taking /proc and the like for mounted already."""
+    """fstab(5), mounted in this order.
+
+    By their names mount(8) tells /proc and the like from the machine's. Not `volatile`, /etc would sync the machine's
+    disk each time a host ends, which may take seconds.
+    """
     binds = "".join(f"{directory}/{folder} /{folder} none bind 0 0\n" for folder in KEPT | FRESH)
     return (
-        f"host-etc /etc overlay lowerdir=/etc,upperdir={directory}/etc,workdir={directory}/etc.work 0 0\n"
+        f"host-etc /etc overlay lowerdir=/etc,upperdir={directory}/etc,workdir={directory}/etc.work,volatile 0 0\n"
         "host-proc /proc proc nosuid,nodev,noexec 0 0\n"
         "host-pts /dev/pts devpts ptmxmode=666,mode=620,gid=5 0 0\n"
         "host-shm /dev/shm tmpfs mode=1777,nosuid,nodev 0 0\n"

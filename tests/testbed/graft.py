@@ -1,7 +1,8 @@
-"""Mounts a folder or file of this machine in the mount namespace of another process. Run as a program, for setns(2) wants one thread.
+"""Mounts a folder or file of this machine in the mount namespace of another process: graft.py PID SOURCE TARGET.
 
-Usage: graft.py PID SOURCE TARGET. A plain bind mount cannot do it: inside the host the source may be hidden (its /tmp, its /root),
-and mount(2) refuses sources of another namespace. open_tree(2) takes a copy along as a file descriptor.
+A bind mount cannot do it: inside of the host the source may be hidden (by its /tmp, its /root), and mount(2) refuses
+sources of another namespace. open_tree(2) takes a copy along as a file descriptor. A program of its own, because
+setns(2) wants a process with one thread.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def graft(pid: int, source: Path, target: Path) -> None:
     _checked(_libc.setns(namespace, _CLONE_NEWNS), target)
     if is_folder:
         target.mkdir(parents=True, exist_ok=True)
-    else:
+    elif not target.exists():
         target.touch()
     _checked(_libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH), target)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 from typing import NamedTuple
 
 from tests.testbed.boot import Machine, switch_off, switch_on, wait_for_sshd
@@ -14,8 +16,9 @@ from tests.testbed.errors import TestbedError
 from tests.testbed.furnish import FRESH, KEPT, SEARCH_PATH, authorize
 from tests.testbed.mounts import Mounts
 from tests.testbed.network import ip_batch
-from tests.testbed.process import Process, wait_until
+from tests.testbed.process import Process, children, wait_until
 
+_SSHD_PID, _SLEEPER_PID = "run/sshd.pid", "run/testbed/sleeper"
 _NAMESPACES = ["--mount", "--uts", "--ipc", "--net", "--pid"]
 
 
@@ -67,19 +70,20 @@ class TestHost:
         """The host's first process, as this machine sees it."""
         init = self.machine.init
         if init is None:
-            raise TestbedError(f"{self.name} is off")
+            raise self._is_off()
         return init
 
     # Its files and processes
 
     @property
     def root(self) -> Path:
-        """The host's `/` as long as it is on. Mind absolute links in there: this machine follows them in its own tree."""
+        """The host's `/` while it is on. Mind absolute links in there: this machine follows them in its own tree."""
         return Path(f"/proc/{self.init.pid}/root")
 
     def path(self, path: str) -> Path:
-        """Where this machine sees a file of the host. For files on the host's own disk (/root, /home, /tmp, …) this holds while
-        the host is off, too.
+        """Where this machine sees a file of the host.
+
+        For files on the host's own disk (/root, /home, /tmp, …) this holds while the host is off, too.
         """
         is_private = any(path == f"/{folder}" or path.startswith(f"/{folder}/") for folder in KEPT | FRESH)
         if is_private and not self._mounts.covers(path):
@@ -91,22 +95,28 @@ class TestHost:
         argv: Sequence[str],
         *,
         check: bool = True,
-        input: bytes | None = None,
+        input: bytes | None = None,  # noqa: A002  (named as in subprocess.run)
         user: str | None = None,
         timeout: float = 30,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a program in the host, in the user's home, by default as root, and return its output.
 
-        Raises subprocess.CalledProcessError, with what it wrote to standard error as a note, when `check` and it fails. On
-        TimeoutExpired the program is killed.
+        Raises subprocess.CalledProcessError when `check` and it fails, with a note of what it wrote to standard error;
+        subprocess.TimeoutExpired after `timeout` seconds, when it is killed.
         """
         command, environment = self.entry(argv, user)
-        done = subprocess.run(command, input=input or b"", capture_output=True, timeout=timeout, env=environment)
-        if check and done.returncode:
-            error = subprocess.CalledProcessError(done.returncode, list(argv), done.stdout, done.stderr)
-            error.add_note(f"{self.name}: {done.stderr.decode(errors='replace').strip()}")
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment) as nsenter:
+            try:
+                stdout, stderr = nsenter.communicate(input, timeout)
+            except BaseException:
+                for program in children(nsenter.pid):  # not nsenter, which has to wait for the program
+                    program.kill()
+                raise
+        if check and nsenter.returncode:
+            error = subprocess.CalledProcessError(nsenter.returncode, list(argv), stdout, stderr)
+            error.add_note(f"{self.name}: {stderr.decode(errors='replace').strip()}")
             raise error
-        return done
+        return subprocess.CompletedProcess(list(argv), nsenter.returncode, stdout, stderr)
 
     def entry(self, argv: Sequence[str], user: str | None = None) -> tuple[list[str], dict[str, str]]:
         """The command of this machine that runs argv in the host, and the environment to give it."""
@@ -125,38 +135,35 @@ class TestHost:
 
     def processes(self) -> list[HostProcess]:
         """What runs in the host beyond what a host is made of: its init, and the sshd that listens."""
-        own = {"1", self._number("run/testbed/sleeper"), self._number("run/sshd.pid")}
+        own = {"1", self._number(_SLEEPER_PID), self._listener()}
         found = []
         for folder in (self.root / "proc").iterdir():
             if folder.name.isdigit() and folder.name not in own:
-                try:
-                    name, _, fields = (folder / "stat").read_text().partition("(")[2].rpartition(")")
-                    argv = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
-                found.append(HostProcess(int(folder.name), int(fields.split()[1]), argv or [f"[{name}]"]))
+                with suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+                    found.append(_read_process(folder))
         return sorted(found)
 
     # Its cable and its power
 
     def cut(self) -> None:
         """Pull the cable: from now on packets to and from the host vanish."""
-        ip_batch([f"link set {self._link()} down"])
+        self._on_cable(self.machine.network.cut(self.machine.number))
 
     def heal(self) -> None:
         """Plug the cable in again."""
-        ip_batch([f"link set {self._link()} up"])
+        self._on_cable(self.machine.network.heal(self.machine.number))
 
     def kill(self) -> None:
         """Pull the plug. All processes end at once, and nobody hears a farewell: the cable goes first."""
         init = self.init
         ip_batch([f"link delete {self.machine.link}"])
         switch_off(init)
-        self.wait_off()
+        self.reap()
 
     def boot(self) -> None:
-        """Switch a killed host on: same address, key, users, /root and /home; /tmp and /run are empty. What a test has mounted
-        is mounted again, what it has hidden is hidden again.
+        """Switch a killed host on: same address, key, users, /root and /home; /tmp and /run are empty.
+
+        What was mounted or hidden through this object is so again.
         """
         if self.machine.init:
             raise TestbedError(f"{self.name} is on already")
@@ -168,7 +175,7 @@ class TestHost:
 
     def stop_sshd(self, *, sessions: bool = False) -> None:
         """Stop the sshd that listens: new connections are refused. With `sessions` those there are die as well."""
-        pid = self._number("run/sshd.pid")
+        pid = self._listener()
         if pid is None:
             raise TestbedError(f"{self.name}: sshd is stopped already")
         self._kill("TERM", [pid])
@@ -177,8 +184,9 @@ class TestHost:
 
     def start_sshd(self, options: Mapping[str, str | int] | None = None) -> None:
         """Start sshd, with options of sshd_config(5) that go before those it has."""
-        if self._number("run/sshd.pid"):
+        if self._listener():
             raise TestbedError(f"{self.name}: sshd runs already")
+        self.machine.on_disk(_SSHD_PID).unlink(missing_ok=True)
         given = [argument for key, value in (options or {}).items() for argument in ("-o", f"{key}={value}")]
         self.run(["/usr/sbin/sshd", *given])
         wait_for_sshd(self.machine)
@@ -232,15 +240,24 @@ class TestHost:
         """Keep the process under which the host runs."""
         self._unshare = unshare
 
-    def wait_off(self) -> None:
+    def reap(self) -> None:
         """Reap that process, if it is ours."""
         if self._unshare:
             self._unshare.wait()
             self._unshare = None
 
-    def _link(self) -> str:
-        _ = self.init
-        return self.machine.link
+    def _on_cable(self, command: str) -> None:
+        if self.machine.init is None:
+            raise self._is_off()
+        ip_batch([command])
+
+    def _is_off(self) -> TestbedError:
+        return TestbedError(f"{self.name} is off")
+
+    def _listener(self) -> str | None:
+        """The pid of the sshd that listens, None when it is stopped."""
+        pid = self._number(_SSHD_PID)
+        return pid if pid and (self.root / "proc" / pid).exists() else None
 
     def _number(self, file: str) -> str | None:
         """The pid in a file on the host's disk, None when there is no such file."""
@@ -250,7 +267,16 @@ class TestHost:
             return None
 
     def _kill(self, signal: str, pids: Sequence[str]) -> None:
-        proc = self.root / "proc"
+        """Send the signal, and wait for the end of these processes."""
         if pids:
+            proc = self.root / "proc"
             self.run(["kill", f"-{signal}", *pids], check=False)  # some may be gone already
-            wait_until(lambda: not any((proc / pid).exists() for pid in pids), f"{self.name}: the end of {' '.join(pids)}")
+            what = f"{self.name}: the end of {' '.join(pids)}"
+            wait_until(lambda: not any((proc / pid).exists() for pid in pids), what)
+
+
+def _read_process(folder: Path) -> HostProcess:
+    """The process of this folder of /proc; one that is dead but not reaped goes by its name in brackets, as in ps."""
+    name, _, fields = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+    argv = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    return HostProcess(int(folder.name), int(fields.split()[1]), argv or [f"[{name}]"])

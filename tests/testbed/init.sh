@@ -1,20 +1,27 @@
 #!/bin/sh
 # Makes a host of the namespaces it was started in, then stays as the host's init: it reaps whatever is orphaned there.
-# Talks with boot.py: prints its pid as the machine sees it, reads a line once eth0 has been put here, prints a line at the end.
+# Talks with boot.py: prints its pid as the machine sees it, reads a line once eth0 is here, prints a line at the end.
 # Usage: init.sh FOLDER NAME
 set -eu
-read -r pid _ </proc/self/stat  # still the machine's /proc
+
+# A child to be waited for, without which the shell would end; after `kill -9 -1` in the host there is a new one.
+idle() {
+    sleep infinity >/dev/null 2>&1 &
+    echo $! >/run/testbed/sleeper
+}
+
+read -r pid _ </proc/self/stat # still the machine's /proc
 echo "$pid"
 mount --all --fstab "$1/fstab"
 echo "$2" >/proc/sys/kernel/hostname
 read -r _
 ip -batch /run/testbed/addresses
 /usr/sbin/sshd
+idle
 echo up
 exec </dev/null >/dev/null 2>&1
 cd /
-while :; do  # the child is there to be waited for; `kill -9 -1` may take it
-    sleep infinity &
-    echo $! >/run/testbed/sleeper
+while :; do
     wait
+    idle
 done

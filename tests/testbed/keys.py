@@ -1,4 +1,4 @@
-"""Ed25519 keys as OpenSSH writes them, made in this process: 200 runs of ssh-keygen would take longer than the hosts."""
+"""Ed25519 keys as OpenSSH writes them, made in this process: 200 runs of ssh-keygen would take as long as the hosts."""
 
 from __future__ import annotations
 

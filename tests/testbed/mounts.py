@@ -44,7 +44,7 @@ class Mounts:
 
     def share(self, path: str, source: Path) -> None:
         def mount() -> None:
-            command = [sys.executable, "-IS", _GRAFT, str(self._host.init.pid), source.resolve(), path]
+            command = [sys.executable, "-IS", str(_GRAFT), str(self._host.init.pid), str(source.resolve()), path]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise TestbedError(f"{self._host.name}: cannot share {source}: {done.stderr.splitlines()[-1]}")
@@ -70,7 +70,7 @@ class Mounts:
         self._by_path[path] = mount
 
     def _layer(self) -> None:
-        """Lay over each folder of programs an overlay with a whiteout for each hidden name, in which it is truly absent.
+        """Lay over each folder of programs an overlay with a whiteout for each hidden name: there it is truly absent.
 
         A file bound over the program would not do: shells then say "Permission denied" and exit with 126, not 127.
         """

@@ -1,6 +1,6 @@
 """The network of a bed: a bridge with an address for this machine, and a cable (veth pair) to each host.
 
-Everything about it follows from the bed's number. All links of a bed are in one link group, so that one command removes them.
+Everything about it follows from the bed's number. All links of a bed are in one link group: one command removes them.
 """
 
 from __future__ import annotations
@@ -65,24 +65,40 @@ class Network:
         )
 
     def cable(self, host: int, init: int) -> str:
-        """The ip command that puts eth0 into the namespace of process `init`; the end at the bridge stays down.
-
-        Once eth0 is up, setting this end up lets packets pass at once; the other way round the kernel may take a second.
-        The hardware address outlives a boot, or this machine would go on sending to the old one.
-        """
+        """The ip command that puts eth0 into the namespace of process `init`; the end at the bridge stays down."""
         link, mac = self.link(host), self._mac(host)
         return (
             f"link add {link} group {self._group} master {self.bridge} "
             f"type veth peer name eth0 address {mac} netns {init}"
         )
 
-    def plug_in(self, host: int) -> str:
-        """The ip command that lets packets pass."""
-        return f"link set {self.link(host)} {_QUIET} up"
+    def plug_in(self, host: int) -> list[str]:
+        """The ip commands that let packets pass, once the host's eth0 is up.
+
+        Later than eth0, because packets then pass at once; the other way round the kernel may take a second. The
+        neighbour entries save looking for the host, and packets to one that is cut or off vanish without an error.
+        """
+        return [
+            f"link set {self.link(host)} {_QUIET} up",
+            f"neighbour replace {self.address(host)} lladdr {self._mac(host)} dev {self.bridge} nud permanent",
+        ]
+
+    def cut(self, host: int) -> str:
+        """The ip command that pulls the cable from the bridge. A link set down would take a second to come up again."""
+        return f"link set {self.link(host)} nomaster"
+
+    def heal(self, host: int) -> str:
+        """The ip command that plugs it in again."""
+        return f"link set {self.link(host)} master {self.bridge}"
 
     def host_commands(self, host: int) -> str:
         """What a host does with its end of the cable, for `ip -batch`."""
-        return f"link set lo up\nlink set eth0 {_QUIET} up\naddress add {self.address(host)}/24 dev eth0\n"
+        return (
+            "link set lo up\n"
+            f"link set eth0 {_QUIET} up\n"
+            f"address add {self.address(host)}/24 dev eth0\n"
+            f"neighbour add {self.bridge_address} lladdr {self._mac(254)} dev eth0 nud permanent\n"
+        )
 
     def remove(self) -> None:
         if self.exists:

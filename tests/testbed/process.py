@@ -41,6 +41,15 @@ class Process:
                 os.kill(self.pid, signal.SIGKILL)
 
 
+def children(pid: int) -> list[Process]:
+    """The processes whose parent this is; none when it is gone."""
+    try:
+        pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [Process.of(int(child)) for child in pids]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def _start_time(pid: int) -> int | None:
     """None when the process is gone, or dead and not yet waited for."""
     try:

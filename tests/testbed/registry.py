@@ -1,6 +1,6 @@
 """Which beds there are on this machine, whose they are, and how one is removed; for beds of any process.
 
-A bed is a folder under BASE, named by its number and described by its bed.json. Numbers are given out, and beds of dead owners
+A bed is a folder under BASE, named by its number and described by its bed.json. Numbers are given out, and beds
 removed, under a lock on BASE.
 """
 
@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from tests.testbed.boot import read_init, switch_off
@@ -54,7 +55,11 @@ class Claim:
 
 def claims() -> list[Claim]:
     """All beds of this machine, stale ones too."""
-    return [_read(path) for path in sorted(BASE.glob("*/bed.json"), key=lambda path: int(path.parent.name))]
+    found = []
+    for path in BASE.glob("*/bed.json"):
+        with suppress(FileNotFoundError):  # just removed
+            found.append(_read(path))
+    return sorted(found, key=lambda claim: claim.number)
 
 
 def find(name: str) -> Claim:
@@ -119,18 +124,22 @@ def _remove_stale() -> list[str]:
 
 
 def _free_number(taken: set[int]) -> int:
+    """The next free number after the one given out last, so that nothing takes a new bed for one just removed."""
+    last = BASE / "last"
+    start = int(last.read_text()) + 1 if last.exists() else 0
     routed = routed_networks()
-    for number in NUMBERS:
+    for number in chain(NUMBERS[start:], NUMBERS[:start]):
         network = Network(number)
         if number in taken or network.exists or any(network.subnet.overlaps(other) for other in routed):
             continue
+        last.write_text(str(number))
         return number
     raise TestbedError(f"all {len(NUMBERS)} numbers for beds are taken")
 
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    """Hold the lock on BASE, made when missing; only root's own folder will do, since hosts are made from what it holds."""
+    """Hold the lock on BASE, made when missing. Only our own folder will do: hosts are made of what is in it."""
     with suppress(FileExistsError):
         BASE.mkdir(mode=0o700)
     if BASE.is_symlink() or BASE.stat().st_uid != os.geteuid():
