@@ -29,8 +29,9 @@ def expand(path: str) -> str:
 def prepare(request: "Request") -> "Dict[str, object]":
     """Operation `prepare`: the absolute base_dir of each of `components` ([name, base_dir or None]), in their order.
 
-    None becomes a fresh temporary folder. A base_dir that is missing is created where that is possible; where not, the
-    start of the component (or its first file) says why. The result lists the folders and those that were created.
+    None becomes a fresh temporary folder. With `create`, a base_dir that is missing is created where that is possible;
+    where not, the start of the component (or its first file) says why. The result lists the folders and those that
+    were created.
     """
     folders = []
     created = []
@@ -41,7 +42,7 @@ def prepare(request: "Request") -> "Dict[str, object]":
         else:
             folder = expand(base_dir)
             try:
-                created += _make_folders(folder)
+                created += _make_folders(folder) if request.header['create'] else []
             except OSError:
                 pass  # entering it will fail with the same reason, which is then the component's
         folders.append(folder)

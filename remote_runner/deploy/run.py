@@ -53,7 +53,7 @@ from remote_runner.events import (
 from remote_runner.files.manifest import LocalFiles, build_manifest, remote_path
 from remote_runner.files.transfer import compare, send
 from remote_runner.hosts.host import Host
-from remote_runner.hosts.pool import FANOUT, Opens, Pool
+from remote_runner.hosts.pool import FANOUT, LOCALHOST, Opens, Pool
 
 log = logging.getLogger(__name__)
 Result = TypeVar('Result')
@@ -308,7 +308,7 @@ class _Run:
         own = [tracked for tracked in self._board.all() if tracked.host == host.name]
         asked = [[tracked.plan.name, tracked.plan.base_dir] for tracked in own]
         try:
-            answer = host.request('prepare', components=asked)
+            answer = host.request('prepare', components=asked, create=host.name != LOCALHOST)
         except RequestFailed as error:
             raise TransferFailed(error.what, host=host.name) from error
         self._created[host.name] = answer['created']
