@@ -1,0 +1,2 @@
+project = 'remote_runner'
+extensions = ['myst_parser']
