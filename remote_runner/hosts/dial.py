@@ -16,6 +16,7 @@ from typing import IO
 from remote_runner.errors import HostUnreachable
 
 _END_LIMIT = 1.0  # seconds a proxy command has to end by itself
+_SAID = 4096  # bytes of what it says that are shown
 _FAMILIES = {'inet': socket.AF_INET, 'inet6': socket.AF_INET6}
 _AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
@@ -62,7 +63,7 @@ def dial(hostname: str, port: int, family: str, deadline: float, where: str) -> 
 def _look_up(hostname: str, port: int, family: str, deadline: float, where: str) -> Sequence[_AddressInfo]:
     """getaddrinfo(3), but no longer than until `deadline`."""
     kind = _FAMILIES.get(family, socket.AF_UNSPEC)
-    with suppress(OSError):
+    with suppress(OSError, UnicodeError):
         return socket.getaddrinfo(hostname, port, kind, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     found: list[Sequence[_AddressInfo] | OSError | UnicodeError] = []
 
@@ -99,6 +100,7 @@ class Proxy:
     def __init__(self, command: str) -> None:
         self.socket, theirs = socket.socketpair()
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
+        self._said = b''
         shell = os.environ.get('SHELL') or '/bin/sh'
         with theirs:
             self._process = subprocess.Popen(
@@ -111,8 +113,10 @@ class Proxy:
 
     def said(self) -> str:
         """The end of what it printed on stderr."""
-        size = os.fstat(self._stderr.fileno()).st_size
-        return os.pread(self._stderr.fileno(), 4096, max(0, size - 4096)).decode(errors='replace')
+        if not self._stderr.closed:
+            size = os.fstat(self._stderr.fileno()).st_size
+            self._said = os.pread(self._stderr.fileno(), _SAID, max(0, size - _SAID))
+        return self._said.decode(errors='replace')
 
     def close(self) -> None:
         """End it, with all that it started and did not take out of its session."""
@@ -125,4 +129,5 @@ class Proxy:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        self.said()
         self._stderr.close()

@@ -165,19 +165,19 @@ class Connector:
                 jump.connection.close()
         self._wallet.close()
 
-    def handshake(self, target: Target, where: str, key_types: tuple[str, ...]) -> Transport:
-        """Connect and exchange keys; whose key it is has not been checked yet, and nobody is logged in.
+    def handshake(self, target: Target, where: str) -> Transport:
+        """Connect and exchange keys; whether the host is to be trusted was not looked at, and nobody is logged in.
 
         Raises:
             HostUnreachable: as for `connect`; and all that it raises, about a jump host on the way.
         """
         with self._slot(target, where):
-            return self._handshake(target, where, key_types)
+            return self._handshake(target, where)
 
     def _connect(self, target: Target, where: str) -> SshConnection:
         with self._slot(target, where) as server:
             try:
-                transport = self._handshake(target, where, _algorithms(self.known_hosts.known_types(target)))
+                transport = self._handshake(target, where)
             except HostUnreachable as error:
                 server.failed, server.failure = time.monotonic(), error
                 raise
@@ -192,7 +192,8 @@ class Connector:
         transport.keep_alive(self._keepalive, self._silence_limit)
         return SshConnection(where, target, transport)
 
-    def _handshake(self, target: Target, where: str, key_types: tuple[str, ...]) -> Transport:
+    def _handshake(self, target: Target, where: str) -> Transport:
+        key_types = _algorithms(self.known_hosts.known_types(target))
         jump = self._jump(target.jump, where) if target.jump is not None else None
         deadline = time.monotonic() + target.connect_timeout
         pause = random.uniform(*_RETRY)

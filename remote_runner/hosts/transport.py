@@ -45,7 +45,7 @@ class Link:
     """
 
     def __init__(self, stream: Stream, on_close: Callable[[], None] | None = None) -> None:
-        self._stream = stream
+        self.stream = stream
         self._on_close = on_close
         self._lock = threading.Lock()
         self._closed = False
@@ -63,11 +63,11 @@ class Link:
         """From now on call `ask` after `keepalive` seconds of silence, and give the link up after `silence_limit`."""
         self._heard = time.monotonic()
         self._keepalive, self._silence_limit, self._ask = keepalive, silence_limit, ask
-        self._stream.settimeout(min(_TICK, keepalive / 2, silence_limit / 4))
+        self.stream.settimeout(min(_TICK, keepalive / 2, silence_limit / 4))
 
     def recv(self, size: int) -> bytes:
         try:
-            data = self._stream.recv(size)
+            data = self.stream.recv(size)
         except TimeoutError:
             self._check()
             if (
@@ -79,8 +79,7 @@ class Link:
                 self._ask()
             raise
         except OSError as error:
-            self._lose(f'the connection broke: {error.strerror or error}')
-            raise
+            raise self._broke(error) from error
         self._heard = time.monotonic()
         if len(self.head) < HEAD:
             self.head += data[: HEAD - len(self.head)]
@@ -91,13 +90,12 @@ class Link:
 
     def send(self, data: bytes) -> int:
         try:
-            return self._stream.send(data)
+            return self.stream.send(data)
         except TimeoutError:
             self._check()
             raise
         except OSError as error:
-            self._lose(f'the connection broke: {error.strerror or error}')
-            raise
+            raise self._broke(error) from error
 
     def settimeout(self, timeout: float | None) -> None:
         """Nothing: the link knows better."""
@@ -109,10 +107,10 @@ class Link:
                 return
             self._closed = True
         self._lose('the connection was closed')
-        if isinstance(self._stream, socket.socket):
+        if isinstance(self.stream, socket.socket):
             with suppress(OSError):
-                self._stream.shutdown(socket.SHUT_RDWR)
-        self._stream.close()
+                self.stream.shutdown(socket.SHUT_RDWR)
+        self.stream.close()
         if self._on_close is not None:
             self._on_close()
 
@@ -123,10 +121,16 @@ class Link:
 
     def _check(self) -> None:
         if self._closed:
-            raise ConnectionAbortedError('closed')
+            raise EOFError
         if self._silence_limit is not None and self.silent > self._silence_limit:
             self._lose(f'the connection was silent for {self._silence_limit:g} s')
-            raise ConnectionAbortedError('silent')
+            raise EOFError
+
+    def _broke(self, error: OSError) -> EOFError:
+        """What to raise: EOFError is the one that paramiko takes in its stride."""
+        self.ended = self.ended or isinstance(error, ConnectionResetError)
+        self._lose(f'the connection broke: {(error.strerror or str(error)).lower()}')
+        return EOFError()
 
     def _lose(self, why: str) -> None:
         self.lost = self.lost or why
