@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Header, Host
-from remote_runner.hosts.local import LocalConnection
-from remote_runner.hosts.pool import FANOUT, LOCALHOST, Opens, each
+from remote_runner.hosts.pool import FANOUT, Opens, connect, each
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,7 @@ def execute(
     def work(address: Address) -> Executed:
         begun = time.monotonic()
         name = address.where
-        connection = LocalConnection() if name == LOCALHOST else connector.connect(address)
-        with Host(name, connection, _nothing) as host:
+        with connect(address, connector, _nothing) as host:
             call = host.call('exec', command=command)
             streams: dict[str, list[bytes]] = {'out': [], 'err': []}
             for stream, data in call.parts():

@@ -30,10 +30,14 @@ _NO_PYTHON = 'no python3'
 _QUOTED = 2000
 
 
-def command(a: int, b: int) -> str:
-    """The bootstrap command; it prints the product of the two numbers, so that its own text never holds the marker."""
+def command(a: int, b: int, python: str | None = None) -> str:
+    """The bootstrap command; it prints the product of the two numbers, so that its own text never holds the marker.
+
+    `python` is tried before all others, if its path needs no quoting.
+    """
+    pythons = f'{python} {_PYTHONS}' if python and re.fullmatch(r'[\w/.+-]+', python) else _PYTHONS
     python = _READER.format(a=a, b=b)
-    search = f'for p in {_PYTHONS}; do command -v $p >/dev/null && exec $p -ISc "{python}"; done'
+    search = f'for p in {pythons}; do command -v $p >/dev/null && exec $p -ISc "{python}"; done'
     return f"/bin/sh -c '{search}; echo {_NO_PYTHON} >&2; exit 127'"
 
 
@@ -113,16 +117,16 @@ class _Reader:
                 self._channel.write(b'\n')
 
 
-def start_agent(host: str, connection: Connection, timeout: float = BOOTSTRAP_TIMEOUT) -> tuple[Channel, bytes]:
-    """Start the agent; its channel, on which frames follow, and what of them came already.
+def start_agent(host: str, connection: Connection, python: str | None = None) -> tuple[Channel, bytes]:
+    """Start the agent, with the interpreter `python` if it can be had; its channel, on which frames follow, and what of them came already.
 
     Raises:
         BootstrapFailed: no marker in time, no python3, or the agent could not be stored.
         ConnectionLost: the connection broke.
     """
     a, b = random.randint(10**8, 10**9), random.randint(10**8, 10**9)
-    channel = connection.open(command(a, b))
-    reader = _Reader(host, channel, timeout)
+    channel = connection.open(command(a, b, python))
+    reader = _Reader(host, channel, BOOTSTRAP_TIMEOUT)
     try:
         reader.line_after(re.compile(rb'%d\r?\n' % (a * b)))
         channel.write(_first_stage())

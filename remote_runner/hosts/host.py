@@ -165,12 +165,19 @@ class Host:
         connection: closed together with this.
         listener: called by the reading thread with each event of the agent, and at last, if the connection broke
             without `close`, with `{'event': 'lost', 'error': ConnectionLost}`. It must not wait.
+        python: the path of an interpreter that is known to be there; None: the host's own python3 is looked for.
 
     Raises:
         BootstrapFailed, ConnectionLost: the agent could not be started.
     """
 
-    def __init__(self, name: str, connection: Connection, listener: Callable[[Host, Header], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        connection: Connection,
+        listener: Callable[[Host, Header], None],
+        python: str | None = None,
+    ) -> None:
         self.name = name
         self._connection = connection
         self._listener = listener
@@ -180,7 +187,7 @@ class Host:
         self._closed = False
         self._lost: HostError | None = None
         try:
-            self._channel, first = start_agent(name, connection)
+            self._channel, first = start_agent(name, connection, python)
             self._decoder = frames.Decoder()
             asked = time.time()
             self.facts = self._meet(first)

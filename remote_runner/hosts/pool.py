@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
@@ -65,6 +66,18 @@ def each(
         yield item, outcome
 
 
+def connect(address: Address, connector: Opens, listener: Callable[[Host, Header], None]) -> Host:
+    """Connect to a host and start its agent; this machine (`localhost`) needs no SSH.
+
+    Raises:
+        HostError: it cannot be reached, trusted or authenticated, or the agent could not be started.
+    """
+    if address.where == LOCALHOST:
+        # Our own interpreter: a python3 in PATH may be a version manager's shim that changes the environment.
+        return Host(LOCALHOST, LocalConnection(), listener, python=sys.executable)
+    return Host(address.where, connector.connect(address), listener)
+
+
 class Pool:
     """The connected hosts, by the name under which the user wrote them. A context manager that closes them all.
 
@@ -90,7 +103,7 @@ class Pool:
 
     def connect(self, addresses: Iterable[Address]) -> Iterator[tuple[Address, Host | RemoteRunnerError]]:
         """Connect to hosts in parallel and start their agents; yield each with its outcome as it comes."""
-        for address, outcome in each(addresses, self._connect, self.fanout):
+        for address, outcome in each(addresses, self._open, self.fanout):
             if isinstance(outcome, Host):
                 self.hosts[address.where] = outcome
             yield address, outcome
@@ -102,13 +115,11 @@ class Pool:
             HostError: it is still out of reach.
         """
         self.hosts[address.where].close()
-        host = self.hosts[address.where] = self._connect(address)
+        host = self.hosts[address.where] = self._open(address)
         return host
 
-    def _connect(self, address: Address) -> Host:
-        is_local = address.where == LOCALHOST
-        connection = LocalConnection() if is_local else self._connector.connect(address)
-        return Host(address.where, connection, self._listener)
+    def _open(self, address: Address) -> Host:
+        return connect(address, self._connector, self._listener)
 
     def each(self, work: Callable[[Host], Result]) -> Iterator[tuple[Host, Result | RemoteRunnerError]]:
         """Do `work` on all connected hosts in parallel."""
