@@ -36,6 +36,12 @@ def test_hosts_have_files_of_their_own(fresh_bed: FreshBed) -> None:
     assert output(bed, "h2", "ls -A /root /home /tmp").split() == ["/home:", "/root:", ".ssh", "/tmp:"]
 
 
+def test_hosts_cannot_change_what_is_not_theirs(bed: Testbed) -> None:
+    assert ssh(bed, "h1", "touch /note /usr/bin/note /var/lib/note").stderr.count("Read-only file system") == 3
+    with pytest.raises(TestbedError, match="h1: cannot mount on /usr/note: Read-only file system"):
+        bed["h1"].tmpfs("/usr/note")
+
+
 def test_hosts_have_processes_and_terminals_of_their_own(fresh_bed: FreshBed) -> None:
     bed = fresh_bed(2)
     with Talk(bed, "h1"):

@@ -9,7 +9,7 @@ here: a bed knows hosts, not what is deployed on them.
         subprocess.run(["ssh", "-F", bed.ssh_config, "h2", "hostname"], check=True)
 
 The same from the command line: `python -m tests.testbed up 3`. Root is needed, and what `scripts/testbed-packages`
-installs. Inside of the hosts /usr and the rest of the file system are this machine's.
+installs. Inside of the hosts /usr and the rest of the file system are this machine's, read-only.
 """
 
 from tests.testbed.bed import Testbed

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.testbed.errors import TestbedError
 from tests.testbed.furnish import SEARCH_PATH, freshen
 from tests.testbed.network import Network, ip_batch
-from tests.testbed.process import PATIENCE, Process, wait_until
+from tests.testbed.process import PATIENCE, Process, wait_until, write_whole
 
 _INIT = Path(__file__).with_name("init.sh")
 _UNSHARE = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child"]
@@ -107,7 +107,7 @@ class _Start:
     def cable(self) -> str:
         """Learn the host's init, and return the ip command that gives the host its eth0."""
         init = Process.of(int(self._hear()))
-        (self._machine.directory / "init").write_text(f"{init.pid} {init.start}")
+        write_whole(self._machine.directory / "init", f"{init.pid} {init.start}")
         return self._machine.network.cable(self._machine.number, init.pid)
 
     def proceed(self) -> None:

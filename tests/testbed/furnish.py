@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.testbed.keys import Key
 from tests.testbed.network import Network
 
-# Private folders of a host and their modes. The first group survives a boot, as on a disk.
-KEPT = {"root": 0o700, "home": 0o755, "var/tmp": 0o1777, "var/log": 0o755}
+# Private folders of a host and their modes. The first survive a boot, as on a disk.
+KEPT = {"root": 0o700, "home": 0o755, "mnt": 0o755, "srv": 0o755, "var/tmp": 0o1777, "var/log": 0o755}
 FRESH = {"run": 0o755, "tmp": 0o1777}  # /tmp last: it hides the bed's own folder, from which the others come
 _RUN = {"run/sshd": 0o755, "run/screen": 0o1777, "run/lock": 0o1777, "run/user": 0o755, "run/testbed": 0o700}
 
@@ -57,6 +57,11 @@ def freshen(directory: Path, network: Network, number: int) -> None:
     for folder, mode in (FRESH | _RUN).items():
         _make(directory / folder, mode)
     (directory / "run/testbed/addresses").write_text(network.host_commands(number))
+
+
+def is_private(path: str) -> bool:
+    """Whether an absolute path lies on the host's own disk, rather than in /etc or on this machine's."""
+    return any(path == f"/{folder}" or path.startswith(f"/{folder}/") for folder in KEPT | FRESH)
 
 
 def authorize(home: Path, public_key: str, uid: int = 0, gid: int = 0) -> None:

@@ -23,14 +23,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def graft(pid: int, source: Path, target: Path) -> None:
-    is_folder = source.is_dir()
     tree = _checked(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), _OPEN_TREE_CLONE | _AT_RECURSIVE), source)
     namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
     _checked(_libc.setns(namespace, _CLONE_NEWNS), target)
-    if is_folder:
-        target.mkdir(parents=True, exist_ok=True)
-    elif not target.exists():
-        target.touch()
     _checked(_libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH), target)
 
 

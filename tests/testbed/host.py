@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tests.testbed.boot import Machine, switch_off, switch_on, wait_for_sshd
 from tests.testbed.errors import TestbedError
-from tests.testbed.furnish import FRESH, KEPT, SEARCH_PATH, authorize
+from tests.testbed.furnish import SEARCH_PATH, authorize, is_private
 from tests.testbed.mounts import Mounts
 from tests.testbed.network import ip_batch
 from tests.testbed.process import Process, children, wait_until
@@ -85,8 +85,7 @@ class TestHost:
 
         For files on the host's own disk (/root, /home, /tmp, …) this holds while the host is off, too.
         """
-        is_private = any(path == f"/{folder}" or path.startswith(f"/{folder}/") for folder in KEPT | FRESH)
-        if is_private and not self._mounts.covers(path):
+        if is_private(path) and not self._mounts.covers(path):
             return self.machine.on_disk(path)
         return self.root / path.lstrip("/")
 
@@ -109,8 +108,11 @@ class TestHost:
             try:
                 stdout, stderr = nsenter.communicate(input, timeout)
             except BaseException:
-                for program in children(nsenter.pid):  # not nsenter, which has to wait for the program
+                programs = children(nsenter.pid)
+                for program in programs:  # rather than nsenter, which is to reap it
                     program.kill()
+                if not programs:
+                    nsenter.kill()
                 raise
         if check and nsenter.returncode:
             error = subprocess.CalledProcessError(nsenter.returncode, list(argv), stdout, stderr)

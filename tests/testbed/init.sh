@@ -13,6 +13,7 @@ idle() {
 read -r pid _ </proc/self/stat # still the machine's /proc
 echo "$pid"
 mount --all --fstab "$1/fstab"
+mount -o remount,bind,ro / # what is not the host's own is the machine's
 echo "$2" >/proc/sys/kernel/hostname
 read -r _
 ip -batch /run/testbed/addresses

@@ -37,13 +37,14 @@ class Mounts:
 
     def tmpfs(self, path: str, size: str) -> None:
         def mount() -> None:
-            self._host.run(["mkdir", "-p", path])
+            self._make_mount_point(path, is_folder=True)
             self._host.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=1777", "host-tmpfs", path])
 
         self._mount(path, mount)
 
     def share(self, path: str, source: Path) -> None:
         def mount() -> None:
+            self._make_mount_point(path, is_folder=source.is_dir())
             command = [sys.executable, "-IS", str(_GRAFT), str(self._host.init.pid), str(source.resolve()), path]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
@@ -68,6 +69,19 @@ class Mounts:
     def _mount(self, path: str, mount: Callable[[], None]) -> None:
         mount()
         self._by_path[path] = mount
+
+    def _make_mount_point(self, path: str, *, is_folder: bool) -> None:
+        point = self._host.path(path)
+        if point.exists():
+            return
+        try:
+            point.parent.mkdir(parents=True, exist_ok=True)
+            if is_folder:
+                point.mkdir()
+            else:
+                point.touch()
+        except OSError as error:
+            raise TestbedError(f"{self._host.name}: cannot mount on {path}: {error.strerror}") from error
 
     def _layer(self) -> None:
         """Lay over each folder of programs an overlay with a whiteout for each hidden name: there it is truly absent.

@@ -1,4 +1,4 @@
-"""Processes that are known by pid and start time, so that a number used again is never mistaken for them."""
+"""Processes known by pid and start time, so that a pid used again is not mistaken for them; waiting; whole files."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ class Process:
         if self.is_alive:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that others read all of it or nothing, whenever we are killed."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(text)
+    fresh.rename(path)
 
 
 def children(pid: int) -> list[Process]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.testbed.boot import read_init, switch_off
 from tests.testbed.errors import TestbedError
 from tests.testbed.network import NUMBERS, Network, routed_networks
-from tests.testbed.process import Process
+from tests.testbed.process import Process, write_whole
 
 BASE = Path("/tmp/remote_runner-testbeds")
 
@@ -48,9 +48,7 @@ class Claim:
         return not (self.owner.is_alive if self.owner else self.network.exists)
 
     def write(self) -> None:
-        fresh = self.directory / "bed.json.new"
-        fresh.write_text(json.dumps(asdict(self)))
-        fresh.rename(self.directory / "bed.json")
+        write_whole(self.directory / "bed.json", json.dumps(asdict(self)))
 
 
 def claims() -> list[Claim]:
@@ -132,7 +130,7 @@ def _free_number(taken: set[int]) -> int:
         network = Network(number)
         if number in taken or network.exists or any(network.subnet.overlaps(other) for other in routed):
             continue
-        last.write_text(str(number))
+        write_whole(last, str(number))
         return number
     raise TestbedError(f"all {len(NUMBERS)} numbers for beds are taken")
 
