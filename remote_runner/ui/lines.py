@@ -1,0 +1,95 @@
+"""Events as plain lines, one a fact: what a log file, a pipe or a script sees of a run."""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+from remote_runner import events as e
+from remote_runner.ui.text import count, harmless, seconds, size
+
+
+def line_of(event: e.Event) -> tuple[int, str] | None:
+    """The level (of the logging package) and text of what happened; None where an event is no fact of its own."""
+    match event:
+        case e.HostFailed(host=host, error=error):
+            return logging.ERROR, harmless(_at(host, error), keep='\n')
+        case e.HostLost(host=host, error=error):
+            return logging.WARNING, harmless(_at(host, error), keep='\n')
+        case e.ComponentFailed(reason=reason):
+            return logging.ERROR, harmless(_where(event) + reason)
+        case e.ComponentUnknown(reason=reason):
+            return logging.ERROR, harmless(f'{_where(event)}nobody knows whether it runs: {reason}')
+        case e.ComponentExited(status=status):
+            level = logging.WARNING if status else logging.INFO
+            return level, harmless(f'{_where(event)}exited with {status_of(status)}')
+        case e.FilesSent(files=0) | e.SessionQuit(sessions=0):
+            return None
+    said = _said(event)
+    quiet = isinstance(event, e.HostConnecting | e.FilesCompared | e.ComponentStarting)
+    return (logging.DEBUG if quiet else logging.INFO, harmless(_where(event) + said)) if said else None
+
+
+def status_of(status: int) -> str:
+    """How a program ended, for people: `status 3`, `status 137 (SIGKILL)`."""
+    if status > 128:
+        try:
+            return f'status {status} ({signal.Signals(status - 128).name})'
+        except ValueError:
+            pass
+    return f'status {status}'
+
+
+def _at(host: str | None, error: str) -> str:
+    """An error of a host; most say themselves which host."""
+    where = f'{host}: '
+    return error if error.startswith(where) else where + error
+
+
+def _where(event: e.Event) -> str:
+    where = '@'.join(part for part in (event.component, event.host) if part)
+    return f'{where}: ' if where else ''
+
+
+def _said(event: e.Event) -> str:
+    match event:
+        case e.RunStarted(components=components):
+            number = sum(len(labels) for labels in components.values())
+            what = f'{count(number, "component")} on {count(len(event.hosts), "host")}'
+            return f'run {event.run} of session {event.session}: {what}'
+        case e.HostConnecting():
+            return 'connecting'
+        case e.HostConnected():
+            return f'connected in {seconds(event.seconds)}'
+        case e.HostMerged():
+            return f'is the same machine and user as {event.same_as}'
+        case e.SessionQuit():
+            what = f'{count(event.sessions, "session")} with {count(event.processes, "process")}'
+            return f'session {event.session} of an earlier run quit: {what}'
+        case e.FilesCompared():
+            return f'{event.to_send} of {count(event.files, "file")} to send ({size(event.bytes)})'
+        case e.FilesSent():
+            return _files_sent(event)
+        case e.ComponentStarting():
+            return 'starting'
+        case e.ComponentStarted():
+            return f'started (pid {event.pid}, window {event.window}) in {seconds(event.seconds)}'
+        case e.ComponentStopped():
+            return 'stopped'
+        case e.ComponentAborted():
+            return f'start aborted: {event.reason}'
+        case e.RunEnded():
+            return f'run {event.run} ended after {seconds(event.seconds)} with exit status {event.exit_status}'
+    return ''
+
+
+def _files_sent(event: e.FilesSent) -> str:
+    unchanged = event.files - event.sent - event.modes
+    facts = []
+    if event.sent:
+        facts.append(f'{count(event.sent, "file")} sent ({size(event.bytes)}) in {seconds(event.seconds)}')
+    if event.modes:
+        facts.append(f'permission bits of {count(event.modes, "file")} changed')
+    if unchanged:
+        facts.append(f'{unchanged} unchanged' if facts else f'{count(unchanged, "file")} unchanged')
+    return ', '.join(facts)

@@ -1,0 +1,217 @@
+"""How far a run is: what its events have said so far, by host and by component."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+from remote_runner import events as e
+
+
+class Phase(IntEnum):
+    """What a host is at."""
+
+    WAITING = 0
+    CONNECTING = 1
+    CONNECTED = 2
+    COPYING = 3
+    READY = 4
+    STARTING = 5
+    RUNNING = 6
+    SAME = 7
+    LOST = 8
+    FAILED = 9
+
+
+class State(StrEnum):
+    """What became of a component."""
+
+    NOT_STARTED = 'not started'
+    STARTING = 'starting'
+    STARTED = 'started'
+    EXITED = 'exited'
+    FAILED = 'failed'
+    ABORTED = 'aborted'
+    STOPPED = 'stopped'
+    UNKNOWN = 'unknown'
+
+
+# What a component was called stays, where a later event only says what follows from it: one that failed is cleared
+# away, one that was stopped has exited.
+_STAYS = {State.FAILED: {State.EXITED, State.STOPPED, State.ABORTED}, State.STOPPED: {State.EXITED}}
+
+
+@dataclass
+class Component:
+    """One component: `seconds` it took to start, `status` it exited with, why it failed and what it printed last."""
+
+    name: str
+    host: str
+    index: int | None = None
+    state: State = State.NOT_STARTED
+    pid: int | None = None
+    window: int | None = None
+    seconds: float | None = None
+    status: int | None = None
+    reason: str = ''
+    output: str = ''
+
+
+@dataclass
+class Host:
+    """One host: its phase and since when, what is copied to it, and how many of its components are in which state.
+
+    Args:
+        sent: bytes that have arrived of the `to_send` that are to.
+        files: how many files these bytes are of.
+        index: the start index that its components are at; `of_index` of them are there, `started` of which started.
+    """
+
+    name: str
+    phase: Phase = Phase.WAITING
+    since: float = 0.0
+    error: str = ''
+    same_as: str = ''
+    files: int = 0
+    sent: int = 0
+    to_send: int = 0
+    index: int = 0
+    of_index: Counter[int] = field(default_factory=Counter)
+    started: int = 0
+    states: Counter[State] = field(default_factory=Counter)
+
+    @property
+    def is_in_trouble(self) -> bool:
+        """Whether something went wrong there."""
+        return self.phase in (Phase.LOST, Phase.FAILED) or bool(self.states[State.FAILED] + self.states[State.UNKNOWN])
+
+    def enter(self, phase: Phase, now: float) -> None:
+        """Be at another phase from `now` on; being at it already changes nothing."""
+        if phase != self.phase:
+            self.phase, self.since = phase, now
+
+
+class Progress:
+    """Follows the events of one run. `now` is seconds of any clock that does not jump."""
+
+    def __init__(self) -> None:
+        self.session = ''
+        self.begun: float | None = None
+        self.ended: e.RunEnded | None = None
+        self.index = 0
+        self.hosts: dict[str, Host] = {}
+        self.states: Counter[State] = Counter()
+        self._components: dict[str, Component] = {}
+
+    def components(self) -> Iterator[Component]:
+        """All components, by start index."""
+        return iter(self._components.values())
+
+    def is_running(self) -> bool:
+        """Whether all that is to start has, and some of it runs."""
+        waits = self.states[State.NOT_STARTED] + self.states[State.STARTING]
+        return not waits and bool(self.states[State.STARTED])
+
+    def apply(self, event: e.Event, now: float) -> None:
+        """Take note of what happened."""
+        if self.begun is None:
+            self.begun = now
+        match event:
+            case e.RunStarted():
+                self._begin(event)
+            case e.RunEnded():
+                self.ended = event
+            case _ if event.component is not None:
+                self._apply_to_component(event, event.component, event.host or '', now)
+            case _ if event.host is not None:
+                _apply_to_host(event, self._host(event.host), now)
+
+    def _begin(self, event: e.RunStarted) -> None:
+        self.session = event.session
+        for name in event.hosts:
+            self._host(name)
+        by_length = sorted(event.hosts, key=len, reverse=True)
+        for index, labels in sorted(event.components.items()):
+            for label in labels:
+                # Names and hosts may both hold an @: the longest host that fits.
+                host = next((host for host in by_length if label.endswith(f'@{host}')), label.rpartition('@')[2])
+                self._component(label.removesuffix(f'@{host}'), host, index)
+
+    def _host(self, name: str) -> Host:
+        return self.hosts.setdefault(name, Host(name))
+
+    def _component(self, name: str, host: str, index: int | None = None) -> Component:
+        label = f'{name}@{host}'
+        if label not in self._components:
+            self._components[label] = Component(name, host, index)
+            self.states[State.NOT_STARTED] += 1
+            at = self._host(host)
+            at.states[State.NOT_STARTED] += 1
+            at.of_index[index or 0] += 1
+        return self._components[label]
+
+    def _apply_to_component(self, event: e.Event, name: str, host_name: str, now: float) -> None:
+        component, host = self._component(name, host_name), self._host(host_name)
+        match event:
+            case e.ComponentStarting(index=index):
+                component.index = index
+                if host.phase != Phase.STARTING or host.index != index:
+                    host.index, host.started, host.since = index, 0, now
+                self.index = index
+                self._enter(component, State.STARTING)
+            case e.ComponentStarted():
+                component.pid, component.window, component.seconds = event.pid, event.window, event.seconds
+                host.started += 1
+                self._enter(component, State.STARTED)
+            case e.ComponentExited(status=status):
+                component.status = status
+                self._enter(component, State.EXITED)
+            case e.ComponentFailed(reason=reason, output=output):
+                component.reason, component.output = reason, output
+                self._enter(component, State.FAILED)
+            case e.ComponentUnknown(reason=reason):
+                component.reason = reason
+                self._enter(component, State.UNKNOWN)
+            case e.ComponentAborted(reason=reason):
+                component.reason = component.reason or reason
+                self._enter(component, State.ABORTED)
+            case e.ComponentStopped():
+                self._enter(component, State.STOPPED)
+        if host.phase not in (Phase.LOST, Phase.FAILED):
+            host.enter(Phase.STARTING if host.states[State.STARTING] else Phase.RUNNING, now)
+
+    def _enter(self, component: Component, state: State) -> None:
+        if state in _STAYS.get(component.state, ()):
+            return
+        for states in (self.states, self.hosts[component.host].states):
+            states[component.state] -= 1
+            states[state] += 1
+        component.state = state
+
+
+def _apply_to_host(event: e.Event, host: Host, now: float) -> None:
+    match event:
+        case e.HostConnecting():
+            host.enter(Phase.CONNECTING, now)
+        case e.HostConnected():
+            ran = sum(host.states.values()) - host.states[State.NOT_STARTED]
+            host.enter(Phase.RUNNING if ran else Phase.CONNECTED, now)
+        case e.HostFailed(error=error):
+            host.error = error
+            host.enter(Phase.FAILED, now)
+        case e.HostLost(error=error):
+            host.error = error
+            host.enter(Phase.LOST, now)
+        case e.HostMerged(same_as=same_as):
+            host.same_as = same_as
+            host.enter(Phase.SAME, now)
+        case e.FilesCompared():
+            host.files, host.sent, host.to_send = event.to_send, 0, event.bytes
+            host.enter(Phase.COPYING if event.to_send else Phase.READY, now)
+        case e.FilesSending():
+            host.sent, host.to_send = event.bytes, event.of_bytes
+            host.enter(Phase.COPYING, now)
+        case e.FilesSent():
+            host.enter(Phase.READY, now)

@@ -1,0 +1,198 @@
+"""What a run came to: a table of its components, how to attach to them, and what went wrong with which output."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from shlex import quote
+
+from remote_runner.ui.progress import Component, State
+from remote_runner.ui.text import count, harmless, indented, seconds, width
+
+#: Rows that are shown; of more only those that went wrong.
+MOST_ROWS = 200
+_COLUMNS = ('COMPONENT', 'HOST', 'PID', 'WINDOW', 'STATE', 'TIME')
+_NUMBERS = {'PID', 'WINDOW', 'TIME'}
+_STYLES = {'started': '32', 'failed': '1;31', 'unknown': '1;31', 'aborted': '33', 'not started': '2'}
+_LOCAL = 'localhost'
+
+
+@dataclass(frozen=True)
+class Row:
+    """One component at the end of a run.
+
+    Args:
+        component: its name.
+        host: as the user wrote it.
+        index: its start index; None: not known.
+        state: started, exited N, failed, aborted, stopped, unknown, not started.
+        pid: of the program; None: it did not start.
+        window: its window in the screen session; None: not known.
+        seconds: how long it took to start.
+        detail: why it failed.
+        output: what it printed last.
+    """
+
+    component: str
+    host: str
+    index: int | None = None
+    state: str = str(State.NOT_STARTED)
+    pid: int | None = None
+    window: int | None = None
+    seconds: float | None = None
+    detail: str = ''
+    output: str = ''
+
+    @property
+    def label(self) -> str:
+        """`name@host`, harmless."""
+        return harmless(f'{self.component}@{self.host}')
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether it ran, or was to run, and went wrong."""
+        return self.has_failed or (self.state.startswith('exited') and self.state != 'exited 0')
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it counts as a failure, to be told with its output."""
+        return self.state in ('failed', 'unknown')
+
+
+def row_of(component: Component) -> Row:
+    """The row of a component."""
+    state = f'exited {component.status}' if component.state == State.EXITED else str(component.state)
+    return Row(
+        component=component.name,
+        host=component.host,
+        index=component.index,
+        state=state,
+        pid=component.pid,
+        window=component.window,
+        seconds=component.seconds,
+        detail=component.reason,
+        output=component.output,
+    )
+
+
+def result_table(
+    rows: Sequence[Row],
+    session: str,
+    ssh_config_file: str | None = None,
+    *,
+    stop: bool = False,
+    color: bool = False,
+) -> str:
+    """The table, a line that counts, and how to attach.
+
+    Args:
+        rows: one a component, in the order in which they shall stand.
+        session: the screen session's name.
+        ssh_config_file: the ssh_config file that was used, where it is not the user's own.
+        stop: whether to say how to end what runs, too.
+        color: whether to colour it for a terminal (ECMA-48 SGR).
+    """
+    shown = list(rows) if len(rows) <= MOST_ROWS else [row for row in rows if row.is_worse][:MOST_ROWS]
+    lines = _layout([_cells(row) for row in shown], color) if shown else []
+    if len(shown) < len(rows):
+        lines.append(f'… and {len(rows) - len(shown)} more' if shown else '')
+    lines += [_counts(rows), *attach_lines(rows, session, ssh_config_file)]
+    if stop:
+        lines += stop_lines(rows, session, ssh_config_file)
+    return '\n'.join(lines).lstrip('\n') + '\n'
+
+
+def attach_lines(rows: Iterable[Row], session: str, ssh_config_file: str | None = None) -> list[str]:
+    """How to look at the components that have a window: one line for this machine, one for all other hosts."""
+    hosts = [row.host for row in rows if row.state not in ('not started', 'aborted')]
+    lines = _commands(hosts, f'screen -x {quote(session)}', ssh_config_file, terminal=True)
+    if lines:
+        lines[-1] += '   (windows: Ctrl-a ", leave: Ctrl-a d)'
+    return [f'attach: {line}' for line in lines]
+
+
+def stop_lines(rows: Iterable[Row], session: str, ssh_config_file: str | None = None) -> list[str]:
+    """How to end the components that run, as `attach_lines`."""
+    hosts = [row.host for row in rows if row.state in ('started', 'unknown')]
+    lines = _commands(hosts, f'screen -S {quote(session)} -X quit', ssh_config_file, terminal=False)
+    return [f'stop:   {line}' for line in lines]
+
+
+def failures(rows: Iterable[Row]) -> str:
+    """What failed, each with its reason and its last output; equal ones together. Empty: nothing failed."""
+    rows = list(rows)
+    failed: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.has_failed:
+            failed.setdefault((row.detail, row.output), []).append(row)
+    if not failed:
+        return ''
+    number = sum(len(group) for group in failed.values())
+    lines = [f'{number} of {count(len(rows), "component")} failed:']
+    for (reason, output), group in failed.items():
+        lines.append(f'  {_labels(group)}: {harmless(reason)}')
+        lines += indented(output)
+    return '\n'.join(lines)
+
+
+def _labels(rows: Sequence[Row]) -> str:
+    if len(rows) < 3:
+        return ', '.join(row.label for row in rows)
+    from remote_runner.hosts.address import fold
+
+    return fold(row.label for row in rows)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        harmless(row.component),
+        harmless(row.host),
+        '-' if row.pid is None else str(row.pid),
+        '-' if row.window is None else str(row.window),
+        row.state,
+        '-' if row.seconds is None else seconds(row.seconds),
+    )
+
+
+def _layout(rows: list[tuple[str, ...]], color: bool) -> list[str]:
+    widths = [max(width(row[column]) for row in [_COLUMNS, *rows]) for column in range(len(_COLUMNS))]
+    lines = []
+    for row in [_COLUMNS, *rows]:
+        cells = []
+        for name, cell, columns in zip(_COLUMNS, row, widths, strict=True):
+            space = ' ' * (columns - width(cell))
+            style = ('1' if row is _COLUMNS else _STYLES.get(cell, '') if name == 'STATE' else '') if color else ''
+            styled = f'\x1b[{style}m{cell}\x1b[0m' if style else cell
+            cells.append(space + styled if name in _NUMBERS else styled + space)
+        lines.append('  '.join(cells).rstrip())
+    return lines
+
+
+def _counts(rows: Sequence[Row]) -> str:
+    states = Counter(row.state for row in rows)
+    return f'{count(len(rows), "component")}: ' + ', '.join(f'{number} {state}' for state, number in states.items())
+
+
+def _commands(hosts: Iterable[str], command: str, ssh_config_file: str | None, *, terminal: bool) -> list[str]:
+    """`command` for this machine, if it is among `hosts`, and for the others."""
+    others = dict.fromkeys(hosts)
+    here = [command] if _LOCAL in others else []
+    others.pop(_LOCAL, None)
+    return [*here, f'{_ssh(list(others), ssh_config_file, terminal)} {command}'] if others else here
+
+
+def _ssh(hosts: list[str], ssh_config_file: str | None, terminal: bool) -> str:
+    """The ssh command for one host, or for any of several."""
+    from remote_runner.hosts.address import parse_address
+
+    addresses = [parse_address(host) for host in hosts]
+    options = [f'-F {quote(ssh_config_file)}'] if ssh_config_file else []
+    if len(addresses) == 1:
+        [address] = addresses
+        options += [f'-p {address.port}'] if address.port is not None else []
+        host = quote(f'{address.user}@{address.name}' if address.user is not None else address.name)
+    else:
+        options += ['[-p PORT]'] if any(address.port is not None for address in addresses) else []
+        host = 'HOST'
+    return ' '.join(['ssh', *options, *(['-t'] if terminal else []), host])

@@ -1,0 +1,136 @@
+"""A run for a person at a terminal, or for the log file that stands in for one.
+
+    with Terminal() as terminal:
+        events.listen(terminal)
+        ...
+
+On a terminal a live display shows how far each host is, and log records tell of trouble alone. Elsewhere each fact is
+a log record of a fitting level. At the end the table of components goes to stdout, what failed goes to stderr.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from remote_runner.errors import RemoteRunnerError
+from remote_runner.events import Event
+from remote_runner.ui.frame import Line, frame
+from remote_runner.ui.lines import line_of
+from remote_runner.ui.live import Display
+from remote_runner.ui.output import Output
+from remote_runner.ui.progress import Progress, State
+from remote_runner.ui.tables import Row, attach_lines, failures, result_table, row_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_logger = logging.getLogger('remote_runner')
+
+
+class Terminal:
+    """Shows one run. Use as a context manager, and as listener of its events.
+
+    Args:
+        table: whether the table is printed at the end (not with `--json`: stdout is the events').
+        ssh_config_file: the ssh_config file that is used, for the command that attaches.
+        live: whether there is a live display; None: where stderr is a terminal that can show one.
+        console: the console to draw on, instead of stderr.
+        clock: seconds, by a clock that does not jump.
+    """
+
+    def __init__(
+        self,
+        *,
+        table: bool = True,
+        ssh_config_file: str | None = None,
+        live: bool | None = None,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._table = table
+        self._ssh_config_file = ssh_config_file
+        self._clock = clock
+        self._progress = Progress()
+        self._lock = threading.Lock()  # over _progress; nothing is written while it is held
+        is_live = can_draw(sys.stderr) if live is None else live
+        self._display = Display(self._picture, console) if is_live else None
+        self._hints: list[str] = []
+        self._said: set[str] = set()
+
+    def __enter__(self) -> Terminal:
+        if self._display:
+            self._display.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._display:
+            self._display.__exit__()
+        rows = self.rows()
+        if all(row.state == State.NOT_STARTED for row in rows):
+            return
+        if self._table:
+            ended = self._progress.ended
+            Output().write(
+                result_table(
+                    rows,
+                    self._progress.session,
+                    self._ssh_config_file,
+                    stop=kind is not None or (ended is not None and ended.exit_status != 0),
+                    color=can_draw(sys.stdout) and not os.environ.get('NO_COLOR'),
+                )
+            )
+        failed = failures(rows)
+        if failed:
+            _logger.error('%s', failed)
+
+    def __call__(self, event: Event) -> None:
+        """Show what happened."""
+        with self._lock:
+            self._progress.apply(event, self._clock())
+        if self._display:
+            self._display.changed()
+        line = line_of(event)
+        if line is None:
+            return
+        level, text = line
+        if level >= logging.ERROR:
+            self._said.update(text.splitlines())
+        if level >= logging.WARNING or self._display is None or _logger.isEnabledFor(logging.DEBUG):
+            _logger.log(level, '%s', text)
+
+    def rows(self) -> list[Row]:
+        """The components as they are now, by start index."""
+        with self._lock:
+            return [row_of(component) for component in self._progress.components()]
+
+    def unsaid(self, error: RemoteRunnerError) -> str:
+        """What `error` says beyond what was shown as it happened, so that errors of hosts are told once."""
+        return '\n'.join(line for line in str(error).splitlines() if line not in self._said)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Meanwhile the terminal is somebody else's, who asks for a password, say. From any thread."""
+        return self._display.paused() if self._display else nullcontext()
+
+    def _picture(self, height: int) -> list[Line]:
+        with self._lock:
+            if not self._progress.is_running():
+                self._hints = []
+            elif not self._hints:
+                rows = [row_of(component) for component in self._progress.components()]
+                self._hints = attach_lines(rows, self._progress.session, self._ssh_config_file)
+            return frame(self._progress, height, self._clock(), self._hints)
+
+
+def can_draw(stream: TextIO | None) -> bool:
+    """Whether `stream` is a terminal that does more than show text."""
+    return stream is not None and stream.isatty() and os.environ.get('TERM', 'dumb') not in ('dumb', 'unknown', '')
