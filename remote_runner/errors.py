@@ -109,6 +109,10 @@ class ConnectionLost(HostError):
     """An established connection broke, or stayed silent for too long."""
 
 
+class HostSilent(HostError):
+    """The agent of a host did not answer in time, over a connection that stands."""
+
+
 class HostsFailed(HostError):
     """Several hosts failed; one line each."""
 

@@ -105,7 +105,9 @@ class Keeper:
             now = time.time()
             self._folder.write_status('failed', stage=error.stage, errno=error.number, ended=now)
             self._tell('failed', error.stage, error.number, now)
-            say('not started: {}'.format(posix.strerror(error.number)))
+            path = self._spec['cwd' if error.stage == 'chdir' else 'argv']
+            path = path if isinstance(path, bytes) else path[0]
+            say('not started: {}: {}'.format(path.decode('utf-8', 'replace'), posix.strerror(error.number)))
             return EXIT_NOT_FOUND
         now = time.time()
         self._folder.write_status('started', pid=self._pid, keeper=posix.getpid(), started=now)

@@ -210,7 +210,8 @@ def start_session(folder: str, name: str, windows: "List[Window]", zombie: bool)
         'startup_message off',
         *(window.line for window in windows),
     ]
-    path = _write_lines(folder, 'session.rc', rc)
+    path = os.path.join(folder, 'session.rc')
+    _write_lines(path, rc)
     null = os.open(os.devnull, os.O_RDWR)
     output = os.open(session_output(folder), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -232,9 +233,9 @@ def _users_rc() -> "List[str]":
     return ['source {}'.format(quote(path))] if os.path.isfile(path) else []
 
 
-def add_windows(folder: str, server: int, name: str, windows: "List[Window]") -> None:
-    """Open more windows in a running session, all with one command."""
-    path = _write_lines(folder, 'windows.rc', [window.line for window in windows])
+def add_windows(path: str, server: int, name: str, windows: "List[Window]") -> None:
+    """Open more windows in a running session, all with one command; `path` is for the file that it reads."""
+    _write_lines(path, [window.line for window in windows])
     command(server, name, 'source', path)
 
 
@@ -247,10 +248,8 @@ def command(server: int, name: str, *words: str) -> None:
         raise Failure('screen session {} does not answer: {}'.format(address, _text(output)), kind='screen')
 
 
-def _write_lines(folder: str, name: str, lines: "List[str]") -> str:
-    path = os.path.join(folder, name)
+def _write_lines(path: str, lines: "List[str]") -> None:
     records.write_file(path, ('\n'.join(lines) + '\n').encode('utf-8', 'surrogateescape'))
-    return path
 
 
 def why_ended(folder: str) -> str:

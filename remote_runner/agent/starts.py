@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Bytes of output.log that a report of a failure shows, at most.
 TAIL = 4096
+#: Seconds that a guard gets to end what a killed keeper left, beyond any stop_timeout that makes sense.
+LAST_WORD_TIMEOUT = 300.0
 #: Folders of earlier runs of a session that are kept.
 KEPT_RUNS = 5
 #: sun_path, unix(7), without its final zero byte.
@@ -64,7 +66,9 @@ class Starts:
         with self._lock:
             if self._thread is not None:
                 return
-            self.path = os.path.join(screen.runtime_folder(), 'agent-{}'.format(os.getpid()))
+            folder = screen.runtime_folder()
+            _forget_dead_agents(folder)
+            self.path = os.path.join(folder, 'agent-{}'.format(os.getpid()))
             self._socket = peers.listen(self.path)
             self._thread = threading.Thread(target=self._serve, daemon=True)
             self._thread.start()
@@ -88,7 +92,7 @@ class Starts:
     def close(self) -> None:
         """Leave: launchers that have not heard go find the connection closed."""
         if self.path:
-            os.unlink(self.path)
+            _forget(self.path)
 
     def _serve(self) -> None:
         """Take calls and pass on what launchers say."""
@@ -140,10 +144,18 @@ class Starts:
             component.peer.sock.close()
             with self._lock:
                 component.peer = None
-            self._agent.event('launcher', key=component.key, message=['closed'], status=read_status(component.folder))
+            threading.Thread(target=self._last_word, args=(component,), daemon=True).start()
             return
         for message in messages:
             self._pass_on(component, message)
+
+    def _last_word(self, component: Component) -> None:
+        """The keeper is gone: when its guard is too, what they wrote is final."""
+        status = read_status(component.folder) or {}
+        if 'gone' not in status and 'launcher' in status:
+            processes.wait_gone(processes.identify([status['launcher']]), LAST_WORD_TIMEOUT)
+            status = read_status(component.folder) or {}
+        self._agent.event('launcher', key=component.key, message=['closed'], status=status)
 
     def _pass_on(self, component: Component, message: "Tuple[Any, ...]") -> None:
         fields: "Dict[str, object]" = {}
@@ -153,6 +165,21 @@ class Starts:
             message = (message[0], tree.exit_code(message[1]), message[2])
             fields['output'] = tail(component.folder)
         self._agent.event('launcher', key=component.key, message=list(message), **fields)
+
+
+def _forget_dead_agents(folder: str) -> None:
+    """Remove the sockets of agents that were killed."""
+    for name in os.listdir(folder):
+        kind, _, pid = name.partition('-')
+        if kind == 'agent' and pid.isdigit() and processes.start_time(int(pid)) is None:
+            _forget(os.path.join(folder, name))
+
+
+def _forget(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return  # another agent was faster
 
 
 # ---- the folders ---------------------------------------------------------------------------------------------------
@@ -269,13 +296,21 @@ def _write_folder(request: "Request", item: "Dict[str, Any]", number: int) -> Co
     return Component(item['key'], folder, token)
 
 
+def _component_folders(run_folder: str) -> "List[str]":
+    """The folders of the components of one run, in the order of their starts."""
+    try:
+        numbers = sorted(int(name) for name in os.listdir(run_folder) if name.isdigit())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [os.path.join(run_folder, str(number)) for number in numbers]
+
+
 def _prune(session: str, run: str) -> None:
     """Remove the folders of old runs that nothing runs of any more; the newest stay."""
     root = state_folder(session)
-    old = sorted(name for name in os.listdir(root) if name != run)[: -KEPT_RUNS + 1]
-    for name in old:
-        folders = [os.path.join(root, name, number) for number in os.listdir(os.path.join(root, name))]
-        if not any(_is_alive(folder) for folder in folders):
+    runs = sorted(name for name in os.listdir(root) if name != run and os.path.isdir(os.path.join(root, name)))
+    for name in runs[: 1 - KEPT_RUNS]:
+        if not any(_is_alive(folder) for folder in _component_folders(os.path.join(root, name))):
             shutil.rmtree(os.path.join(root, name), ignore_errors=True)  # what cannot go now goes next time
 
 
@@ -297,31 +332,31 @@ def open_windows(request: "Request") -> "Dict[str, object]":
             kind='screen',
         )
     root = state_folder(session)
-    os.makedirs(os.path.join(root, header['run']), 0o700, exist_ok=True)
-    first = len(os.listdir(os.path.join(root, header['run'])))
+    folder = os.path.join(root, header['run'])
+    os.makedirs(folder, 0o700, exist_ok=True)
+    first = len(_component_folders(folder))
     windows: "List[screen.Window]" = []
     for number, item in enumerate(header['components'], first):
         component = _write_folder(request, item, number)
         request.agent.starts.add(component)
         argv = [processes.PYTHON, '-IS', launcher.PATH, component.folder]
         windows.append(screen.Window(item['name'], argv))
-    folder = os.path.join(root, header['run'])
     servers = screen.sessions(session)
     if len(servers) > 1:
         raise Failure('there are {} screen sessions named {}'.format(len(servers), session), kind='screen')
     if servers:
-        screen.add_windows(root, servers[0], session, windows)
+        screen.add_windows(os.path.join(folder, 'windows-{}.rc'.format(first)), servers[0], session, windows)
         return {'server': servers[0], 'started': False}
-    server = screen.start_session(root, session, windows, header['zombie'])
-    threading.Thread(target=_wait_for_server, args=(request.agent, server, root, session), daemon=True).start()
-    _prune(session, os.path.basename(folder))
+    server = screen.start_session(folder, session, windows, header['zombie'])
+    threading.Thread(target=_wait_for_server, args=(request.agent, server, folder, session), daemon=True).start()
+    _prune(session, header['run'])
     return {'server': server, 'started': True}
 
 
-def _wait_for_server(agent: "Agent", server: int, root: str, session: str) -> None:
+def _wait_for_server(agent: "Agent", server: int, folder: str, session: str) -> None:
     """Say so when the server of a session that we started ends, with what it printed."""
     os.waitpid(server, 0)
-    agent.event('session-ended', session=session, output=screen.why_ended(root))
+    agent.event('session-ended', session=session, output=screen.why_ended(folder))
 
 
 def answer(request: "Request") -> "Dict[str, object]":
@@ -336,9 +371,7 @@ def _folders(session: str) -> "Iterator[str]":
     root = state_folder(session)
     if os.path.isdir(root):
         for run in os.listdir(root):
-            if os.path.isdir(os.path.join(root, run)):
-                for number in os.listdir(os.path.join(root, run)):
-                    yield os.path.join(root, run, number)
+            yield from _component_folders(os.path.join(root, run))
 
 
 def _connect(folder: str) -> "Optional[peers.Peer]":
@@ -384,14 +417,12 @@ def watch(request: "Request") -> "Dict[str, object]":
 
 def _find(root: str, name: str) -> "Optional[str]":
     """The folder of the component `name` of one run."""
-    if os.path.isdir(root):
-        for number in os.listdir(root):
-            folder = os.path.join(root, number)
-            try:
-                if _read_spec(folder)['name'] == name:
-                    return folder
-            except FileNotFoundError:
-                continue  # its folder was never finished
+    for folder in _component_folders(root):
+        try:
+            if _read_spec(folder)['name'] == name:
+                return folder
+        except FileNotFoundError:
+            continue  # its folder was never finished
     return None
 
 

@@ -229,6 +229,8 @@ class Board:
                 self._end(tracked, State.ABORTED, str(status.get('reason') or 'its launcher ended'))
             elif tracked.state is State.STARTED and status.get('state') == 'killed':
                 self._end(tracked, State.FAILED, 'its launcher was killed, and the program was ended')
+            elif tracked.state is State.STARTED:
+                self._end(tracked, State.UNKNOWN, 'its launcher was killed, and nobody saw the program end')
 
     def _start(self, tracked: Tracked, pid: int) -> None:
         if tracked.state in OVER or tracked.state is State.STARTED:

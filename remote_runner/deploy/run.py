@@ -60,6 +60,8 @@ Result = TypeVar('Result')
 
 #: Seconds that one host has to look at, or clean up, small things.
 SHORT = 30.0
+#: Seconds that one host has to clean up after an interrupted run.
+CLEAN_TIMEOUT = 6.0
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ class _Run:
     def _place(self, hosts: dict[str, Host]) -> None:
         """Put the components of these hosts on the board, each under the one connection of its machine."""
         first: dict[str, str] = {}
-        for name, host in hosts.items():
+        for name, host in sorted(hosts.items(), key=lambda item: item[0] != LOCALHOST):
             identity = host.facts.identity
             if identity in first:
                 self._events.emit(HostMerged(host=name, same_as=first[identity]))
@@ -389,7 +391,7 @@ class _Run:
             states = host.request(
                 'watch', timeout=SHORT, session=self._plan.session, run=self.outcome.run, keys=keys
             )['states']
-        except (RequestFailed, TimeoutError) as error:
+        except RequestFailed as error:
             raise ConnectionLost(f'the host cannot say what runs there: {error}', host=name) from error
         self._board.lost.pop(name, None)
         for tracked in own:
@@ -416,21 +418,19 @@ class _Run:
     def take_back(self, reason: str) -> None:
         """Undo what is half done: starts under way, sessions and folders that nothing came into."""
         self._starter.abort(reason)
-        for name, host in self._pool.hosts.items():
-            if name in self._board.lost:
-                continue
-            with contextlib.suppress(RemoteRunnerError, TimeoutError):
-                self._clean(host)
+        for host, outcome in self._pool.each(self._clean):
+            if isinstance(outcome, RemoteRunnerError) and host.name not in self._board.lost:
+                log.warning('%s could not be cleaned up: %s', host.name, outcome.what)
 
     def _clean(self, host: Host) -> None:
         own = [tracked for tracked in self._board.all() if tracked.host == host.name]
         never = [t for t in own if t.state in (State.PLANNED, State.ABORTED)]
         if len(never) == len(own) and host.name in self._starter.servers:
-            host.request('quit', timeout=SHORT, session=self._plan.session, stop_timeout=0.0)
+            host.request('quit', timeout=CLEAN_TIMEOUT, session=self._plan.session, stop_timeout=0.0)
         temporary = self._temporary.get(host.name, {})
         host.request(
             'remove',
-            timeout=SHORT,
+            timeout=CLEAN_TIMEOUT,
             temporary=[temporary[t.key] for t in never if t.key in temporary],
             folders=self._created.get(host.name, []),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from typing import Any
 
 from remote_runner.deploy.board import PENDING, Board, State, Tracked
 from remote_runner.errors import ConnectionLost, RemoteRunnerError, RequestFailed
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.host import Call
 from remote_runner.hosts.pool import Pool
 
 #: Seconds that a component has for its call-back, by default.
@@ -166,20 +167,21 @@ class Starter:
         deadline = time.monotonic() + ABORT_TIMEOUT
         self._board.wait(lambda: all(t.gone or not t.launcher or t.state not in PENDING for t in pending), deadline)
         self._board.abort([t for t in pending if t.state is not State.STARTED], reason)
-        for name, own in by_host([t for t in pending if t.state is State.ABORTED]).items():
-            self._request(name, 'close_windows', session=self._session, keys=[tracked.key for tracked in own])
+        self._ask('close_windows', [t for t in pending if t.state is State.ABORTED], session=self._session)
 
     def _answer_abort(self, components: Iterable[Tracked], reason: str) -> None:
-        for name, own in by_host(components).items():
-            self._request(name, 'answer', keys=[tracked.key for tracked in own], go=False, reason=reason)
+        self._ask('answer', components, go=False, reason=reason)
 
-    def _request(self, name: str, op: str, **fields: Any) -> None:
-        """Ask for what is only good manners: a host that is gone or cannot does it by itself."""
-        host: Host = self._pool.hosts[name]
-        try:
-            host.request(op, timeout=ABORT_TIMEOUT, **fields)
-        except (RemoteRunnerError, TimeoutError):
-            return
+    def _ask(self, op: str, components: Iterable[Tracked], **fields: Any) -> None:
+        """Ask all hosts at once for what is only good manners: one that is gone, or hangs, does it by itself."""
+        deadline = time.monotonic() + ABORT_TIMEOUT
+        calls: list[Call] = []
+        for name, own in by_host(components).items():
+            with contextlib.suppress(ConnectionLost):
+                calls.append(self._pool.hosts[name].call(op, keys=[tracked.key for tracked in own], **fields))
+        for call in calls:
+            with contextlib.suppress(RemoteRunnerError):
+                call.result(max(0.0, deadline - time.monotonic()))
 
 
 def _has_ended(tracked: Tracked) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from remote_runner.deploy.board import OVER, Board, State, Tracked
 from remote_runner.deploy.start import by_host
-from remote_runner.errors import ConnectionLost, HostError, RequestFailed
+from remote_runner.errors import HostError, RemoteRunnerError
 from remote_runner.hosts.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def stop_components(board: Board, pool: Pool, session: str, components: list[Tra
             for timeout in {tracked.plan.stop_timeout for tracked in own}:
                 keys = [tracked.key for tracked in own if tracked.plan.stop_timeout == timeout]
                 pool.hosts[name].request('stop', timeout=STOP_SLACK, session=session, keys=keys, stop_timeout=timeout)
-        except (ConnectionLost, RequestFailed, TimeoutError) as error:
+        except RemoteRunnerError as error:
             board.lose_sight(own, f'it could not be told to stop: {error}')
     deadline = time.monotonic() + patience + STOP_SLACK
     board.wait(lambda: all(tracked.gone or tracked.host in board.lost for tracked in wanted), deadline)

@@ -118,7 +118,10 @@ class _Reader:
 
 
 def start_agent(host: str, connection: Connection, python: str | None = None) -> tuple[Channel, bytes]:
-    """Start the agent, with the interpreter `python` if it can be had; its channel, on which frames follow, and what of them came already.
+    """Start the agent, with the interpreter `python` if it can be had.
+
+    Returns:
+        Its channel, on which frames follow, and what of them came already.
 
     Raises:
         BootstrapFailed: no marker in time, no python3, or the agent could not be stored.

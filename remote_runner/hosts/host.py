@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from remote_runner.errors import BootstrapFailed, ConnectionLost, HostError, RequestFailed
+from remote_runner.errors import BootstrapFailed, ConnectionLost, HostError, HostSilent, RequestFailed
 from remote_runner.hosts.bootstrap import start_agent
 from remote_runner.hosts.connection import Channel, Connection
 from remote_runner.wire import frames
@@ -136,12 +136,12 @@ class Call:
         Raises:
             ConnectionLost: the connection broke.
             RequestFailed: the agent says that it cannot be done.
-            TimeoutError: no answer within `timeout` seconds; the request is cancelled.
+            HostSilent: no answer within `timeout` seconds; the request is cancelled.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self.ended, timeout):
                 self.cancel()
-                raise TimeoutError(f'{self._host.name}: no answer to {self._op} within {timeout:g} s')
+                raise HostSilent(f'no answer to «{self._op}» within {timeout:g} s', host=self._host.name)
             if self._answer is None:
                 raise self._lost or ConnectionLost('the connection is gone', host=self._host.name)
         if 'error' in self._answer:
@@ -247,7 +247,7 @@ class Host:
         Raises:
             ConnectionLost: the connection is gone.
             RequestFailed: the agent says that it cannot be done.
-            TimeoutError: no answer in time.
+            HostSilent: no answer in time.
         """
         return self.call(op, **fields).result(timeout)
 
