@@ -107,6 +107,8 @@ def ssh_options(arguments: argparse.Namespace) -> SshOptions:
     from remote_runner.hosts.credentials import Credentials
     from remote_runner.hosts.ssh_config import SshOptions
 
+    if arguments.ssh_config is not None and not os.access(arguments.ssh_config, os.R_OK):
+        raise UsageError(f'the ssh_config {arguments.ssh_config} cannot be read')
     ask = _ask if sys.stdin is not None and sys.stdin.isatty() else None
     return SshOptions(
         user=arguments.user,
