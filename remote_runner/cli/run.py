@@ -123,7 +123,8 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.events import Events
     from remote_runner.hosts.ssh import Connector
     from remote_runner.ui.log import configure
-    from remote_runner.ui.terminal import JsonLines, Terminal
+    from remote_runner.ui.output import JsonLines
+    from remote_runner.ui.terminal import Terminal
 
     configure(options.log_level)
     check_session(options.screen)
@@ -144,11 +145,9 @@ def main(arguments: Sequence[str]) -> int:
     with Connector(ssh_options(options)) as connector:
         if options.json:
             events.listen(JsonLines())
+        with Terminal(table=not options.json, ssh_config_file=options.ssh_config) as terminal:
+            events.listen(terminal)
             outcome = deploy(plan, connector, how, events)
-        else:
-            with Terminal(ssh_config_file=options.ssh_config) as terminal:
-                events.listen(terminal)
-                outcome = deploy(plan, connector, how, events)
     _show_end(outcome, options.ssh_config)
     return outcome.exit_status
 
