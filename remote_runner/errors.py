@@ -116,7 +116,7 @@ class HostSilent(HostError):
 class HostsFailed(HostError):
     """Several hosts failed; one line each."""
 
-    def __init__(self, failures: Sequence[RemoteRunnerError], remedy: str | None = None) -> None:
+    def __init__(self, failures: Sequence[RemoteRunnerError], advice: str) -> None:
         self.failures = tuple(failures)
         lines = '\n'.join(str(failure) for failure in self.failures)
         super().__init__(f'{lines}\n{remedy}' if remedy else lines)

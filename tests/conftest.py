@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from tests.deploying import Deployment, deploying
 from tests.testbed import Testbed
 
 
@@ -22,3 +24,10 @@ def fresh_bed() -> Iterator[Callable[..., Testbed]]:
     """Hosts for one test alone, to cut, kill and change at will: `fresh_bed(2)`, arguments as for Testbed."""
     with ExitStack() as beds:
         yield lambda count=1, **options: beds.enter_context(Testbed(count, **options))
+
+
+@pytest.fixture
+def deployment(bed: Testbed, tmp_path: Path) -> Iterator[Deployment]:
+    """Components to be deployed on the hosts of `bed`, which are as they were afterwards."""
+    with deploying(bed, tmp_path) as deployment:
+        yield deployment

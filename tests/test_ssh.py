@@ -65,8 +65,8 @@ def eventually(happened: Callable[[], bool]) -> None:
 class TestCommands:
     def test_streams(self, connection: SshConnection) -> None:
         channel = connection.open('hostname; echo oops >&2; cat')
-        channel.write(b'some input')
         assert channel.read(100, PATIENCE) == b'h1\n'
+        channel.write(b'some input')
         assert channel.read(100, PATIENCE) == b'some input'
         channel.close()
         assert channel.stderr() == b'oops\n'

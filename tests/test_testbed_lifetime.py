@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE
 from typing import NamedTuple
@@ -40,6 +41,31 @@ def test_beds_do_not_meet(bed: Testbed, fresh_bed: FreshBed) -> None:
 def test_what_cannot_be_a_bed(count: int, name: str | None) -> None:
     with pytest.raises(TestbedError, match=r"a bed (has 1 to 250 hosts|cannot be called)"):
         Testbed(count, name=name)
+
+
+def test_a_bed_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(TestbedError, match="a test bed needs root"):
+        Testbed(1)
+
+
+def test_beds_of_other_namespaces_and_their_owners_are_left_alone(fresh_bed: FreshBed) -> None:
+    """From there neither links nor processes of the bed are seen, as if they were gone."""
+    bed = fresh_bed(1)
+    bed.disown()
+    elsewhere = ["unshare", "--net", "--pid", "--mount-proc", "--fork", sys.executable, "-m", "tests.testbed"]
+    for words in [["list"], ["down", "--all"]]:
+        listed = subprocess.run([*elsewhere, *words], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+        assert bed.name not in listed.stdout or "in other namespaces" in listed.stdout
+    refused = subprocess.run([*elsewhere, "down", bed.name], cwd=REPOSITORY, capture_output=True, text=True)
+    assert "take it down from there" in refused.stderr
+    assert output(bed, "h1", "hostname") == "h1"
+
+
+def test_beds_from_before_a_restart_of_the_machine_are_stale(fresh_bed: FreshBed) -> None:
+    claim = registry.find(fresh_bed(1).name)
+    assert not claim.is_stale
+    assert replace(claim, boot="an earlier one").is_stale
 
 
 def test_a_host_that_cannot_start_says_why_and_leaves_no_bed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,15 +191,20 @@ def _selected(plan: Plan, options: argparse.Namespace) -> Plan:
 
 def _show_end(outcome: Outcome, ssh_config: str | None) -> None:
     """What ended the run, and after an interruption what runs on and how to stop it."""
+    from remote_runner.errors import ComponentFailed, HostsFailed, StartFailed
+
     log = logging.getLogger(__name__)
     for host, why in outcome.skipped.items():
         log.warning('%s was left out, with its components: %s', host, why)
     if isinstance(outcome.error, KeyboardInterrupt):
         log.error('interrupted; what was starting was taken back')
+    elif isinstance(outcome.error, HostsFailed):
+        log.error('%s', outcome.error.advice)
+    elif outcome.error is not None and not isinstance(outcome.error, StartFailed | ComponentFailed):
+        show_error(outcome.error)  # of components and hosts the display has said it all
+    if outcome.error is not None:
         for line in stop_commands(outcome, ssh_config):
             log.error('%s', line)
-    elif outcome.error is not None:
-        show_error(outcome.error)
 
 
 def stop_commands(outcome: Outcome, ssh_config: str | None) -> list[str]:

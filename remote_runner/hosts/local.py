@@ -79,6 +79,7 @@ class LocalChannel:
         self._writing = threading.Lock()
         self._closing = threading.Lock()
         self.closed = False
+        self.pid = process.pid  # of the shell, which leads the session
 
     def read(self, size: int, timeout: float | None = None) -> bytes:
         """See `Channel.read`."""
@@ -142,6 +143,17 @@ class LocalChannel:
                 os.close(self._wake)
         if self._process.poll() is None:
             threading.Thread(target=self._process.wait, name='reaper', daemon=True).start()
+
+    def wait(self, timeout: float) -> int:
+        """Wait for the end of the command and return its exit status; -N if signal N ended it.
+
+        Raises:
+            TimeoutError: it goes on.
+        """
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f'the command goes on after {timeout} s') from error
 
     def _drain(self) -> None:
         """Take what is there of stderr. You hold the lock of reading."""

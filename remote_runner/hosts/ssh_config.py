@@ -133,7 +133,9 @@ class Resolver:
         where: str,
         jump: Target | None = None,
     ) -> Target:
-        """`seen`: the hosts reached through this one, to find circles. `jump`: reach it that way, whatever it says."""
+        """`seen`: the hosts reached through this one, by name. `jump`: reach it that way, whatever it says."""
+        if name in seen or len(seen) > MOST_HOPS:
+            raise HostError(f'the jump hosts of ssh_config go in circles: {" from ".join((*seen, name))}', host=where)
         key = (name, user, port, seen, jump)
         with self._lock:
             known = self._targets.get(key)
@@ -163,11 +165,8 @@ class Resolver:
         tokens = _Tokens(name, hostname, user, port, alias, _first(values, 'proxyjump', ''))
         command = _optional(values, 'proxycommand')
         jumps = _optional(values, 'proxyjump')
-        itself = f'{hostname}:{port}'
-        if itself in seen:
-            raise HostError(f'the jump hosts go in circles: {itself} is reached through itself', host=where)
         if jump is None and jumps:
-            jump = self._jump(tokens.expand(jumps), (*seen, itself), where)
+            jump = self._jump(tokens.expand(jumps), (*seen, name), where)
         if jump is not None:
             command = None
         if command and _first(values, 'proxyusefdpass', 'no') == 'yes':

@@ -102,9 +102,7 @@ def _doing(host: Host, now: float) -> str:
             number = f'{host.started}/{host.of_index[host.index]}'
             return f'starting: {number} components of index {host.index}{_trouble(host.states)}'
         case Phase.RUNNING:
-            running, ended = host.states[State.STARTED], host.states[State.EXITED] + host.states[State.STOPPED]
-            parts = ([f'{running} running'] if running else []) + ([f'{ended} ended'] if ended else [])
-            return f'{count(host.states.total(), "component")}: ' + (', '.join(parts) + _trouble(host.states)).lstrip(', ')
+            return _running(host)
         case Phase.SAME:
             return f'same machine as {harmless(host.same_as)}'
         case Phase.LOST | Phase.FAILED:
@@ -117,6 +115,13 @@ def _copying(host: Host, now: float) -> str:
     taken = now - host.since
     rate = f', {size(int(host.sent / taken))}/s' if taken >= 0.5 and host.sent else ''
     return f'copying: {done:3} %, {size(host.sent)} of {size(host.to_send)}, {count(host.files, "file")}{rate}'
+
+
+def _running(host: Host) -> str:
+    states = host.states
+    ended = states[State.EXITED] + states[State.STOPPED]
+    parts = [f'{number} {word}' for number, word in ((states[State.STARTED], 'running'), (ended, 'ended')) if number]
+    return f'{count(states.total(), "component")}: {(", ".join(parts) + _trouble(states)).lstrip(", ")}'
 
 
 def _trouble(states: Counter[State]) -> str:

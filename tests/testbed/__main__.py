@@ -46,8 +46,12 @@ def _down(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     for claim in registry.claims():
-        owner = f"of process {claim.owner.pid}" if claim.owner else "until taken down"
-        state = "stale" if claim.is_stale else owner
+        if claim.is_stale:
+            state = "stale"
+        elif not claim.is_here:
+            state = "in other namespaces"
+        else:
+            state = f"of process {claim.owner.pid}" if claim.owner else "until taken down"
         config = Testbed.open(claim.name).ssh_config
         print(f"{claim.name:12} {claim.count:3} hosts  {claim.network.subnet!s:15} {state:20} {config}")
     return 0
@@ -88,7 +92,7 @@ def _name(options: argparse.Namespace) -> str:
 
 def _disowned() -> list[str]:
     """The beds brought up from the command line; those of running tests are left alone unless named."""
-    return [claim.name for claim in registry.claims() if claim.owner is None]
+    return [claim.name for claim in registry.claims() if claim.owner is None and claim.is_here]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,14 +25,28 @@ from tests.testbed.process import Process, write_whole
 BASE = Path("/tmp/remote_runner-testbeds")
 
 
+def _boot() -> str:
+    """Which start of this machine this is (proc_sys_kernel(5), random/boot_id)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _namespaces() -> str:
+    return " ".join(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "net", "user"))
+
+
 @dataclass(frozen=True)
 class Claim:
-    """A bed's entry: `owner` is the process with which it goes, or None for one that stays until it is taken down."""
+    """A bed's entry: `owner` is the process with which it goes, or None for one that stays until it is taken down.
+
+    `boot` and `namespaces` tell where it was brought up, for elsewhere its processes and links cannot be seen.
+    """
 
     number: int
     name: str
     count: int
     owner: Process | None
+    boot: str
+    namespaces: str
 
     @property
     def directory(self) -> Path:
@@ -44,8 +58,15 @@ class Claim:
 
     @property
     def is_stale(self) -> bool:
-        """Its owner is dead; or it had none, and this machine was started anew since."""
-        return not (self.owner.is_alive if self.owner else self.network.exists)
+        """This machine was started anew since, or its owner is dead."""
+        if self.boot != _boot():
+            return True
+        return self.is_here and self.owner is not None and not self.owner.is_alive
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it was brought up in the namespaces that we are in: nobody else can judge it or take it down."""
+        return self.boot == _boot() and self.namespaces == _namespaces()
 
     def write(self) -> None:
         write_whole(self.directory / "bed.json", json.dumps(asdict(self)))
@@ -78,7 +99,7 @@ def claim(name: str | None, count: int) -> Claim:
         if name in [bed.name for bed in present]:
             raise TestbedError(f"a bed called {name!r} is up already")
         number = _free_number({bed.number for bed in present})
-        new = Claim(number, name or f"bed{number}", count, Process.of(os.getpid()))
+        new = Claim(number, name or f"bed{number}", count, Process.of(os.getpid()), _boot(), _namespaces())
         shutil.rmtree(new.directory, ignore_errors=True)  # half removed by someone killed meanwhile
         new.directory.mkdir(mode=0o700)
         new.write()
@@ -86,13 +107,18 @@ def claim(name: str | None, count: int) -> Claim:
 
 
 def remove(claim: Claim) -> None:
-    """Take a bed down, whoever's it is: its processes, its links, its folder. One that is gone already is fine."""
+    """Take a bed down, whoever's it is: its processes, its links, its folder. One that is gone already is fine.
+
+    Raises TestbedError when it was brought up in other namespaces than ours.
+    """
+    if not claim.is_here:
+        raise TestbedError(f"{claim.name} was brought up in other namespaces: take it down from there")
     with _locked():
         _remove(claim)
 
 
 def remove_stale() -> list[str]:
-    """Remove the beds whose owners are dead, and return their names."""
+    """Remove the beds that are stale, and return their names."""
     with _locked():
         return _remove_stale()
 
@@ -100,7 +126,7 @@ def remove_stale() -> list[str]:
 def _read(path: Path) -> Claim:
     entry = json.loads(path.read_text())
     owner = Process(**entry["owner"]) if entry["owner"] else None
-    return Claim(**entry | {"owner": owner})
+    return Claim(**{"boot": _boot(), "namespaces": ""} | entry | {"owner": owner})
 
 
 def _remove(claim: Claim) -> None:
