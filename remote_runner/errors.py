@@ -119,7 +119,8 @@ class HostsFailed(HostError):
     def __init__(self, failures: Sequence[RemoteRunnerError], advice: str) -> None:
         self.failures = tuple(failures)
         lines = '\n'.join(str(failure) for failure in self.failures)
-        super().__init__(f'{lines}\n{remedy}' if remedy else lines)
+        super().__init__(f'{lines}\n{advice}')
+        self.advice = advice
 
 
 class RequestFailed(RemoteRunnerError):
