@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -49,23 +50,33 @@ def test_a_bed_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
         Testbed(1)
 
 
-def test_beds_of_other_namespaces_and_their_owners_are_left_alone(fresh_bed: FreshBed) -> None:
-    """From there neither links nor processes of the bed are seen, as if they were gone."""
+def test_beds_of_other_namespaces_are_left_alone(fresh_bed: FreshBed) -> None:
+    """From elsewhere neither the links nor the processes of a bed are seen, as if they were gone."""
     bed = fresh_bed(1)
-    bed.disown()
     elsewhere = ["unshare", "--net", "--pid", "--mount-proc", "--fork", sys.executable, "-m", "tests.testbed"]
-    for words in [["list"], ["down", "--all"]]:
-        listed = subprocess.run([*elsewhere, *words], cwd=REPOSITORY, check=True, capture_output=True, text=True)
-        assert bed.name not in listed.stdout or "in other namespaces" in listed.stdout
+    listed = subprocess.run([*elsewhere, "list"], cwd=REPOSITORY, capture_output=True, text=True).stdout
+    assert re.search(f"^{bed.name} .* in other namespaces", listed, re.MULTILINE)
     refused = subprocess.run([*elsewhere, "down", bed.name], cwd=REPOSITORY, capture_output=True, text=True)
     assert "take it down from there" in refused.stderr
     assert output(bed, "h1", "hostname") == "h1"
 
 
-def test_beds_from_before_a_restart_of_the_machine_are_stale(fresh_bed: FreshBed) -> None:
+def test_a_bed_is_stale_when_its_owner_or_its_machine_ended(fresh_bed: FreshBed) -> None:
     claim = registry.find(fresh_bed(1).name)
+    dead = Process(os.getpid(), start=0)
     assert not claim.is_stale
-    assert replace(claim, boot="an earlier one").is_stale
+    assert not replace(claim, owner=None).is_stale
+    assert replace(claim, owner=dead).is_stale
+    assert not replace(claim, owner=dead, namespaces="others").is_stale
+    assert replace(claim, owner=None, boot="an earlier one").is_stale
+
+
+def test_a_bed_whose_folder_was_deleted_goes_down(fresh_bed: FreshBed) -> None:
+    bed = fresh_bed(2)
+    traces = Traces(bed)
+    shutil.rmtree(bed.directory)
+    bed.down()
+    assert traces.left() == []
 
 
 def test_a_host_that_cannot_start_says_why_and_leaves_no_bed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,8 +243,10 @@ class TestHost:
         self._unshare = unshare
 
     def reap(self) -> None:
-        """Reap that process, if it is ours."""
+        """End that process, if it is ours; it has ended with the host, unless someone deleted the bed's folder."""
         if self._unshare:
+            for init in children(self._unshare.pid):
+                switch_off(init)
             self._unshare.wait()
             self._unshare = None
 

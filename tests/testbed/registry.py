@@ -126,7 +126,7 @@ def remove_stale() -> list[str]:
 def _read(path: Path) -> Claim:
     entry = json.loads(path.read_text())
     owner = Process(**entry["owner"]) if entry["owner"] else None
-    return Claim(**{"boot": _boot(), "namespaces": ""} | entry | {"owner": owner})
+    return Claim(**entry | {"owner": owner})
 
 
 def _remove(claim: Claim) -> None:
