@@ -79,10 +79,19 @@ def test_a_bed_whose_folder_was_deleted_goes_down(fresh_bed: FreshBed) -> None:
     assert traces.left() == []
 
 
-def test_a_host_that_cannot_start_says_why_and_leaves_no_bed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.testbed.furnish._SSHD_CONFIG", "Nonsense yes\n")
+@pytest.mark.parametrize(
+    ("part", "wrong", "words"),
+    [
+        ("_fstab", lambda directory: "none /nowhere tmpfs defaults 0 0\n", "/nowhere: mount point does not exist"),
+        ("_SSHD_CONFIG", "Nonsense yes\n", "Bad configuration option: Nonsense"),
+    ],
+)
+def test_a_host_that_cannot_start_says_why(
+    monkeypatch: pytest.MonkeyPatch, part: str, wrong: object, words: str
+) -> None:
+    monkeypatch.setattr(f"tests.testbed.furnish.{part}", wrong)
     name = unique("broken")
-    with pytest.raises(TestbedError, match=r"h1 did not start: (.|\n)*Bad configuration option: Nonsense"):
+    with pytest.raises(TestbedError, match=rf"h1 did not start: (.|\n)*{words}"):
         Testbed(2, name=name)
     assert name not in [claim.name for claim in registry.claims()]
 

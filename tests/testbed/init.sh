@@ -11,10 +11,10 @@ idle() {
 }
 
 read -r pid _ </proc/self/stat # still the machine's /proc
-echo "$pid"
 mount --all --fstab "$1/fstab"
 mount -o remount,bind,ro / # what is not the host's own is the machine's
 echo "$2" >/proc/sys/kernel/hostname
+echo "$pid"
 read -r _
 ip -batch /run/testbed/addresses
 /usr/sbin/sshd

@@ -111,7 +111,7 @@ def remove(claim: Claim) -> None:
 
     Raises TestbedError when it was brought up in other namespaces than ours.
     """
-    if not claim.is_here:
+    if not (claim.is_here or claim.is_stale):
         raise TestbedError(f"{claim.name} was brought up in other namespaces: take it down from there")
     with _locked():
         _remove(claim)
