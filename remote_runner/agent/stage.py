@@ -53,9 +53,10 @@ def _store(folder: str, sources: "dict[str, str]") -> None:
 
     stamp = MAGIC_NUMBER + bytes(12 if sys.version_info >= (3, 7) else 8)
     temporary = '{}.{}.{}'.format(folder, os.uname().nodename, os.getpid())
+    os.mkdir(temporary, 0o700)
     for path, source in sources.items():
         target = os.path.join(temporary, path + 'c')
-        os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(target, 'wb') as file:
             file.write(stamp + marshal.dumps(compile(source, path, 'exec', dont_inherit=True, optimize=2)))
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from remote_runner.cli.main import show_error
 from remote_runner.cli.options import Parser, add_connection_options, add_hosts_option, add_log_level, ssh_options
+from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
     from remote_runner.deploy.execute import Executed
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
 
     configure(options.log_level)
     addresses = parse_hosts(options.hosts, exclude=options.exclude)
+    if not addresses:
+        raise UsageError('no host is left', remedy='see --hosts and --exclude')
     printer = None if options.fold or options.json else _Prefixed()
     worst = 0
     done: list[Executed] = []
@@ -78,29 +81,40 @@ class _Prefixed:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._rest: dict[tuple[str, str], bytes] = defaultdict(bytes)
+        self._rest: dict[tuple[str, str], list[bytes]] = defaultdict(list)
 
     def __call__(self, host: str, stream: str, data: bytes) -> None:
-        lines = (self._rest.pop((host, stream), b'') + data).split(b'\n')
-        if lines[-1]:
-            self._rest[host, stream] = lines[-1]
-        self._print(host, stream, lines[:-1])
+        """Some output of a host, on `out` or `err`."""
+        rest = self._rest[host, stream]
+        lines, newline, last = data.rpartition(b'\n')
+        if newline:
+            print_prefixed(host, stream, b''.join([*rest, lines]), self._lock)
+            rest.clear()
+        if last:
+            rest.append(last)
 
     def end(self, outcome: Executed) -> None:
         """Print what stands without a newline at the end."""
         for stream in ('out', 'err'):
-            rest = self._rest.pop((outcome.host, stream), b'')
+            rest = b''.join(self._rest.pop((outcome.host, stream), []))
             if rest:
-                self._print(outcome.host, stream, [rest])
-        if outcome.status:
-            self._print(outcome.host, 'err', [f'exit status {outcome.status}'.encode()])
+                print_prefixed(outcome.host, stream, rest, self._lock)
+        _print_status(outcome, self._lock)
 
-    def _print(self, host: str, stream: str, lines: list[bytes]) -> None:
-        target = sys.stdout if stream == 'out' else sys.stderr
-        prefix = f'{host}: '.encode('utf-8', 'surrogateescape')
-        with self._lock:
-            target.buffer.write(b''.join(prefix + line + b'\n' for line in lines))
-            target.flush()
+
+def print_prefixed(host: str, stream: str, text: bytes, lock: threading.Lock) -> None:
+    """Print lines with their host in front, on stdout or stderr."""
+    target = sys.stdout if stream == 'out' else sys.stderr
+    prefix = f'{host}: '.encode('utf-8', 'surrogateescape')
+    with lock:
+        target.flush()
+        target.buffer.write(b''.join(prefix + line + b'\n' for line in text.split(b'\n')))
+        target.flush()
+
+
+def _print_status(outcome: Executed, lock: threading.Lock) -> None:
+    if outcome.status:
+        print_prefixed(outcome.host, 'err', f'exit status {outcome.status}'.encode(), lock)
 
 
 def _print_json(outcome: Executed) -> None:
@@ -116,14 +130,18 @@ def _print_json(outcome: Executed) -> None:
 
 
 def _print_folded(done: list[Executed]) -> None:
-    """Equal outputs once, under the folded names of their hosts, the largest group first."""
+    """Equal stdout once, under the folded names of its hosts, the largest group first; stderr by host, as it is."""
     from remote_runner.hosts.address import fold
 
-    groups: dict[tuple[bytes, int], list[str]] = defaultdict(list)
+    lock = threading.Lock()
+    groups: dict[bytes, list[str]] = defaultdict(list)
     for outcome in done:
-        groups[outcome.stdout + outcome.stderr, outcome.status].append(outcome.host)
-    for (output, status), hosts in sorted(groups.items(), key=lambda group: -len(group[1])):
-        title = f'{fold(hosts)} ({len(hosts)})' + (f', exit status {status}' if status else '')
+        groups[outcome.stdout].append(outcome.host)
+        if outcome.stderr:
+            print_prefixed(outcome.host, 'err', outcome.stderr.rstrip(b'\n'), lock)
+        _print_status(outcome, lock)
+    for output, hosts in sorted(groups.items(), key=lambda group: -len(group[1])):
+        title = f'{fold(hosts)} ({len(hosts)})'
         rule = '-' * min(len(title), 80)
         sys.stdout.flush()
         sys.stdout.buffer.write(f'{rule}\n{title}\n{rule}\n'.encode('utf-8', 'surrogateescape') + output)

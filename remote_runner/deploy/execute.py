@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +11,9 @@ from dataclasses import dataclass
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Header, Host
-from remote_runner.hosts.pool import FANOUT, Opens, connect, each
+from remote_runner.hosts.pool import FANOUT, Opens, connect, distinct, each
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,25 @@ def execute(
 ) -> Iterator[tuple[Address, Executed | RemoteRunnerError]]:
     """Run `command` in the login shell of the user on each host; yield each with its outcome as it comes.
 
+    Two names of one machine and user are one host: it runs the command once, under the name that was written first
+    (or, where only the machines themselves can tell, under the one that is connected first).
+
     With `hear` output is handed on as it comes, and the outcomes hold none. A host is left as soon as its command has
     ended. stdin is empty.
     """
 
-    def work(address: Address) -> Executed:
+    machines: set[str] = set()
+    lock = threading.Lock()
+
+    def work(address: Address) -> Executed | None:
         begun = time.monotonic()
         name = address.where
         with connect(address, connector, _nothing) as host:
+            with lock:
+                if host.facts.identity in machines:
+                    log.info('%s is another name of a machine that has run it', name)
+                    return None
+                machines.add(host.facts.identity)
             call = host.call('exec', command=command)
             streams: dict[str, list[bytes]] = {'out': [], 'err': []}
             for stream, data in call.parts():
@@ -62,7 +77,13 @@ def execute(
             status = int(call.result()['status'])
         return Executed(name, status, b''.join(streams['out']), b''.join(streams['err']), time.monotonic() - begun)
 
-    return each(addresses, work, fanout)
+    hosts = distinct(addresses, connector, fanout)
+    for address, others in hosts.items():
+        for other in others:
+            log.info('%s is another name of %s', other.where, address.where)
+    for address, outcome in each(hosts, work, fanout):
+        if outcome is not None:
+            yield address, outcome
 
 
 def _nothing(host: Host, header: Header) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
@@ -32,6 +32,8 @@ class Opens(Protocol):
     """Makes connections; `hosts.ssh.Connector` is one."""
 
     def connect(self, address: Address) -> Connection: ...
+
+    def endpoint(self, address: Address) -> Hashable: ...
 
 
 def each(
@@ -64,6 +66,20 @@ def each(
         if isinstance(outcome, BaseException) and not isinstance(outcome, RemoteRunnerError):
             raise outcome
         yield item, outcome
+
+
+def distinct(addresses: Iterable[Address], connector: Opens, fanout: int = FANOUT) -> dict[Address, list[Address]]:
+    """The hosts without those that ssh_config resolves to one that was written before; each with its other names."""
+    wanted = list(dict.fromkeys(addresses))
+    ends: dict[Address, object] = dict(each([a for a in wanted if a.where != LOCALHOST], connector.endpoint, fanout))
+    first: dict[object, Address] = {}
+    found: dict[Address, list[Address]] = {}
+    for address in wanted:
+        end = ends.get(address, LOCALHOST)
+        # A name that cannot be resolved is a host of its own: connecting to it says what is wrong.
+        same = first.setdefault(address if isinstance(end, RemoteRunnerError) else end, address)
+        found.setdefault(same, []).extend([] if same == address else [address])
+    return found
 
 
 def connect(address: Address, connector: Opens, listener: Callable[[Host, Header], None]) -> Host:

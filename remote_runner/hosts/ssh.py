@@ -11,32 +11,25 @@ import random
 import shlex
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from remote_runner.errors import (
-    ConnectionLost,
-    HostError,
-    HostKeyChanged,
-    HostKeyUnknown,
-    HostUnreachable,
-)
+from remote_runner.errors import HostError, HostKeyChanged, HostKeyUnknown, HostUnreachable
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.auth import Wallet, authenticate
 from remote_runner.hosts.dial import Proxy, dial
-from remote_runner.hosts.known_hosts import HostKey, KnownHosts, Verdict
-from remote_runner.hosts.paramiko_import import IncompatiblePeer, paramiko
+from remote_runner.hosts.handshake import exchange_keys, host_key, hung_up, signature_algorithms, why_no_ssh
+from remote_runner.hosts.known_hosts import KnownHosts, Verdict
+from remote_runner.hosts.paramiko_import import paramiko
 from remote_runner.hosts.ssh_channel import SshChannel
 from remote_runner.hosts.ssh_config import Resolver, SshOptions, Target
 from remote_runner.hosts.transport import KEEPALIVE, SILENCE_LIMIT, Link, Transport
 
 PENDING = 8  # connects to one server at a time; sshd's MaxStartups begins to drop at 10
-KEX_LIMIT = 15.0  # seconds for the key exchange, after the banner
 AUTH_LIMIT = 30.0  # seconds for each attempt to log in; PAM may take its time
 _RETRY = (0.1, 0.5)  # seconds before the first retry when a server drops us; doubled each time
-_REFUSALS = (b'Exceeded MaxStartups', b'Not allowed at this time')  # what newer sshd say before they hang up
 _PROHIBITED = 1  # SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254, 5.1)
 _log = logging.getLogger(__name__)
 
@@ -155,6 +148,15 @@ class Connector:
         """
         return self._connect(self.resolver.resolve(address), address.where)
 
+    def endpoint(self, address: Address) -> Hashable:
+        """What names of one machine and user have in common, as far as ssh_config tells.
+
+        Raises:
+            HostError: ssh_config is wrong.
+        """
+        target = self.resolver.resolve(address)
+        return target.hostname, target.port, target.user, target.jump, target.proxy_command
+
     def close(self) -> None:
         """Close the connections to jump hosts and agents."""
         with self._lock:
@@ -193,8 +195,20 @@ class Connector:
         return SshConnection(where, target, transport)
 
     def _handshake(self, target: Target, where: str) -> Transport:
-        key_types = _algorithms(self.known_hosts.known_types(target))
-        jump = self._jump(target.jump, where) if target.jump is not None else None
+        """A connection whose keys are exchanged; once again through a new connection to a jump host that has died."""
+        if target.jump is None:
+            return self._knock(target, None, where)
+        jump = self._jump(target.jump, where)
+        try:
+            return self._knock(target, jump, where)
+        except HostUnreachable:
+            if jump.lost is None:
+                raise
+        return self._knock(target, self._jump(target.jump, where), where)
+
+    def _knock(self, target: Target, jump: SshConnection | None, where: str) -> Transport:
+        """Try until the server does not hang up at once, which it does when many others knock (MaxStartups)."""
+        key_types = signature_algorithms(self.known_hosts.known_types(target))
         deadline = time.monotonic() + target.connect_timeout
         pause = random.uniform(*_RETRY)
         while True:
@@ -206,13 +220,13 @@ class Connector:
                 link = Link(proxy.socket, proxy.close)
             else:
                 link = Link(dial(target.hostname, target.port, target.address_family, deadline, where))
-            transport = _exchange_keys(link, key_types, deadline)
+            transport = exchange_keys(link, key_types, deadline)
             if transport.is_active() and transport.initial_kex_done:
                 return transport
-            failure = _no_ssh(transport, target, where, proxy.said() if proxy is not None else '')
+            failure = why_no_ssh(transport, target, where, proxy.said() if proxy is not None else '')
             link.close()
             transport.close()
-            if proxy is not None or not _dropped(link) or time.monotonic() + pause > deadline:
+            if proxy is not None or not hung_up(link) or time.monotonic() + pause > deadline:
                 raise failure
             threading.Event().wait(pause)
             pause *= 2
@@ -270,70 +284,6 @@ class Connector:
             )
         file = self.known_hosts.add(target, key)
         _log.info('%s: new host key %s%s', where, key, f' added to {file}' if file else '')
-
-
-def host_key(transport: Transport, where: str) -> HostKey:
-    """The key that the server showed, and proved to hold, in the key exchange.
-
-    Raises:
-        ConnectionLost: the connection broke.
-    """
-    try:
-        key = transport.get_remote_server_key()
-    except paramiko.SSHException as error:
-        raise ConnectionLost(transport.link.lost or 'the connection broke', host=where) from error
-    return HostKey(key.get_name(), key.asbytes())
-
-
-def _algorithms(key_types: Iterable[str]) -> tuple[str, ...]:
-    """The signature algorithms of types of keys (RFC 8332 for RSA)."""
-    return tuple(
-        name for kind in key_types for name in (('rsa-sha2-512', 'rsa-sha2-256') if kind == 'ssh-rsa' else (kind,))
-    )
-
-
-def _exchange_keys(link: Link, key_types: tuple[str, ...], deadline: float) -> Transport:
-    """Start a transport and wait until it has exchanged keys, or failed to. The banner must come before `deadline`."""
-    transport = Transport(link, key_types)
-    transport.banner_timeout = max(0.1, deadline - time.monotonic())
-    transport.handshake_timeout = KEX_LIMIT
-    done = threading.Event()
-    transport.start_client(event=done)
-    done.wait(transport.banner_timeout + KEX_LIMIT + 2.0)
-    return transport
-
-
-def _dropped(link: Link) -> bool:
-    """The server hung up before it said that it speaks SSH: too many at once (MaxStartups), try again."""
-    return link.ended and (not link.head or link.head.startswith(_REFUSALS))
-
-
-def _no_ssh(transport: Transport, target: Target, where: str, said: str) -> HostError:
-    """Why there is no SSH connection, from what came before it broke."""
-    link = transport.link
-    place = f'port {target.port}'
-    if target.proxy_command is not None and link.ended and not link.head:
-        return HostUnreachable('the ProxyCommand of ssh_config failed', host=where, output=said or None)
-    if not link.head and link.ended:
-        return HostUnreachable(
-            f'{place} closes the connection without an SSH banner',
-            host=where,
-            remedy='is sshd overloaded (MaxStartups), or does it refuse this machine?',
-        )
-    if not link.head:
-        return HostUnreachable(
-            f'{place} accepts the connection, but no SSH banner came within {target.connect_timeout:g} s',
-            host=where,
-            remedy='is it sshd that listens there, and is it alive?',
-        )
-    if not any(line.startswith(b'SSH-') for line in link.head.splitlines()):
-        first = link.head.splitlines()[0][:80].decode(errors='replace')
-        return HostUnreachable(f'what answers on {place} does not speak SSH: {first!r}', host=where)
-    error = transport.get_exception()
-    if isinstance(error, IncompatiblePeer):
-        return HostUnreachable(f'the server shares no algorithm with us: {error}', host=where)
-    reason = transport.farewell or link.lost or str(error or 'no answer in time')
-    return HostUnreachable(f'the key exchange failed: {reason}', host=where)
 
 
 def _through(jump: SshConnection, target: Target, deadline: float, where: str) -> paramiko.Channel:

@@ -57,7 +57,7 @@ def seconds(number: float) -> str:
         return f'{number:.2f} s'
     if number < 59.95:
         return f'{number:.1f} s'
-    return elapsed(number)
+    return elapsed(number + 0.5)
 
 
 def elapsed(number: float) -> str:

@@ -1,0 +1,155 @@
+"""The agent on this machine: how it is brought over, kept and shared, and what becomes of it when all goes wrong."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from remote_runner.errors import BootstrapFailed, ConnectionLost, HostError, HostSilent, RequestFailed
+from remote_runner.hosts.bootstrap import agent_sources
+from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.local import LocalConnection
+
+
+def ignore(host: Host, header: Header) -> None:
+    """Nothing that an agent says unasked matters here."""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own for the agent."""
+    folder = tmp_path / "home with 'odd' $characters"
+    folder.mkdir()
+    monkeypatch.setenv('HOME', str(folder))
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.delenv('XDG_STATE_HOME', raising=False)
+    return folder
+
+
+@pytest.fixture
+def host(home: Path) -> Iterator[Host]:
+    with Host('localhost', LocalConnection(), ignore) as connected:
+        yield connected
+
+
+def cached(home: Path) -> list[Path]:
+    """The agents that lie in the cache."""
+    return sorted((home / '.cache' / 'remote_runner').iterdir())
+
+
+def run(host: Host, command: str) -> tuple[bytes, int]:
+    """stdout and exit status of a command."""
+    call = host.call('exec', command=command)
+    out = b''.join(body for stream, body in call.parts() if stream == 'out')
+    return out, call.result()['status']
+
+
+def test_is_stored_once_and_found_again(home: Path) -> None:
+    for _ in range(2):
+        with Host('localhost', LocalConnection(), ignore) as host:
+            assert host.facts.home == str(home)
+    (folder,) = cached(home)
+    assert folder.name.startswith(agent_sources()[0])
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_damaged_copy_is_replaced(home: Path) -> None:
+    Host('localhost', LocalConnection(), ignore).close()
+    (folder,) = cached(home)
+    (folder / 'remote_runner' / 'agent' / 'main.pyc').write_bytes(b'rubbish')
+    with Host('localhost', LocalConnection(), ignore) as host:
+        assert run(host, 'echo works') == (b'works\n', 0)
+    assert cached(home) == [folder]
+    assert (folder / 'remote_runner' / 'agent' / 'main.pyc').read_bytes() != b'rubbish'
+
+
+def test_many_at_once_in_one_home_leave_one_copy(home: Path) -> None:
+    def start(_: int) -> str:
+        with Host('localhost', LocalConnection(), ignore) as host:
+            return host.facts.home
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(start, range(16))) == {str(home)}
+    assert len(cached(home)) == 1
+
+
+def test_a_home_that_cannot_be_written_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('HOME', '/proc')  # not even root can write there
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    with Host('localhost', LocalConnection(), ignore) as host:
+        assert run(host, 'echo works') == (b'works\n', 0)
+
+
+def test_answers_many_requests_at_once(host: Host) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda number: run(host, f'echo {number}; exit {number}'), range(40)))
+    assert answers == [(b'%d\n' % number, number) for number in range(40)]
+
+
+def test_a_stream_that_nobody_reads_blocks_nothing_else(host: Host) -> None:
+    flood = host.call('exec', command='head -c 50000000 /dev/zero; exit 5')
+    assert run(host, 'echo still there') == (b'still there\n', 0)
+    assert sum(len(body) for _, body in flood.parts()) == 50_000_000
+    assert flood.result()['status'] == 5
+
+
+def test_what_it_cannot_do_it_says(host: Host) -> None:
+    with pytest.raises(RequestFailed, match=r'localhost: .*/no/such/folder') as caught:
+        host.request('put', folders=[], modes=[['/no/such/folder', 0o600]])
+    assert caught.value.errno_name == 'ENOENT'
+
+
+def test_a_silent_agent_is_an_error_with_its_time_limit(host: Host) -> None:
+    os.kill(host.facts.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(HostSilent, match='describe'):
+            host.request('describe', timeout=0.1)
+    finally:
+        os.kill(host.facts.pid, signal.SIGCONT)
+    assert host.request('describe')['pid'] == host.facts.pid
+
+
+def test_a_killed_agent_is_a_lost_connection(home: Path) -> None:
+    told = threading.Event()
+    events: list[Header] = []
+
+    def hear(host: Host, header: Header) -> None:
+        events.append(header)
+        told.set()
+
+    with Host('localhost', LocalConnection(), hear) as host:
+        call = host.call('exec', command='sleep 1000')
+        os.kill(host.facts.pid, signal.SIGKILL)
+        with pytest.raises(ConnectionLost):
+            call.result(timeout=30)
+        assert told.wait(30)
+        with pytest.raises(HostError):
+            host.request('describe')
+    assert [event['event'] for event in events] == ['lost']
+
+
+def test_its_commands_end_with_the_connection(host: Host) -> None:
+    call = host.call('exec', command='trap "" HUP; echo $$; exec sleep 1000')
+    _, pid = next(iter(call.parts()))
+    pidfd = os.pidfd_open(int(pid))
+    try:
+        host.close()
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        assert poll.poll(30_000), 'the command runs on'
+    finally:
+        os.close(pidfd)
+
+
+def test_no_python_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('PATH', '/nowhere')
+    monkeypatch.setattr('remote_runner.hosts.bootstrap._PYTHONS', 'python3')
+    with pytest.raises(BootstrapFailed, match='install the package python3'):
+        Host('localhost', LocalConnection(), ignore)
