@@ -105,7 +105,9 @@ def _start(key: str) -> None:
     if sys.version_info < (3, 6):
         print('python3 is', sys.version.split()[0], 'but 3.6 is needed', file=sys.stderr)
         sys.exit(1)
-    if any(_load(os.path.join(cache, '{}-{}'.format(key, _TAG))) for cache in _caches()):
+    # The second cache counts only where the first cannot be used.
+    cache = next((cache for cache in _caches() if _private(cache)), None)
+    if cache is not None and _load(os.path.join(cache, '{}-{}'.format(key, _TAG))):
         print('have', flush=True)
     else:
         _fetch(key)
