@@ -60,7 +60,7 @@ def why_no_ssh(transport: Transport, target: Target, where: str, said: str) -> H
         return HostUnreachable('the ProxyCommand of ssh_config failed', host=where, output=said or None)
     if not link.head and link.ended:
         return HostUnreachable(
-            f'{place} closes the connection without an SSH banner',
+            f'{place}: {link.lost} before an SSH banner came',
             host=where,
             remedy='is sshd overloaded (MaxStartups), or does it refuse this machine?',
         )

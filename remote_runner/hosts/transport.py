@@ -55,7 +55,7 @@ class Link:
         self._asked = 0.0
         self._heard = time.monotonic()
         self.head = b''  # what came first
-        self.ended = False  # the other side closed it
+        self.ended = False  # the other side closed it, or it broke
         self.lost: str | None = None  # why it is of no use any more; None while it is
         stream.settimeout(_TICK)
 
@@ -128,7 +128,7 @@ class Link:
 
     def _broke(self, error: OSError) -> EOFError:
         """What to raise: EOFError is the one that paramiko takes in its stride."""
-        self.ended = self.ended or isinstance(error, ConnectionResetError)
+        self.ended = True
         self._lose(f'the connection broke: {(error.strerror or str(error)).lower()}')
         return EOFError()
 
