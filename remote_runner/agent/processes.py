@@ -201,34 +201,36 @@ def execute(request: "Request") -> "Dict[str, object]":
 
 def _stream(request: "Request", sources: "Dict[int, str]", pid: int) -> None:
     """Send what comes from the pipes until they are closed, or the command ended and left them to a daemon."""
-    poll = select.poll()
-    for fd in sources:
-        poll.register(fd, select.POLLIN)
+    woken, wake = os.pipe()
     pidfd = _pidfd(pid)
-    if pidfd is not None:
-        poll.register(pidfd, select.POLLIN)
-    open_fds = set(sources)
+    request.when_gone(lambda: os.write(wake, b'.'))
+    poll = select.poll()
+    for fd in [*sources, woken] + ([] if pidfd is None else [pidfd]):
+        poll.register(fd, select.POLLIN)
+    left = set(sources)
     ended = False
     try:
-        while open_fds:
-            ready = poll.poll(0 if ended else 200)
+        while left:
+            # Without pidfd_open(2) nothing wakes us at the command's end: look now and then.
+            ready = poll.poll(0 if ended else (200 if pidfd is None else None))
             request.check()
             if ended and not ready:
                 return
-            for fd, _ in ready:
-                if fd == pidfd:
-                    poll.unregister(fd)
-                    ended = True
-                    continue
+            for fd in sources.keys() & {fd for fd, _ in ready}:
                 data = os.read(fd, PIECE)
                 if data:
                     request.send(sources[fd], data)
                 else:
                     poll.unregister(fd)
-                    open_fds.discard(fd)
+                    left.discard(fd)
+            if not ended and (start_time(pid) is None if pidfd is None else pidfd in dict(ready)):
+                ended = True
+                if pidfd is not None:
+                    poll.unregister(pidfd)
     finally:
-        if pidfd is not None:
-            os.close(pidfd)
+        request.when_gone(lambda: None)
+        for fd in (woken, wake) if pidfd is None else (woken, wake, pidfd):
+            os.close(fd)
 
 
 def end_group(pid: int) -> None:

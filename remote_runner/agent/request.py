@@ -7,7 +7,7 @@ from remote_runner.wire import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Deque, Dict, Iterator, Tuple
+    from typing import Any, Callable, Deque, Dict, Iterator, Optional, Tuple
 
     from remote_runner.agent.main import Agent
 
@@ -35,6 +35,7 @@ class Request:
         self._parts: "Deque[Tuple[object, bytes]]" = collections.deque()
         self._credit = frames.WINDOW
         self._gone = False
+        self._when_gone: "Optional[Callable[[], object]]" = None
         self._changed = threading.Condition()
 
     # Called by the reading thread.
@@ -46,6 +47,8 @@ class Request:
                 self._credit += header['credit']
             elif 'cancel' in header:
                 self._gone = True
+                if self._when_gone is not None:
+                    self._when_gone()
             else:
                 self._parts.append((header['part'], body))
             self._changed.notify_all()
@@ -56,6 +59,13 @@ class Request:
         """Raises Gone when there is nobody to work for any more."""
         if self._gone:
             raise Gone
+
+    def when_gone(self, wake: "Callable[[], object]") -> None:
+        """Call `wake` when there is nobody to work for any more: for work that waits elsewhere than here."""
+        with self._changed:
+            self._when_gone = wake
+            if self._gone:
+                wake()
 
     def parts(self) -> "Iterator[Tuple[Any, bytes]]":
         """The parts in order, until the one that is None. Gives credit for each as the next is asked for."""
