@@ -1,0 +1,31 @@
+"""Shows a run whose events come from elsewhere: each line of the file named first is Python that is executed here.
+
+`emit(HostConnecting(host='h1'))`, `logging.warning('...')`, `print('...')`: what the process under test would do.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from remote_runner import events
+from remote_runner.ui import log
+from remote_runner.ui.terminal import Terminal
+
+
+def main(path: str, level: str = 'INFO') -> int:
+    log.configure(level)
+    stream = events.Events()
+    try:
+        with open(path, encoding='utf-8') as lines, Terminal() as terminal:
+            stream.listen(terminal)
+            for line in lines:
+                exec(line, {**vars(events), 'emit': stream.emit, 'logging': logging, 'terminal': terminal, 'sys': sys})
+    except KeyboardInterrupt:
+        logging.error('interrupted')
+        return 130
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(*sys.argv[1:]))
