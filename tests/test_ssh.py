@@ -72,6 +72,14 @@ class TestCommands:
         assert channel.stderr() == b'oops\n'
         assert channel.read(100) == b''
 
+    def test_the_environment_is_that_of_ssh(
+        self, bed: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv('LC_X', 'ours')
+        options = options_for(bed, tmp_path, 'SendEnv LC_*\nSetEnv LANG=here')
+        with Connector(options) as connector, connector.connect(parse_address('h1')) as connection:
+            assert read_all(connection.open('echo $LC_X $LANG')) == b'ours here\n'
+
     def test_the_end_of_the_output(self, connection: SshConnection) -> None:
         channel = connection.open('printf done')
         assert read_all(channel) == b'done'

@@ -109,6 +109,19 @@ class TestBothReaders:
         monkeypatch.delenv('SSH_AUTH_SOCK')
         assert resolve('', 'n').identity_agent is None
 
+    def test_the_environment(self, resolve: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv('RR_A', 'one')
+        monkeypatch.setenv('OTHER', 'two')
+        target = resolve('SendEnv RR_*\nSetEnv RR_C=three RR_D="fo ur"\n', 'n')
+        assert target.environment == (('RR_A', 'one'), ('RR_C', 'three'), ('RR_D', 'fo ur'))
+
+    def test_methods(self, resolve: Resolve) -> None:
+        target = resolve('PreferredAuthentications publickey\n', 'n')
+        assert target.pubkey_authentication
+        assert not target.password_authentication
+        assert not target.kbd_interactive_authentication
+        assert not resolve('PubkeyAuthentication no\n', 'n').pubkey_authentication
+
     def test_none(self, resolve: Resolve) -> None:
         target = resolve('ProxyJump none\nUserKnownHostsFile none\nIdentityFile none\n', 'n')
         assert (target.jump, target.user_known_hosts_files, target.identity_files) == (None, (), ())

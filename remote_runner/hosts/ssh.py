@@ -62,7 +62,7 @@ class SshConnection:
             ConnectionLost: the connection broke.
             HostError: the server opens no further session (MaxSessions, sshd_config(5)).
         """
-        return SshChannel(self.transport, self.where, command)
+        return SshChannel(self.transport, self.where, command, self.target.environment)
 
     def close(self) -> None:
         """See `Connection.close`."""

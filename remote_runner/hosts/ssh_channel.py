@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 
 from remote_runner.errors import ConnectionLost, HostError
 from remote_runner.hosts.paramiko_import import paramiko
@@ -32,7 +33,9 @@ class SshChannel:
         HostError: the server opens no further session.
     """
 
-    def __init__(self, transport: Transport, where: str, command: str) -> None:
+    def __init__(
+        self, transport: Transport, where: str, command: str, environment: Iterable[tuple[str, str]] = ()
+    ) -> None:
         self._transport = transport
         self._where = where
         self._closed = False
@@ -42,6 +45,8 @@ class SshChannel:
             self._channel = transport.open_session(timeout=CHANNEL_LIMIT)
             self._channel.in_buffer.set_event(self._wakeup)
             self._channel.in_stderr_buffer.set_event(self._wakeup)
+            for name, value in environment:
+                self._channel.set_environment_variable(name, value)
             self._channel.exec_command(command)
         except paramiko.ChannelException as error:
             raise HostError(

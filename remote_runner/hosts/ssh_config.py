@@ -11,6 +11,7 @@ import hashlib
 import os
 import pwd
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from pathlib import Path
 from remote_runner.errors import AddressError, HostError
 from remote_runner.hosts.address import Address, parse_address
 from remote_runner.hosts.credentials import Credentials
+from remote_runner.hosts.patterns import matches
 from remote_runner.hosts.ssh_config_files import ConfigFiles, Outline
 
 CONNECT_TIMEOUT = 10.0  # seconds, where neither the user nor ssh_config says another
@@ -66,6 +68,7 @@ class Target:
         strict_host_key_checking: `yes`, `ask`, `accept-new` or `no`.
         connect_timeout: seconds.
         address_family: `any`, `inet` or `inet6`.
+        environment: variables that commands are started with, as far as the server accepts them (SendEnv, SetEnv).
     """
 
     alias: str
@@ -89,6 +92,7 @@ class Target:
     host_key_alias: str | None = None
     connect_timeout: float = CONNECT_TIMEOUT
     address_family: str = 'any'
+    environment: tuple[tuple[str, str], ...] = ()
 
     @property
     def known_as(self) -> str:
@@ -187,9 +191,9 @@ class Resolver:
             certificate_files=tuple(tokens.path(file) for file in values.get('certificatefile', ()) if file != 'none'),
             identities_only=_first(values, 'identitiesonly', 'no') == 'yes',
             identity_agent=_agent(_first(values, 'identityagent', 'SSH_AUTH_SOCK'), tokens),
-            pubkey_authentication=_first(values, 'pubkeyauthentication', 'yes') not in ('no', 'false'),
-            password_authentication=_first(values, 'passwordauthentication', 'yes') != 'no',
-            kbd_interactive_authentication=_first(values, 'kbdinteractiveauthentication', 'yes') != 'no',
+            pubkey_authentication=_may_use(values, 'publickey', 'pubkeyauthentication'),
+            password_authentication=_may_use(values, 'password', 'passwordauthentication'),
+            kbd_interactive_authentication=_may_use(values, 'keyboard-interactive', 'kbdinteractiveauthentication'),
             user_known_hosts_files=tuple(map(tokens.path, user_files)),
             global_known_hosts_files=tuple(map(tokens.path, global_files)),
             strict_host_key_checking=_STRICT.get(_first(values, 'stricthostkeychecking', 'ask').lower(), 'yes'),
@@ -197,6 +201,7 @@ class Resolver:
             host_key_alias=alias,
             connect_timeout=given if given is not None else float(timeout) if timeout else CONNECT_TIMEOUT,
             address_family=_first(values, 'addressfamily', 'any').lower(),
+            environment=_environment(values),
         )
 
     def _jump(self, jumps: str, seen: tuple[str, ...], where: str) -> Target | None:
@@ -261,8 +266,11 @@ _USED = (
     'passwordauthentication',
     'proxycommand',
     'proxyjump',
+    'preferredauthentications',
     'proxyusefdpass',
     'pubkeyauthentication',
+    'sendenv',
+    'setenv',
     'stricthostkeychecking',
     'userknownhostsfile',
 )
@@ -281,6 +289,20 @@ def _first(values: Values, keyword: str, default: str) -> str:
 def _optional(values: Values, keyword: str) -> str | None:
     found = _first(values, keyword, 'none')
     return None if found.lower() == 'none' else found
+
+
+def _may_use(values: Values, method: str, keyword: str) -> bool:
+    preferred = _optional(values, 'preferredauthentications')
+    wanted = preferred is None or method in preferred.split(',')
+    return wanted and _first(values, keyword, 'yes') not in ('no', 'false')
+
+
+def _environment(values: Values) -> tuple[tuple[str, str], ...]:
+    """What of our environment SendEnv names, then what SetEnv sets."""
+    patterns = [pattern for line in values.get('sendenv', ()) for pattern in line.split()]
+    sent = {name: value for name, value in os.environ.items() if any(matches(name, [item]) for item in patterns)}
+    setting = (item.partition('=') for item in values.get('setenv', ()))
+    return tuple({**sent, **{name: value for name, _, value in setting}}.items())
 
 
 def _paths(values: Values, keyword: str, default: Sequence[str]) -> Sequence[str]:
@@ -402,6 +424,7 @@ def _values_of_paramiko(
         raise HostError('Match exec in ssh_config needs OpenSSH', host=where, remedy=remedy) from error
     values = {keyword: [value] if isinstance(value, str) else list(value or ()) for keyword, value in found.items()}
     values.setdefault('identityfile', list(_DEFAULT_IDENTITIES))
+    values['setenv'] = shlex.split(found.get('setenv', ''))
     if user is not None:
         values['user'] = [user]
     if port is not None:
