@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -41,10 +41,10 @@ class TestRecords:
         logging.debug('not shown')
         logging.info('100 %')
         logging.getLogger('of.a.user').warning('%s [red]and[/red] %d', 'a', 7)
-        logging.critical('two\nlines\tand \x1b[2J\udc80')
+        logging.critical('two\nlines\tand \x1b[2J')
         assert capsys.readouterr() == (
             '',
-            'INFO: 100 %\nWARNING: a [red]and[/red] 7\nCRITICAL: two\nlines\tand \\x1b[2J\\x80\n',
+            'INFO: 100 %\nWARNING: a [red]and[/red] 7\nCRITICAL: two\nlines\tand \\x1b[2J\n',
         )
 
     @pytest.mark.parametrize(('level', 'shown'), [(level, log.LEVELS[n:]) for n, level in enumerate(log.LEVELS)])
@@ -130,7 +130,8 @@ def test_facts(event: e.Event, level: str | None, line: str) -> None:
 
 
 def test_every_event_has_its_line_or_is_known_to_have_none() -> None:
-    values: dict[str, Any] = {'str': 'x', 'int': 7, 'float': 7.0, 'tuple[str, ...]': ('x',), 'dict[int, tuple[str, ...]]': {0: ('x',)}}
+    values: dict[str, Any] = {'str': 'x', 'int': 7, 'float': 7.0, 'tuple[str, ...]': ('x',)}
+    values['dict[int, tuple[str, ...]]'] = {0: ('x',)}
     silent = set()
     for kind in e.Event.__subclasses__():
         fields = {name: values[str(f.type)] for name, f in kind.__dataclass_fields__.items() if str(f.type) in values}
@@ -139,6 +140,7 @@ def test_every_event_has_its_line_or_is_known_to_have_none() -> None:
     assert silent == {e.FilesSending}
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_harmless_text_moves_no_cursor_and_can_be_encoded(raw: str) -> None:
     shown = text.harmless(raw)
