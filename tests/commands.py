@@ -226,6 +226,12 @@ class Site(Commands):
         return [int(pid) for pid in re.findall(rf'^\t(\d+)\.{self.session}\t', table, re.MULTILINE)]
 
 
+def eventually_exists(path: Path) -> Path:
+    """Wait until something is in a file."""
+    wait_until(lambda: path.exists() and path.stat().st_size > 0, f'something in {path}')
+    return path
+
+
 def nothing_runs(host: TestHost) -> None:
     """Wait until the host is at rest."""
     wait_until(lambda: not host.processes(), f'the end of all that runs on {host.name}')
