@@ -82,8 +82,8 @@ def _names(action: argparse.Action) -> str:
         value = '{' + ','.join(map(str, action.choices)) + '}'
     if not action.option_strings:
         return value or action.dest
-    takes_value = action.nargs != 0
-    return ', '.join(f'{name} {value or action.dest.upper()}' if takes_value else name for name in action.option_strings)
+    suffix = '' if action.nargs == 0 else f' {value or action.dest.upper()}'
+    return ', '.join(name + suffix for name in action.option_strings)
 
 
 class EventClasses(Generated):

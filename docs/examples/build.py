@@ -1,11 +1,10 @@
 """Deploys components that are made here, without a config file: python build.py HOSTS [SSH_CONFIG]"""
 
-import os
 import sys
+from pathlib import Path
 
 from remote_runner.config import util
 from remote_runner.config.component import Component, Config
-from remote_runner.deploy.board import State
 from remote_runner.deploy.plan import make_plan
 from remote_runner.deploy.run import Outcome, RunOptions, deploy
 from remote_runner.events import Events
@@ -17,7 +16,7 @@ def run(hosts: str, ssh_config: str | None = None) -> Outcome:
     config = Config()
     for host in util.hosts(hosts):
         config.add_component(Component(name='load', host=host, executable='/usr/bin/uptime', wait=True))
-    plan = make_plan(config, os.getcwd(), 'from-python')
+    plan = make_plan(config, str(Path.cwd()), 'from-python')
     with Connector(SshOptions(config_file=ssh_config)) as connector:
         return deploy(plan, connector, RunOptions(), Events())
 
@@ -25,5 +24,5 @@ def run(hosts: str, ssh_config: str | None = None) -> Outcome:
 if __name__ == '__main__':
     outcome = run(*sys.argv[1:])
     for tracked in outcome.components:
-        assert tracked.state is State.EXITED, tracked.reason
-        print(f'{tracked.host}: {tracked.output.strip()}')
+        print(f'{tracked.host}: {tracked.output.strip() or tracked.reason}')
+    sys.exit(outcome.exit_status)
