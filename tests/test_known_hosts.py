@@ -13,7 +13,8 @@ import pytest
 
 from remote_runner.errors import HostError, HostKeyChanged, HostKeyUnknown, HostUnreachable
 from remote_runner.hosts.address import parse_address, parse_hosts
-from remote_runner.hosts.known_hosts import HostKey, KnownHosts, Verdict
+from remote_runner.hosts.known_hosts import KnownHosts, Verdict
+from remote_runner.hosts.public_key import PublicKey
 from remote_runner.hosts.ssh import Connector
 from remote_runner.hosts.ssh_config import SshOptions, Target
 from remote_runner.hosts.trust import add, collect
@@ -23,11 +24,11 @@ from tests.testbed import Testbed
 ED25519 = 'ssh-ed25519'
 
 
-def key(number: int, kind: str = ED25519) -> HostKey:
-    return HostKey(kind, bytes([0, 0, 0, 1, number]))
+def key(number: int, kind: str = ED25519) -> PublicKey:
+    return PublicKey(kind, bytes([0, 0, 0, 1, number]))
 
 
-def line(names: str, host_key: HostKey, marker: str = '') -> str:
+def line(names: str, host_key: PublicKey, marker: str = '') -> str:
     return f'{marker} {names} {host_key.type} {base64.b64encode(host_key.blob).decode()} a comment\n'.lstrip()
 
 
@@ -135,8 +136,8 @@ class TestReading:
         path = make_key(tmp_path / 'key', '-t', 'ecdsa')
         kind, blob, _ = Path(f'{path}.pub').read_text().split()
         shown = subprocess.run(['ssh-keygen', '-lf', path], check=True, capture_output=True, text=True).stdout
-        assert HostKey(kind, base64.b64decode(blob)).fingerprint == shown.split()[1]
-        assert str(HostKey(kind, base64.b64decode(blob))).startswith('ECDSA SHA256:')
+        assert PublicKey(kind, base64.b64decode(blob)).fingerprint == shown.split()[1]
+        assert str(PublicKey(kind, base64.b64decode(blob))).startswith('ECDSA SHA256:')
 
 
 class TestAdding:
@@ -292,6 +293,95 @@ class TestRealHosts:
         connect(SshOptions(config_file=str(config)))
 
 
+@pytest.fixture(scope='module')
+def own_bed() -> Iterator[Testbed]:
+    with Testbed(count=1) as bed:
+        yield bed
+
+
+class TestCertificates:
+    """Hosts that an authority vouches for, as `ssh-keygen -h -s` signs them."""
+
+    @pytest.fixture(params=[('ed25519',), ('ecdsa',), ('rsa', '-b', '2048')], ids=lambda kind: kind[0])
+    def authority(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        return make_key(tmp_path / 'authority', '-t', *request.param)
+
+    def serve(self, bed: Testbed, authority: Path, kind: str, *signing: str) -> None:
+        """Let h1 show a new host key with a certificate."""
+        folder, host = authority.parent, bed['h1']
+        make_key(folder / 'host', '-t', kind)
+        subprocess.run(['ssh-keygen', '-q', '-s', authority, '-I', 'h1', *signing, folder / 'host.pub'], check=True)
+        for name in ('host', 'host-cert.pub'):
+            host.path(f'/root/{name}').write_bytes((folder / name).read_bytes())
+            host.path(f'/root/{name}').chmod(0o600)
+        host.stop_sshd()
+        host.start_sshd({'HostKey': '/root/host', 'HostCertificate': '/root/host-cert.pub'})
+
+    def options(self, bed: Testbed, folder: Path, known: str, name: str = 'h1.example.org') -> SshOptions:
+        (folder / 'known').write_text(known)
+        config = folder / 'config'
+        config.write_text(f'UserKnownHostsFile {folder}/known\nHostKeyAlias {name}\nInclude {bed.ssh_config}\n')
+        return SshOptions(config_file=str(config), connect_timeout=5)
+
+    @pytest.mark.parametrize('kind', ['ed25519', 'rsa'])
+    def test_believed(self, own_bed: Testbed, authority: Path, tmp_path: Path, kind: str) -> None:
+        self.serve(own_bed, authority, kind, '-h', '-n', 'h1.example.org,other')
+        public = Path(f'{authority}.pub').read_text()
+        connect(self.options(own_bed, tmp_path, f'@cert-authority *.example.org {public}'))
+        assert (tmp_path / 'known').read_text() == f'@cert-authority *.example.org {public}'  # nothing added
+
+    @pytest.mark.parametrize(
+        ('signing', 'known', 'why'),
+        [
+            (('-h', '-n', 'h2.example.org'), '@cert-authority * {}', 'it is not for h1.example.org'),
+            (('-h',), '@cert-authority * {}', 'it is not for h1.example.org'),
+            (('-n', 'h1.example.org'), '@cert-authority * {}', 'it was made for a user'),
+            (('-h', '-n', 'h1.example.org', '-V', '20200101:20200102'), '@cert-authority * {}', 'it has expired'),
+            (('-h', '-n', 'h1.example.org', '-t', 'rsa-sha2-512'), '@cert-authority *.com {}', ''),
+            (('-h', '-n', 'h1.example.org'), '@cert-authority * {}@revoked * {}', ''),
+        ],
+        ids=['name', 'no-name', 'user', 'expired', 'elsewhere', 'revoked'],
+    )
+    def test_not_believed(
+        self,
+        own_bed: Testbed,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+        signing: tuple[str, ...],
+        known: str,
+        why: str,
+    ) -> None:
+        caplog.set_level('DEBUG', 'remote_runner')
+        authority = make_key(tmp_path / 'authority', '-t', 'rsa', '-b', '2048')
+        self.serve(own_bed, authority, 'ed25519', *signing)
+        public = Path(f'{authority}.pub').read_text()
+        with pytest.raises(HostKeyUnknown):
+            connect(self.options(own_bed, tmp_path, known.format(public, public)))
+        assert why in caplog.text
+
+    def test_of_another_authority(self, own_bed: Testbed, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level('DEBUG', 'remote_runner')
+        ours, theirs = (make_key(tmp_path / name, '-t', 'ed25519') for name in ('ours', 'theirs'))
+        self.serve(own_bed, theirs, 'ed25519', '-h', '-n', 'h1.example.org')
+        options = self.options(own_bed, tmp_path, f'@cert-authority * {Path(f"{ours}.pub").read_text()}')
+        with pytest.raises(HostKeyUnknown):
+            connect(options)
+        assert 'it was signed by another authority' in caplog.text
+        # Without a certificate to believe the key itself counts.
+        kind, blob, _ = (tmp_path / 'host.pub').read_text().split()
+        with (tmp_path / 'known').open('a') as file:
+            file.write(f'h1.example.org {kind} {blob}\n')
+        connect(options)
+
+    def test_signed_with_sha1(self, own_bed: Testbed, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level('DEBUG', 'remote_runner')
+        authority = make_key(tmp_path / 'authority', '-t', 'rsa', '-b', '2048')
+        self.serve(own_bed, authority, 'ed25519', '-t', 'ssh-rsa', '-h', '-n', 'h1.example.org')
+        with pytest.raises(HostKeyUnknown):
+            connect(self.options(own_bed, tmp_path, f'@cert-authority * {Path(f"{authority}.pub").read_text()}'))
+        assert 'it was signed with SHA-1' in caplog.text
+
+
 class TestTrust:
     @pytest.fixture
     def connector(self, config: Config) -> Iterator[Connector]:
@@ -311,7 +401,7 @@ class TestTrust:
         assert again.new == ()
         connector.connect(parse_address('h2')).close()
         assert {offer.key for offer in found.offers} == {
-            HostKey(kind, base64.b64decode(blob))
+            PublicKey(kind, base64.b64decode(blob))
             for _, kind, blob in (text.split() for text in bed.known_hosts.read_text().splitlines())
         }
 

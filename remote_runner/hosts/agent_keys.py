@@ -10,8 +10,8 @@ import struct
 import threading
 from typing import Any
 
-from remote_runner.hosts.known_hosts import HostKey
 from remote_runner.hosts.paramiko_import import paramiko
+from remote_runner.hosts.public_key import PublicKey
 
 _LIST, _KEYS = 11, 12  # SSH_AGENTC_REQUEST_IDENTITIES, SSH_AGENT_IDENTITIES_ANSWER
 _SIGN, _SIGNATURE = 13, 14  # SSH_AGENTC_SIGN_REQUEST, SSH_AGENT_SIGN_RESPONSE
@@ -109,7 +109,7 @@ class AgentKey(paramiko.PKey):
         self.comment = comment
 
     def __str__(self) -> str:
-        return f'{HostKey(self._type, self._blob)} {self.comment}'.rstrip()
+        return f'{PublicKey(self._type, self._blob)} {self.comment}'.rstrip()
 
     def asbytes(self) -> bytes:
         return self._blob

@@ -15,8 +15,8 @@ from remote_runner.errors import AuthenticationFailed, ConnectionLost
 from remote_runner.hosts.agent_keys import Agent, AgentError, AgentKey
 from remote_runner.hosts.credentials import Credentials
 from remote_runner.hosts.keys import KeyRing
-from remote_runner.hosts.known_hosts import HostKey
 from remote_runner.hosts.paramiko_import import paramiko
+from remote_runner.hosts.public_key import PublicKey
 from remote_runner.hosts.ssh_config import Target
 from remote_runner.hosts.transport import Transport
 
@@ -112,7 +112,7 @@ class _Login:
                 continue
             for key in file.unlock(password, self._target.certificate_files):
                 certified = ' with its certificate' if key.public_blob is not None else ''
-                if self._offer(key, f'{HostKey(key.get_name(), key.asbytes())} {file}{certified}'):
+                if self._offer(key, f'{PublicKey(key.get_name(), key.asbytes())} {file}{certified}'):
                     return True
         return False
 

@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterable
 
 from remote_runner.errors import ConnectionLost, HostError, HostUnreachable
-from remote_runner.hosts.known_hosts import HostKey
+from remote_runner.hosts.certificates import SUFFIX
+from remote_runner.hosts.known_hosts import KEY_TYPES
 from remote_runner.hosts.paramiko_import import IncompatiblePeer, paramiko
+from remote_runner.hosts.public_key import PublicKey
 from remote_runner.hosts.ssh_config import Target
 from remote_runner.hosts.transport import Link, Transport
 
@@ -16,7 +18,7 @@ KEX_LIMIT = 15.0  # seconds for the key exchange, after the banner
 _REFUSALS = (b'Exceeded MaxStartups', b'Not allowed at this time')  # what newer sshd say before they hang up
 
 
-def host_key(transport: Transport, where: str) -> HostKey:
+def host_key(transport: Transport, where: str) -> PublicKey:
     """The key that the server showed, and proved to hold, in the key exchange.
 
     Raises:
@@ -26,19 +28,28 @@ def host_key(transport: Transport, where: str) -> HostKey:
         key = transport.get_remote_server_key()
     except paramiko.SSHException as error:
         raise ConnectionLost(transport.link.lost or 'the connection broke', host=where) from error
-    return HostKey(key.get_name(), key.asbytes())
+    certificate = key.public_blob.key_blob if key.public_blob is not None else None
+    return PublicKey(key.get_name(), key.asbytes(), certificate)
 
 
-def signature_algorithms(key_types: Iterable[str]) -> tuple[str, ...]:
-    """The signature algorithms of types of keys (RFC 8332 for RSA)."""
-    return tuple(
-        name for kind in key_types for name in (('rsa-sha2-512', 'rsa-sha2-256') if kind == 'ssh-rsa' else (kind,))
-    )
+def signature_algorithms(known: Iterable[str], certificates: bool) -> tuple[str, ...]:
+    """The algorithms that a host may prove its key with, best first.
+
+    Args:
+        known: the types of keys known of the host.
+        certificates: there is an authority that may vouch for it.
+    """
+    plain = [
+        name
+        for kind in dict.fromkeys((*known, *KEY_TYPES))
+        for name in (('rsa-sha2-512', 'rsa-sha2-256') if kind == 'ssh-rsa' else (kind,))  # RFC 8332
+    ]
+    return (*(name + SUFFIX for name in plain if certificates), *plain)
 
 
-def exchange_keys(link: Link, key_types: tuple[str, ...], deadline: float) -> Transport:
+def exchange_keys(link: Link, algorithms: tuple[str, ...], deadline: float) -> Transport:
     """Start a transport and wait until it has exchanged keys, or failed to. The banner must come before `deadline`."""
-    transport = Transport(link, key_types)
+    transport = Transport(link, algorithms)
     transport.banner_timeout = max(0.1, deadline - time.monotonic())
     transport.handshake_timeout = KEX_LIMIT
     done = threading.Event()

@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from remote_runner.hosts.known_hosts import HostKey
+from remote_runner.hosts.certificates import certified_key
 from remote_runner.hosts.paramiko_import import paramiko
+from remote_runner.hosts.public_key import PublicKey
 
 _HEADER = re.compile(rb'-----BEGIN (?:(\w+) )?PRIVATE KEY-----\s+(.*?)-----END', re.DOTALL)
 _MAGIC = b'openssh-key-v1\0'
@@ -48,7 +49,7 @@ class KeyFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.public: HostKey | None = None
+        self.public: PublicKey | None = None
         self.encrypted = False
         self.problem: str | None = None
         self.exists = True
@@ -124,7 +125,7 @@ class KeyFile:
             self.problem = 'is damaged'
             return
         self.encrypted = cipher != b'none'
-        self.public = HostKey(kind, blob)
+        self.public = PublicKey(kind, blob)
         if kind == 'ssh-dss':
             self.problem = _DSA
         elif kind.startswith('sk-'):
@@ -135,7 +136,7 @@ class KeyFile:
         if len(words) < 2:
             return False
         try:
-            self.public = HostKey(words[0].decode('ascii'), base64.b64decode(words[1], validate=True))
+            self.public = PublicKey(words[0].decode('ascii'), base64.b64decode(words[1], validate=True))
         except (binascii.Error, UnicodeDecodeError):
             return False
         if self.public.type == 'ssh-dss':
@@ -198,15 +199,17 @@ def _string(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _with_certificates(pem: str, files: Iterable[str]) -> list[paramiko.PKey]:
+    key = _paramiko_key(pem)
     found: list[paramiko.PKey] = []
     for file in dict.fromkeys(files):
         try:
-            certified = _paramiko_key(pem)
-            certified.load_certificate(Path(file).read_text())
-        except (OSError, ValueError):  # no such file, or a certificate of another key
+            text = Path(file).read_text()
+        except (OSError, UnicodeDecodeError):
             continue
-        found.append(certified)
-    return [*found, _paramiko_key(pem)]
+        if certified_key(text) == PublicKey(key.get_name(), key.asbytes()):
+            found.append(_paramiko_key(pem))
+            found[-1].load_certificate(text)
+    return [*found, key]
 
 
 def _paramiko_key(pem: str) -> paramiko.PKey:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import fcntl
-import hashlib
 import hmac
+import logging
 import os
 import secrets
 import threading
@@ -19,29 +19,15 @@ from enum import Enum
 from pathlib import Path
 
 from remote_runner.errors import HostError
+from remote_runner.hosts.certificates import why_not_believed
 from remote_runner.hosts.patterns import matches
+from remote_runner.hosts.public_key import PublicKey
 from remote_runner.hosts.ssh_config import Target
 
 #: Types of keys that are understood here, which are those of paramiko. Others in a file are passed over.
 KEY_TYPES = ('ssh-ed25519', 'ecdsa-sha2-nistp256', 'ecdsa-sha2-nistp384', 'ecdsa-sha2-nistp521', 'ssh-rsa')
 _HASHED = '|1|'
-
-
-@dataclass(frozen=True)
-class HostKey:
-    """A public key: its type as on the wire (`ssh-ed25519`) and its bytes (RFC 4253, 6.6)."""
-
-    type: str
-    blob: bytes
-
-    @property
-    def fingerprint(self) -> str:
-        """As `ssh-keygen -l` shows it: `SHA256:` and 43 letters."""
-        return 'SHA256:' + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip('=')
-
-    def __str__(self) -> str:
-        kind = self.type.removeprefix('ssh-').removeprefix('ecdsa-sha2-')
-        return f'{"ECDSA" if kind.startswith("nistp") else kind.upper()} {self.fingerprint}'
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +38,7 @@ class Entry:
     line: int
     marker: str  # '', '@revoked' or '@cert-authority'
     names: tuple[str, ...]
-    key: HostKey
+    key: PublicKey
 
 
 class Verdict(Enum):
@@ -79,20 +65,20 @@ class KnownHosts:
             HostError: a file is there, but cannot be read.
         """
         with self._lock:
-            return [
-                *self._added.get(target.known_as, ()),
-                *(
-                    entry
-                    for name in (*target.user_known_hosts_files, *target.global_known_hosts_files)
-                    for entry in self._file(name).matching(target.known_as)
-                ),
-            ]
+            return [*self._added.get(target.known_as, ()), *self._matching(target, target.known_as)]
 
     def known_types(self, target: Target) -> tuple[str, ...]:
         """The types of keys known of this host: it is asked for these first."""
         return tuple(dict.fromkeys(entry.key.type for entry in self.entries(target) if not entry.marker))
 
-    def judge(self, target: Target, key: HostKey) -> tuple[Verdict, Entry | None]:
+    def authorities(self, target: Target) -> tuple[Entry, ...]:
+        """The lines of certificate authorities that may vouch for this host, but for revoked ones."""
+        with self._lock:
+            entries = [entry for name in _names(target) for entry in self._matching(target, name)]
+        revoked = {entry.key for entry in entries if entry.marker == '@revoked'}
+        return tuple(entry for entry in entries if entry.marker == '@cert-authority' and entry.key not in revoked)
+
+    def judge(self, target: Target, key: PublicKey) -> tuple[Verdict, Entry | None]:
         """What the files say about `key`, and the line that says so (with CHANGED: one with another key).
 
         A key of another type than the known ones counts as changed, since the host is asked for the known types first.
@@ -105,18 +91,30 @@ class KnownHosts:
         for entry in plain:
             if entry.key == key:
                 return Verdict.KNOWN, entry
+        if (signed := self._signed(target, key)) is not None:
+            return Verdict.KNOWN, signed
         if plain:
             return Verdict.CHANGED, next((entry for entry in plain if entry.key.type == key.type), plain[0])
-        if target.port != 22 and not target.host_key_alias:
-            # As OpenSSH does: a key known of the host on port 22 is good on its other ports too.
+        for name in _names(target)[1:]:
             with self._lock:
-                for name in (*target.user_known_hosts_files, *target.global_known_hosts_files):
-                    for entry in self._file(name).matching(target.hostname):
-                        if not entry.marker and entry.key == key:
-                            return Verdict.KNOWN, entry
+                for entry in self._matching(target, name):
+                    if not entry.marker and entry.key == key:
+                        return Verdict.KNOWN, entry
         return Verdict.NEW, None
 
-    def add(self, target: Target, key: HostKey) -> str | None:
+    def _signed(self, target: Target, key: PublicKey) -> Entry | None:
+        """The line of the authority whose certificate of `key` is to be believed. Without one the key itself counts."""
+        if key.certificate is None:
+            return None
+        name = target.host_key_alias or target.hostname
+        for entry in self.authorities(target):
+            why = why_not_believed(key.certificate, name, entry.key)
+            if why is None:
+                return entry
+            _log.debug('%s: the certificate of the host key is not believed: %s', target.alias, why)
+        return None
+
+    def add(self, target: Target, key: PublicKey) -> str | None:
         """Trust `key` from now on: append it to the first of the user's files.
 
         Returns:
@@ -139,6 +137,11 @@ class KnownHosts:
             self._files.pop(name, None)
             self._added.setdefault(target.known_as, []).append(Entry(name, 0, '', (target.known_as,), key))
             return name
+
+    def _matching(self, target: Target, name: str) -> Iterator[Entry]:
+        """You hold the lock."""
+        for file in (*target.user_known_hosts_files, *target.global_known_hosts_files):
+            yield from self._file(file).matching(name)
 
     def _file(self, name: str) -> _File:
         """You hold the lock."""
@@ -188,6 +191,13 @@ class _File:
                 yield entry
 
 
+def _names(target: Target) -> tuple[str, ...]:
+    """What to look for: as OpenSSH does, what is known of a host on port 22 is good on its other ports too."""
+    if target.port == 22 or target.host_key_alias:
+        return (target.known_as,)
+    return (target.known_as, target.hostname)
+
+
 def parse(text: str, file: str = '') -> Iterator[Entry]:
     """The lines of a known_hosts file. Lines that make no sense and types of keys unknown here are passed over."""
     for number, line in enumerate(text.splitlines(), 1):
@@ -199,13 +209,13 @@ def parse(text: str, file: str = '') -> Iterator[Entry]:
         if kind not in KEY_TYPES:
             continue
         try:
-            key = HostKey(kind, base64.b64decode(encoded, validate=True))
+            key = PublicKey(kind, base64.b64decode(encoded, validate=True))
         except binascii.Error:
             continue
         yield Entry(file, number, marker, tuple(names.split(',')), key)
 
 
-def _append(name: str, target: Target, key: HostKey) -> None:
+def _append(name: str, target: Target, key: PublicKey) -> None:
     """Append one line, in one write, under a lock that other runs of ours respect."""
     path = Path(name)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -208,7 +208,8 @@ class Connector:
 
     def _knock(self, target: Target, jump: SshConnection | None, where: str) -> Transport:
         """Try until the server does not hang up at once, which it does when many others knock (MaxStartups)."""
-        key_types = signature_algorithms(self.known_hosts.known_types(target))
+        known_hosts = self.known_hosts
+        algorithms = signature_algorithms(known_hosts.known_types(target), bool(known_hosts.authorities(target)))
         deadline = time.monotonic() + target.connect_timeout
         pause = random.uniform(*_RETRY)
         while True:
@@ -220,7 +221,7 @@ class Connector:
                 link = Link(proxy.socket, proxy.close)
             else:
                 link = Link(dial(target.hostname, target.port, target.address_family, deadline, where))
-            transport = exchange_keys(link, key_types, deadline)
+            transport = exchange_keys(link, algorithms, deadline)
             if transport.is_active() and transport.initial_kex_done:
                 return transport
             failure = why_no_ssh(transport, target, where, proxy.said() if proxy is not None else '')

@@ -173,7 +173,7 @@ class Transport(ServiceRequestingTransport):
     _send_message: Callable[[paramiko.Message], None]
     _send_user_message: Callable[[paramiko.Message], None]
 
-    def __init__(self, link: Link, host_key_types: tuple[str, ...]) -> None:
+    def __init__(self, link: Link, host_key_algorithms: tuple[str, ...]) -> None:
         super().__init__(link, default_window_size=WINDOW)  # type: ignore[arg-type]
         self.link = link
         self.farewell: str | None = None
@@ -182,8 +182,12 @@ class Transport(ServiceRequestingTransport):
         self.set_log_channel(LOG_NAME)
         options = self.get_security_options()
         options.ciphers = (*_CIPHERS, *(name for name in options.ciphers if name not in _CIPHERS))
-        first = tuple(name for name in host_key_types if name in options.key_types)
-        options.key_types = (*first, *(name for name in options.key_types if name not in first))
+        self._host_key_algorithms = host_key_algorithms
+
+    @property
+    def preferred_keys(self) -> tuple[str, ...]:
+        """The algorithms of host keys, in our order; the parent's adds certificates behind."""
+        return self._host_key_algorithms
 
     def keep_alive(self, interval: float, silence_limit: float) -> None:
         """Ask for a sign of life every `interval` seconds of silence; end the connection after `silence_limit`."""

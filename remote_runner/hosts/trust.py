@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from remote_runner.errors import HostKeyChanged, HostKeyUnknown, RemoteRunnerError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.handshake import host_key
-from remote_runner.hosts.known_hosts import HostKey, Verdict
+from remote_runner.hosts.known_hosts import Verdict
 from remote_runner.hosts.pool import FANOUT, each
+from remote_runner.hosts.public_key import PublicKey
 from remote_runner.hosts.ssh import Connector
 from remote_runner.hosts.ssh_config import Target
 
@@ -32,7 +33,7 @@ class Offer:
 
     where: str
     target: Target
-    key: HostKey
+    key: PublicKey
     verdict: Verdict
 
 
