@@ -10,9 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from rich.console import Console
@@ -22,6 +21,7 @@ from remote_runner import events as e
 from remote_runner.ui import live
 from remote_runner.ui.frame import Line
 from remote_runner.ui.terminal import Terminal
+from tests.tmux import Tmux, until
 
 ROOT = Path(__file__).parents[1]
 RUN = e.RunStarted(
@@ -42,13 +42,6 @@ WHOLE_RUN = [
     e.ComponentFailed(host='h2', component='pub', reason='no such file: /opt/pub', output='one\ntwo\n'),
     e.RunEnded(run='r1', exit_status=1, seconds=2.5),
 ]
-
-
-def until(condition: Callable[[], object], what: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f'not in time: {what()}'
-        threading.Event().wait(0.005)
 
 
 def drive(tmp_path: Path, *lines: str, level: str = 'INFO', **environment: str) -> subprocess.CompletedProcess[str]:
@@ -290,46 +283,6 @@ class TestLive:
         assert not [thread for thread in threading.enumerate() if thread.name == 'display']
 
 
-class Tmux:
-    """A terminal of 100 x 24 on which the driver runs."""
-
-    def __init__(self, folder: Path) -> None:
-        self._name = f'rr-test-{uuid4().hex}'
-        os.mkfifo(folder / 'lines')
-        self._lines = os.open(folder / 'lines', os.O_RDWR)
-        driver = f'{sys.executable} -m tests.terminal_driver {folder}/lines; echo "status $?"; exec cat'
-        self('new-session', '-d', '-x', '100', '-y', '24', '-c', str(ROOT), driver)
-
-    def __call__(self, *arguments: str) -> str:
-        command = ['tmux', '-L', self._name, '-f', '/dev/null', *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    def do(self, *lines: str) -> None:
-        for line in lines:
-            os.write(self._lines, f'{line}\n'.encode())
-
-    def end(self) -> None:
-        self.do('raise SystemExit(7)')
-
-    def screen(self) -> list[str]:
-        return [line.rstrip() for line in self('capture-pane', '-p').rstrip().split('\n')]
-
-    def shows(self, condition: Callable[[list[str]], object]) -> list[str]:
-        """The screen, as soon as `condition` holds for its lines."""
-        lines: list[str] = []
-
-        def holds() -> object:
-            lines[:] = self.screen()
-            return condition(lines)
-
-        until(holds, lambda: '\n'.join(lines))
-        return lines
-
-    def close(self) -> None:
-        os.close(self._lines)
-        self('kill-server')
-
-
 @pytest.fixture
 def tmux(tmp_path: Path) -> Iterator[Tmux]:
     tmux = Tmux(tmp_path)
@@ -399,10 +352,16 @@ class TestTmux:
         assert lines[2:22] == ['node7    failed: no route to host', *lines[3:22]]
         assert len(lines) == 24
 
+    def test_the_cursor_is_there_even_if_we_are_killed(self, tmux: Tmux) -> None:
+        tmux.do(*emit(e.HostConnecting(host='h1')))
+        tmux.shows(lambda lines: lines[0].startswith('h1  connecting'))
+        tmux.do('import os; os.kill(os.getpid(), 9)')
+        tmux.shows(lambda lines: 'status 137' in lines[-1])
+        assert tmux('display', '-p', '#{cursor_flag}').strip() == '1'
+
     def test_ctrl_c_gives_the_terminal_back(self, tmux: Tmux) -> None:
         tmux.do(*emit(e.HostConnecting(host='h1')))
         tmux.shows(lambda lines: lines[0].startswith('h1  connecting'))
-        assert tmux('display', '-p', '#{cursor_flag}').strip() == '0'
         tmux('send-keys', 'C-c')
         assert tmux.shows(lambda lines: lines[-1] == 'status 130') == ['ERROR: interrupted', 'status 130']
         assert tmux('display', '-p', '#{cursor_flag}').strip() == '1'

@@ -103,10 +103,11 @@ class Display:
         live = Live(
             console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
-        with suppress(OSError), self._streams_above(console):  # the terminal may be gone
+        with suppress(OSError), self._streams_above():  # the terminal may be gone
             try:
                 with self._lock:
                     live.start()
+                    console.show_cursor(True)  # rich hides it, and nobody would show it after Ctrl-Z or SIGKILL
                     self._live = live
                 self._draw(console, live)
             finally:
@@ -128,7 +129,7 @@ class Display:
             self._changed.wait(TICK)
 
     @contextmanager
-    def _streams_above(self, console: Console) -> Iterator[None]:
+    def _streams_above(self) -> Iterator[None]:
         """What is written to stderr, and to stdout where that is the terminal too, appears above the picture."""
         replaced: dict[str, _Above] = {}
         for name in ('stdout', 'stderr'):

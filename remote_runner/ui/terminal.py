@@ -15,10 +15,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.events import Event
@@ -28,9 +27,6 @@ from remote_runner.ui.live import Display
 from remote_runner.ui.output import Output
 from remote_runner.ui.progress import Progress, State
 from remote_runner.ui.tables import Row, attach_lines, failures, result_table, row_of
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _logger = logging.getLogger('remote_runner')
 
@@ -42,8 +38,6 @@ class Terminal:
         table: whether the table is printed at the end (not with `--json`: stdout is the events').
         ssh_config_file: the ssh_config file that is used, for the command that attaches.
         live: whether there is a live display; None: where stderr is a terminal that can show one.
-        console: the console to draw on, instead of stderr.
-        clock: seconds, by a clock that does not jump.
     """
 
     def __init__(
@@ -52,16 +46,13 @@ class Terminal:
         table: bool = True,
         ssh_config_file: str | None = None,
         live: bool | None = None,
-        console: Console | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table = table
         self._ssh_config_file = ssh_config_file
-        self._clock = clock
         self._progress = Progress()
         self._lock = threading.Lock()  # over _progress; nothing is written while it is held
         is_live = can_draw(sys.stderr) if live is None else live
-        self._display = Display(self._picture, console) if is_live else None
+        self._display = Display(self._picture) if is_live else None
         self._hints: list[str] = []
         self._said: set[str] = set()
 
@@ -96,7 +87,7 @@ class Terminal:
     def __call__(self, event: Event) -> None:
         """Show what happened."""
         with self._lock:
-            self._progress.apply(event, self._clock())
+            self._progress.apply(event, time.monotonic())
         if self._display:
             self._display.changed()
         line = line_of(event)
@@ -128,7 +119,7 @@ class Terminal:
             elif not self._hints:
                 rows = [row_of(component) for component in self._progress.components()]
                 self._hints = attach_lines(rows, self._progress.session, self._ssh_config_file)
-            return frame(self._progress, height, self._clock(), self._hints)
+            return frame(self._progress, height, time.monotonic(), self._hints)
 
 
 def can_draw(stream: TextIO | None) -> bool:
