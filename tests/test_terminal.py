@@ -284,8 +284,8 @@ class TestLive:
 
 
 @pytest.fixture
-def tmux(tmp_path: Path) -> Iterator[Tmux]:
-    tmux = Tmux(tmp_path)
+def tmux() -> Iterator[Tmux]:
+    tmux = Tmux()
     yield tmux
     tmux.close()
 

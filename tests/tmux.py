@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from uuid import uuid4
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,15 +24,16 @@ def until(condition: Callable[[], object], what: Callable[[], object], seconds: 
 class Tmux:
     """A terminal of 100 x 24 on which the driver runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self._name = f'rr-test-{uuid4().hex}'
-        os.mkfifo(folder / 'lines')
-        self._lines = os.open(folder / 'lines', os.O_RDWR)
-        driver = f'{sys.executable} -m tests.terminal_driver {folder}/lines; echo "status $?"; exec cat'
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix='rr-tmux-')  # a socket's path must be short
+        lines = Path(self._folder.name, 'lines')
+        os.mkfifo(lines)
+        self._lines = os.open(lines, os.O_RDWR)
+        driver = f'{sys.executable} -m tests.terminal_driver {lines}; echo "status $?"; exec cat'
         self('new-session', '-d', '-x', '100', '-y', '24', '-c', str(ROOT), driver)
 
     def __call__(self, *arguments: str) -> str:
-        command = ['tmux', '-L', self._name, '-f', '/dev/null', *arguments]
+        command = ['tmux', '-S', f'{self._folder.name}/socket', '-f', '/dev/null', *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def do(self, *lines: str) -> None:
@@ -59,3 +60,4 @@ class Tmux:
     def close(self) -> None:
         os.close(self._lines)
         self('kill-server')
+        self._folder.cleanup()
