@@ -175,5 +175,6 @@ def alike(text: str, folder: Path) -> list[str]:
     text = text.replace(f'-F {folder}/.ssh_config ', '').replace(f'{folder}/', '')
     text = re.sub(r'\d{8}-\d{6}-[0-9a-f]{4}', 'RUN', text)
     text = re.sub(r'SHA256:\S+', 'SHA256', text)
+    text = re.sub(r'(\[yes/no\]).*', r'\1', text)  # what a person types is on no stream
     text = re.sub(r'\d+(\.\d+)*(:22)?(?!\w)', '0', text)
     return [' '.join(line.split()) for line in text.splitlines()]
