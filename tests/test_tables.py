@@ -1,4 +1,4 @@
-"""What a run came to: the table, how to attach and stop, what failed, and the events as JSON."""
+"""What a run came to: the table, how to attach, what failed, and the events as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from remote_runner import events as e
 from remote_runner.ui.output import JsonLines, Output
 from remote_runner.ui.progress import Progress
-from remote_runner.ui.tables import MOST_ROWS, Row, attach_lines, failures, result_table, row_of, stop_lines
+from remote_runner.ui.tables import MOST_ROWS, Row, attach_lines, failures, result_table, row_of
 
 ROOT = Path(__file__).parents[1]
 STARTED = Row('pub', 'h1', 0, 'started', 1234, 0, 0.05)
@@ -123,12 +123,6 @@ def test_how_to_attach_here_and_elsewhere() -> None:
 
 def test_nothing_started_nothing_to_attach_to() -> None:
     assert result_table([Row('x', 'h1')], 's').splitlines()[-1] == '1 component: 1 not started'
-
-
-def test_how_to_stop_what_runs_and_nothing_else() -> None:
-    rows = [replace(STARTED, host='localhost'), Row('x', 'h1', 0, 'failed'), Row('y', 'h2', 0, 'unknown')]
-    assert stop_lines(rows, 's') == ['stop:   screen -S s -X quit', 'stop:   ssh h2 screen -S s -X quit']
-    assert 'stop:' not in result_table(rows, 's')
 
 
 def test_of_many_rows_those_that_went_wrong_are_shown() -> None:

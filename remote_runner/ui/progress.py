@@ -99,7 +99,6 @@ class Progress:
     def __init__(self) -> None:
         self.session = ''
         self.begun: float | None = None
-        self.ended: e.RunEnded | None = None
         self.index = 0
         self.hosts: dict[str, Host] = {}
         self.states: Counter[State] = Counter()
@@ -121,8 +120,6 @@ class Progress:
         match event:
             case e.RunStarted():
                 self._begin(event)
-            case e.RunEnded():
-                self.ended = event
             case _ if event.component is not None:
                 self._apply_to_component(event, event.component, event.host or '', now)
             case _ if event.host is not None:

@@ -77,12 +77,7 @@ def row_of(component: Component) -> Row:
 
 
 def result_table(
-    rows: Sequence[Row],
-    session: str,
-    ssh_config_file: str | None = None,
-    *,
-    stop: bool = False,
-    color: bool = False,
+    rows: Sequence[Row], session: str, ssh_config_file: str | None = None, *, color: bool = False
 ) -> str:
     """The table, a line that counts, and how to attach.
 
@@ -90,7 +85,6 @@ def result_table(
         rows: one a component, in the order in which they shall stand.
         session: the screen session's name.
         ssh_config_file: the ssh_config file that was used, where it is not the user's own.
-        stop: whether to say how to end what runs, too.
         color: whether to colour it for a terminal (ECMA-48 SGR).
     """
     shown = list(rows) if len(rows) <= MOST_ROWS else [row for row in rows if row.is_worse][:MOST_ROWS]
@@ -98,25 +92,20 @@ def result_table(
     if len(shown) < len(rows):
         lines.append(f'… and {len(rows) - len(shown)} more' if shown else '')
     lines += [_counts(rows), *attach_lines(rows, session, ssh_config_file)]
-    if stop:
-        lines += stop_lines(rows, session, ssh_config_file)
     return '\n'.join(lines).lstrip('\n') + '\n'
 
 
 def attach_lines(rows: Iterable[Row], session: str, ssh_config_file: str | None = None) -> list[str]:
     """How to look at the components that have a window: one line for this machine, one for all other hosts."""
-    hosts = [row.host for row in rows if row.state not in ('not started', 'aborted')]
-    lines = _commands(hosts, f'screen -x {quote(session)}', ssh_config_file, terminal=True)
+    hosts = dict.fromkeys(row.host for row in rows if row.state not in ('not started', 'aborted'))
+    screen = f'screen -x {quote(session)}'
+    lines = [screen] if _LOCAL in hosts else []
+    hosts.pop(_LOCAL, None)
+    if hosts:
+        lines.append(f'{_ssh(list(hosts), ssh_config_file)} {screen}')
     if lines:
         lines[-1] += '   (windows: Ctrl-a ", leave: Ctrl-a d)'
     return [f'attach: {line}' for line in lines]
-
-
-def stop_lines(rows: Iterable[Row], session: str, ssh_config_file: str | None = None) -> list[str]:
-    """How to end the components that run, as `attach_lines`."""
-    hosts = [row.host for row in rows if row.state in ('started', 'unknown')]
-    lines = _commands(hosts, f'screen -S {quote(session)} -X quit', ssh_config_file, terminal=False)
-    return [f'stop:   {line}' for line in lines]
 
 
 def failures(rows: Iterable[Row]) -> str:
@@ -174,15 +163,7 @@ def _counts(rows: Sequence[Row]) -> str:
     return f'{count(len(rows), "component")}: ' + ', '.join(f'{number} {state}' for state, number in states.items())
 
 
-def _commands(hosts: Iterable[str], command: str, ssh_config_file: str | None, *, terminal: bool) -> list[str]:
-    """`command` for this machine, if it is among `hosts`, and for the others."""
-    others = dict.fromkeys(hosts)
-    here = [command] if _LOCAL in others else []
-    others.pop(_LOCAL, None)
-    return [*here, f'{_ssh(list(others), ssh_config_file, terminal)} {command}'] if others else here
-
-
-def _ssh(hosts: list[str], ssh_config_file: str | None, terminal: bool) -> str:
+def _ssh(hosts: list[str], ssh_config_file: str | None) -> str:
     """The ssh command for one host, or for any of several."""
     from remote_runner.hosts.address import parse_address
 
@@ -195,4 +176,4 @@ def _ssh(hosts: list[str], ssh_config_file: str | None, terminal: bool) -> str:
     else:
         options += ['[-p PORT]'] if any(address.port is not None for address in addresses) else []
         host = 'HOST'
-    return ' '.join(['ssh', *options, *(['-t'] if terminal else []), host])
+    return ' '.join(['ssh', *options, '-t', host])

@@ -19,7 +19,6 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TextIO
 
-from remote_runner.errors import RemoteRunnerError
 from remote_runner.events import Event
 from remote_runner.ui.frame import Line, frame
 from remote_runner.ui.lines import line_of
@@ -54,7 +53,6 @@ class Terminal:
         is_live = can_draw(sys.stderr) if live is None else live
         self._display = Display(self._picture) if is_live else None
         self._hints: list[str] = []
-        self._said: set[str] = set()
 
     def __enter__(self) -> Terminal:
         if self._display:
@@ -70,16 +68,8 @@ class Terminal:
         if all(row.state == State.NOT_STARTED for row in rows):
             return
         if self._table:
-            ended = self._progress.ended
-            Output().write(
-                result_table(
-                    rows,
-                    self._progress.session,
-                    self._ssh_config_file,
-                    stop=kind is not None or (ended is not None and ended.exit_status != 0),
-                    color=can_draw(sys.stdout) and not os.environ.get('NO_COLOR'),
-                )
-            )
+            color = can_draw(sys.stdout) and not os.environ.get('NO_COLOR')
+            Output().write(result_table(rows, self._progress.session, self._ssh_config_file, color=color))
         failed = failures(rows)
         if failed:
             _logger.error('%s', failed)
@@ -94,8 +84,6 @@ class Terminal:
         if line is None:
             return
         level, text = line
-        if level >= logging.ERROR:
-            self._said.update(text.splitlines())
         if level >= logging.WARNING or self._display is None or _logger.isEnabledFor(logging.DEBUG):
             _logger.log(level, '%s', text)
 
@@ -103,10 +91,6 @@ class Terminal:
         """The components as they are now, by start index."""
         with self._lock:
             return [row_of(component) for component in self._progress.components()]
-
-    def unsaid(self, error: RemoteRunnerError) -> str:
-        """What `error` says beyond what was shown as it happened, so that errors of hosts are told once."""
-        return '\n'.join(line for line in str(error).splitlines() if line not in self._said)
 
     def paused(self) -> AbstractContextManager[None]:
         """Meanwhile the terminal is somebody else's, who asks for a password, say. From any thread."""
