@@ -25,7 +25,8 @@ html_theme = 'alabaster'
 html_theme_options = {
     'description': 'Multi-process systems over many hosts, through plain SSH, in screen sessions',
     'fixed_sidebar': True,
-    'page_width': '1080px',
+    'page_width': '1140px',
+    'sidebar_width': '260px',
     'show_powered_by': False,
 }
 html_show_copyright = False
