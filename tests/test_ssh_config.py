@@ -250,6 +250,16 @@ class TestSharing:
         text = f'Host node1 node2\n  Include {tmp_path}/inner\n  HostName x-%h\nHost *\n  Port 9\n'
         self.check(tmp_path / 'config', text, 'node[1-5]')
 
+    def test_what_red_hat_ships(self, tmp_path: Path, asked: list[str]) -> None:
+        (tmp_path / 'policy').write_text('Ciphers aes128-ctr\n')
+        text = f'Host node*\n  User joe\nMatch final all\n  Include {tmp_path}/policy\n  ForwardX11Trusted yes\n'
+        self.check(tmp_path / 'config', text, 'node[1-4]')
+        assert len(asked) == 2 + 4
+        # What comes in the second pass is not foretold.
+        (tmp_path / 'policy').write_text('Port 7\nUser root\n')
+        self.check(tmp_path / 'config', text, 'node[1-4]')
+        assert len(asked) == 6 + 8
+
     def test_addresses_with_users_and_ports(self, tmp_path: Path) -> None:
         text = 'Host n1\n  User x\n  Port 8\n'
         self.check(tmp_path / 'config', text, 'n1 n2 n3 n4 a@n1 a@n2 a@n3 n1:7 n2:7 n3:7', user='me')

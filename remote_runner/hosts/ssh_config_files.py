@@ -89,15 +89,17 @@ class ConfigFiles:
         return Outline(own.get('hostname'), own.get('port'), own.get('user'), tuple(rest))
 
 
-def _read(file: Path, home: Path, outer: tuple[Patterns, ...], depth: int) -> Iterator[_Line]:
+def _read(
+    file: Path, home: Path, outer: tuple[Patterns, ...], depth: int, in_match: bool = False
+) -> Iterator[_Line]:
+    """`outer` and `in_match`: the Host lines, and whether there is a Match, around the Include of this file."""
     try:
         text = file.read_text()
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError) as error:
         raise _Unclear from error
-    conditions = outer
-    in_match = False
+    conditions, included_in_match = outer, in_match
     for raw in text.splitlines():
         line = raw.strip()
         if not line or line.startswith('#'):
@@ -106,13 +108,13 @@ def _read(file: Path, home: Path, outer: tuple[Patterns, ...], depth: int) -> It
         if keyword == 'host':
             if any(letter in value for letter in '"\'\\#'):
                 raise _Unclear
-            conditions, in_match = (*outer, tuple(value.split())), False
+            conditions, in_match = (*outer, tuple(value.split())), included_in_match
         elif keyword == 'match':
             if value.lower() not in ('all', 'final all'):
                 raise _Unclear
             conditions, in_match = outer, True
         elif keyword == 'include':
-            yield from _include(value, file, home, conditions, depth)
+            yield from _include(value, file, home, conditions, depth, in_match)
         elif keyword.startswith('canonical') or (keyword in _OWN and (in_match or _unclear(keyword, value))):
             raise _Unclear
         else:
@@ -132,7 +134,7 @@ def _unclear(keyword: str, value: str) -> bool:
 
 
 def _include(
-    value: str, file: Path, home: Path, conditions: tuple[Patterns, ...], depth: int
+    value: str, file: Path, home: Path, conditions: tuple[Patterns, ...], depth: int, in_match: bool
 ) -> Iterator[_Line]:
     if depth == _DEPTH or any(letter in value for letter in '"\'\\#%$'):
         raise _Unclear
@@ -142,4 +144,4 @@ def _include(
             raise _Unclear
         path = str(home / pattern[2:] if pattern.startswith('~/') else base / pattern)
         for included in sorted(glob.glob(path)):  # noqa: PTH207 - sorted, as glob(3) does
-            yield from _read(Path(included), home, conditions, depth + 1)
+            yield from _read(Path(included), home, conditions, depth + 1, in_match)
