@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NoReturn
 
 from remote_runner.errors import UsageError
@@ -102,28 +104,37 @@ def add_hosts_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-x', '--exclude', action='append', default=[], metavar='HOSTS', help='leave these out')
 
 
-def ssh_options(arguments: argparse.Namespace) -> SshOptions:
-    """The options of `add_connection_options` as the connector takes them."""
+def ssh_options(
+    arguments: argparse.Namespace, paused: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+) -> SshOptions:
+    """The options of `add_connection_options` as the connector takes them.
+
+    A password is asked for at a terminal while `paused()` keeps everybody else from writing to it.
+    """
     from remote_runner.hosts.credentials import Credentials
     from remote_runner.hosts.ssh_config import SshOptions
 
     if arguments.ssh_config is not None and not os.access(arguments.ssh_config, os.R_OK):
         raise UsageError(f'the ssh_config {arguments.ssh_config} cannot be read')
-    ask = _ask if sys.stdin is not None and sys.stdin.isatty() else None
+
+    def ask(prompt: str) -> str | None:
+        try:
+            with paused():
+                return getpass.getpass(prompt, stream=sys.stderr)
+        except EOFError:
+            return None
+
     return SshOptions(
         user=arguments.user,
         config_file=arguments.ssh_config,
         connect_timeout=arguments.connect_timeout,
         accept_new_host_keys=arguments.accept_new_host_keys,
-        credentials=Credentials(arguments.password, ask=ask),
+        credentials=Credentials(arguments.password, ask=ask if _can_ask() else None),
     )
 
 
-def _ask(prompt: str) -> str | None:
-    try:
-        return getpass.getpass(prompt, stream=sys.stderr)
-    except EOFError:
-        return None
+def _can_ask() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _seconds(text: str) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -142,12 +141,12 @@ def main(arguments: Sequence[str]) -> int:
         fanout=options.fanout,
         start_timeout=options.start_timeout,
     )
-    with Connector(ssh_options(options)) as connector:
-        if options.json:
-            events.listen(JsonLines())
-        with Terminal(table=not options.json, ssh_config_file=options.ssh_config) as terminal:
-            events.listen(terminal)
-            outcome = deploy(plan, connector, how, events)
+    terminal = Terminal(table=not options.json, ssh_config_file=options.ssh_config)
+    events.listen(terminal)
+    if options.json:
+        events.listen(JsonLines())
+    with Connector(ssh_options(options, terminal.paused)) as connector, terminal:
+        outcome = deploy(plan, connector, how, events)
     _show_end(outcome, options.ssh_config)
     return outcome.exit_status
 
@@ -209,11 +208,14 @@ def _show_end(outcome: Outcome, ssh_config: str | None) -> None:
 
 def stop_commands(outcome: Outcome, ssh_config: str | None) -> list[str]:
     """What runs on, a line a host with the command that stops it."""
+    from remote_runner.ui.tables import ssh_command
+
     lines: list[str] = []
     for host, server in outcome.servers.items():
         names = [tracked.plan.name for tracked in outcome.running if tracked.host == host]
         if names:
-            stop = ['screen', '-S', f'{server}.{outcome.session}', '-X', 'quit']
-            ssh = [] if host == 'localhost' else ['ssh', *(['-F', ssh_config] if ssh_config else []), host]
-            lines.append(f'{", ".join(names)} on {host} run on; to stop: {shlex.join(ssh + stop)}')
+            stop = f'screen -S {server}.{outcome.session} -X quit'
+            if host != 'localhost':
+                stop = f'{ssh_command([host], ssh_config)} {stop}'
+            lines.append(f'{", ".join(names)} on {host} run on; to stop: {stop}')
     return lines

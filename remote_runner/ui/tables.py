@@ -102,7 +102,7 @@ def attach_lines(rows: Iterable[Row], session: str, ssh_config_file: str | None 
     lines = [screen] if _LOCAL in hosts else []
     hosts.pop(_LOCAL, None)
     if hosts:
-        lines.append(f'{_ssh(list(hosts), ssh_config_file)} {screen}')
+        lines.append(f'{ssh_command(list(hosts), ssh_config_file)} {screen}')
     if lines:
         lines[-1] += '   (windows: Ctrl-a ", leave: Ctrl-a d)'
     return [f'attach: {line}' for line in lines]
@@ -163,7 +163,7 @@ def _counts(rows: Sequence[Row]) -> str:
     return f'{count(len(rows), "component")}: ' + ', '.join(f'{number} {state}' for state, number in states.items())
 
 
-def _ssh(hosts: list[str], ssh_config_file: str | None) -> str:
+def ssh_command(hosts: list[str], ssh_config_file: str | None) -> str:
     """The ssh command for one host, or for any of several."""
     from remote_runner.hosts.address import parse_address
 
