@@ -191,9 +191,6 @@ class Site(Commands):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        for pid in self.sessions_here():
-            subprocess.run(['screen', '-S', f'{pid}.{self.session}', '-X', 'quit'], check=False, capture_output=True)
-        wait_until(lambda: not self.sessions_here(), f'the end of session {self.session}')
         self._cleaning.__exit__(*error)
 
     def write(self, *lines: str) -> None:
