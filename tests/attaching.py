@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from tests.testbed import Testbed
+from tests.deploying import sessions
+from tests.testbed import Testbed, TestbedError
 from tests.testbed.process import wait_until
 
 PATIENCE = 30.0  # seconds; the longest that anything may take to appear
@@ -36,17 +37,24 @@ class Terminal:
 
     def wait_for(self, words: str) -> str:
         """What the terminal shows, as soon as these words are in it."""
-        wait_until(lambda: words in self.text(), f'the terminal to show {words!r}', PATIENCE)
-        return self.text()
+        return self._wait(lambda text: words in text, f'to show {words!r}')
 
     def wait_until_gone(self, words: str) -> str:
         """What the terminal shows, as soon as these words are not in it any more."""
-        wait_until(lambda: words not in self.text(), f'the terminal not to show {words!r}', PATIENCE)
-        return self.text()
+        return self._wait(lambda text: words not in text, f'not to show {words!r}')
 
     def press(self, *keys: str) -> None:
         """Press keys, named as tmux names them: `q`, `C-a`, `Enter`, `PageUp`."""
         self._do('send-keys', *keys)
+
+    def press_until(self, key: str, what: str, condition: Callable[[], bool]) -> None:
+        """Press a key again and again, as a person does who does not know whether it is time for it already."""
+
+        def pressed() -> bool:
+            self.press(key)
+            return condition()
+
+        wait_until(pressed, f'{what} after pressing {key}', PATIENCE)
 
     def resize(self, width: int, height: int) -> None:
         self._do('resize-window', '-x', str(width), '-y', str(height))
@@ -54,6 +62,21 @@ class Terminal:
     def close(self) -> None:
         """Close its window; the command gets SIGHUP."""
         self._do('kill-server', check=False)
+
+    def _wait(self, condition: Callable[[str], bool], what: str) -> str:
+        text = ''
+
+        def is_so() -> bool:
+            nonlocal text
+            text = self.text()
+            return condition(text)
+
+        try:
+            wait_until(is_so, f'the terminal {what}', PATIENCE)
+        except TestbedError as error:
+            error.add_note(f'It shows:\n{text}')
+            raise
+        return text
 
     def _do(self, *command: str, check: bool = True) -> str:
         done = subprocess.run([*self._tmux, *command], capture_output=True, text=True, check=False)
@@ -68,7 +91,12 @@ def attached(
     """A terminal in which `ssh -t HOST screen -x SESSION` runs; options are screen's."""
     command = shlex.join(['screen', '-x', session, *options])
     terminal = Terminal(folder, ['ssh', '-F', str(bed.ssh_config), '-t', host, command], width, height)
+
+    def is_attached() -> bool:
+        return any(found.name == session and found.state != 'Detached' for found in sessions(bed[host]))
+
     try:
+        wait_until(is_attached, f'the terminal to be attached to {session}; it shows {terminal.text()}', PATIENCE)
         yield terminal
     finally:
         terminal.close()

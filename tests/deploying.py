@@ -205,9 +205,13 @@ class Deployment:
 
     def begin(self, *options: str, session: str | None = None) -> Running:
         """Start the command that deploys."""
+        return self.begin_plain('--json', *options, session=session)
+
+    def begin_plain(self, *options: str, session: str | None = None) -> Running:
+        """Start the command that deploys, with output for people."""
         config = self.folder / 'config.py'
         config.write_text(_CONFIG.format(components=ascii(self.components)))
-        return self.command('-c', str(config), '--screen', session or self.session, '--json', *options)
+        return self.command('-c', str(config), '--screen', session or self.session, *options)
 
     def command(self, *arguments: str) -> Running:
         """Start remote_runner with these arguments and the bed's ssh_config."""
@@ -229,6 +233,15 @@ class Deployment:
             'TERM': 'xterm-256color',
             'USER': 'root',
         }
+
+    def shell(self, line: str) -> str:
+        """Run a line that the command told its user to run; what it prints."""
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, env=self.environment, timeout=PATIENCE)
+        return done.stdout + done.stderr
+
+    def stop_lines(self, ended: Ended) -> list[str]:
+        """The commands by which, as the command said, what it left running can be stopped."""
+        return re.findall(r'to stop: (.*)$', ended.stderr, re.MULTILINE)
 
     # What is there
 
@@ -279,6 +292,10 @@ class Deployment:
         """The processes that have this word as an argument."""
         return [process for process in self.bed[host].processes() if word in process.argv]
 
+    def sleepers(self, seconds: int = 100000, host: str = 'h1') -> list[HostProcess]:
+        """The processes of sleep that sleep so long; as long as those of `sleep()` unless told."""
+        return [process for process in self.processes(str(seconds), host) if process.argv[0].endswith('sleep')]
+
     def text(self, path: str, host: str = 'h1') -> str:
         """What is in a file of the host."""
         return self.bed[host].path(path).read_text()
@@ -299,6 +316,12 @@ class Deployment:
     def appears(self, path: str, host: str = 'h1') -> None:
         """Wait for a file of the host."""
         wait_until(self.bed[host].path(path).exists, f'{path} on {host}', PATIENCE)
+
+    def output_log(self, name: str, host: str = 'h1') -> Path:
+        """The file that keeps all that a component printed in the last run."""
+        runs = self.bed[host].path(f'/root/.local/state/remote_runner/hosts/{host}/{self.session}')
+        found = [path for path in runs.glob('*/*/status.json') if json.loads(path.read_text())['name'] == name]
+        return max(found, key=lambda path: path.stat().st_mtime).with_name('output.log')
 
     @contextmanager
     def file(self, path: str, text: str, host: str = 'h1') -> Iterator[None]:
