@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import paramiko
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa
 
-from remote_runner.errors import AuthenticationFailed, UsageError
+from remote_runner.errors import AuthenticationFailed, HostUnreachable, UsageError
 from remote_runner.hosts.address import parse_address
 from remote_runner.hosts.credentials import Credentials
 from remote_runner.hosts.keys import KeyFile
 from remote_runner.hosts.ssh import Connector
 from remote_runner.hosts.ssh_config import SshOptions
-from tests.ssh_tools import PATIENCE, make_key, ssh_agent
+from tests.ssh_tools import PATIENCE, make_key, server, ssh_agent
 from tests.testbed import Testbed, TestHost
 
 PASSWORD = 'correct horse'
@@ -262,6 +265,34 @@ class TestAgent:
             assert 'IdentitiesOnly' in said
             # The one that ssh_config names is tried first.
             assert who(config(keys[-1], extra=f'IdentityAgent {path}\n')) == 'anne'
+
+
+def test_a_server_that_falls_silent(config: Config, tmp_path: Path) -> None:
+    class Silent(paramiko.ServerInterface):
+        def check_auth_password(self, username: str, password: str) -> int:
+            over.wait(PATIENCE)
+            return paramiko.AUTH_FAILED
+
+        def get_allowed_auths(self, username: str) -> str:
+            return 'password'
+
+    def serve(connection: socket.socket) -> None:
+        transport = paramiko.Transport(connection)
+        transport.add_server_key(paramiko.RSAKey.generate(2048))
+        transport.start_server(server=Silent())
+        over.wait(PATIENCE)
+        transport.close()
+
+    over = threading.Event()
+    with server(serve) as port:
+        extra = f'UserKnownHostsFile {tmp_path}/known\nStrictHostKeyChecking no\n'
+        options = config(extra=extra, password=PASSWORD)
+        try:
+            with Connector(options, auth_limit=1) as connector, pytest.raises(HostUnreachable) as caught:
+                connector.connect(parse_address(f'127.0.0.1:{port}'))
+        finally:
+            over.set()
+    assert 'no answer to the password within 1 s' in str(caught.value)
 
 
 class TestPassword:

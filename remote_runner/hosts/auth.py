@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from remote_runner.errors import AuthenticationFailed, ConnectionLost
+from remote_runner.errors import AuthenticationFailed, ConnectionLost, HostUnreachable
 from remote_runner.hosts.agent_keys import Agent, AgentError, AgentKey
 from remote_runner.hosts.credentials import Credentials
 from remote_runner.hosts.keys import KeyRing
@@ -55,6 +56,7 @@ def authenticate(transport: Transport, target: Target, wallet: Wallet, where: st
     Raises:
         AuthenticationFailed: nothing was accepted; says what was tried.
         ConnectionLost: the connection broke.
+        HostUnreachable: the server gives no answer any more.
     """
     _Login(transport, target, wallet, where).run()
 
@@ -161,6 +163,7 @@ class _Login:
             return False
         if label is not None:
             self._tried.append(label)
+        started = time.monotonic()
         try:
             remaining = call()
         except paramiko.BadAuthenticationType as error:
@@ -171,6 +174,10 @@ class _Login:
             _log.debug('%s: %s: %s', self._where, label, error)
             if not self._transport.is_active():
                 raise self._broken() from error
+            if time.monotonic() - started >= self._transport.auth_timeout:
+                raise HostUnreachable(
+                    f'no answer to {label or "the log-in"} within {self._transport.auth_timeout:g} s', host=self._where
+                ) from error
         else:
             if not remaining:
                 return True

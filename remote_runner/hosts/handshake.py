@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable
 
-from remote_runner.errors import ConnectionLost, HostError, HostUnreachable
+from remote_runner.errors import ConnectionLost, HostUnreachable
 from remote_runner.hosts.certificates import SUFFIX
 from remote_runner.hosts.known_hosts import KEY_TYPES
 from remote_runner.hosts.paramiko_import import IncompatiblePeer, paramiko
@@ -63,7 +63,7 @@ def hung_up(link: Link) -> bool:
     return link.ended and (not link.head or link.head.startswith(_REFUSALS))
 
 
-def why_no_ssh(transport: Transport, target: Target, where: str, said: str) -> HostError:
+def why_no_ssh(transport: Transport, target: Target, where: str, said: str) -> HostUnreachable:
     """Why there is no SSH connection, from what came before it broke."""
     link = transport.link
     place = f'port {target.port}'

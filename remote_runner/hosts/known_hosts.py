@@ -157,6 +157,7 @@ class _File:
         self._plain: dict[str, list[Entry]] = {}
         self._hashed: list[tuple[bytes, bytes, Entry]] = []
         self._patterns: list[Entry] = []
+        self._found: dict[str, list[Entry]] = {}
         try:
             text = Path(name).read_text(encoding='utf-8', errors='replace')
         except (FileNotFoundError, NotADirectoryError):
@@ -180,8 +181,13 @@ class _File:
             for name in entry.names:
                 self._plain.setdefault(name.lower(), []).append(entry)
 
-    def matching(self, name: str) -> Iterator[Entry]:
-        name = name.lower()
+    def matching(self, name: str) -> list[Entry]:
+        """The entries of this name. Looking through hashed names is slow, and each is asked for several times."""
+        if name not in self._found:
+            self._found[name] = list(self._look_for(name.lower()))
+        return self._found[name]
+
+    def _look_for(self, name: str) -> Iterator[Entry]:
         yield from self._plain.get(name, ())
         for salt, digest, entry in self._hashed:
             if hmac.digest(salt, name.encode(), 'sha1') == digest:

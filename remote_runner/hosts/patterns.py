@@ -11,11 +11,17 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
     """Whether the patterns match `name` (`*`, `?`). One with `!` that matches forbids it."""
     matched = False
     for pattern in patterns:
-        if _pattern(pattern.removeprefix('!')).fullmatch(name):
+        if _matches(name, pattern.removeprefix('!')):
             if pattern.startswith('!'):
                 return False
             matched = True
     return matched
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if '*' not in pattern and '?' not in pattern:
+        return name == pattern
+    return _pattern(pattern).fullmatch(name) is not None
 
 
 @lru_cache(maxsize=4096)

@@ -80,11 +80,15 @@ class SshConnection:
 
 @dataclass
 class _Server:
-    """One server that hosts are connected at or through: how many knock at once, and when it last did not answer."""
+    """One server: how many knock at once, and when it last did not answer."""
 
     slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(PENDING))
     failed: float = float('-inf')
     failure: HostUnreachable | None = None
+
+    def did_not_answer(self, failure: HostUnreachable) -> None:
+        """Who waits for a turn meanwhile gets the same error."""
+        self.failed, self.failure = time.monotonic(), failure
 
 
 @dataclass
@@ -104,6 +108,7 @@ class Connector:
         options: what the command line says.
         keepalive: seconds of silence after which a host is asked for a sign of life.
         silence_limit: seconds of silence after which a connection counts as dead.
+        auth_limit: seconds that a server has to answer each attempt to log in.
 
     Example:
         >>> with Connector(SshOptions()) as connector:
@@ -117,6 +122,7 @@ class Connector:
         *,
         keepalive: float = KEEPALIVE,
         silence_limit: float = SILENCE_LIMIT,
+        auth_limit: float = AUTH_LIMIT,
     ) -> None:
         self.options = options or SshOptions()
         self.resolver = Resolver(self.options)
@@ -124,10 +130,10 @@ class Connector:
         self._wallet = Wallet(self.options.credentials)
         self._keepalive = keepalive
         self._silence_limit = silence_limit
+        self._auth_limit = auth_limit
         self._lock = threading.Lock()
         self._servers: dict[object, _Server] = {}
         self._jumps: dict[Target, _Jump] = {}
-        self._closed = False
 
     def __enter__(self) -> Connector:
         return self
@@ -160,7 +166,6 @@ class Connector:
     def close(self) -> None:
         """Close the connections to jump hosts and agents."""
         with self._lock:
-            self._closed = True
             jumps = list(self._jumps.values())
         for jump in jumps:
             if jump.connection is not None:
@@ -173,19 +178,15 @@ class Connector:
         Raises:
             HostUnreachable: as for `connect`; and all that it raises, about a jump host on the way.
         """
-        with self._slot(target, where):
-            return self._handshake(target, where)
+        with self._slot(target, where) as server:
+            return self._handshake(target, where, server)
 
     def _connect(self, target: Target, where: str) -> SshConnection:
         with self._slot(target, where) as server:
-            try:
-                transport = self._handshake(target, where)
-            except HostUnreachable as error:
-                server.failed, server.failure = time.monotonic(), error
-                raise
+            transport = self._handshake(target, where, server)
             try:
                 self._check_key(transport, target, where)
-                transport.auth_timeout = AUTH_LIMIT
+                transport.auth_timeout = self._auth_limit
                 authenticate(transport, target, self._wallet, where)
             except BaseException:
                 transport.link.close()
@@ -194,39 +195,40 @@ class Connector:
         transport.keep_alive(self._keepalive, self._silence_limit)
         return SshConnection(where, target, transport)
 
-    def _handshake(self, target: Target, where: str) -> Transport:
+    def _handshake(self, target: Target, where: str, server: _Server) -> Transport:
         """A connection whose keys are exchanged; once again through a new connection to a jump host that has died."""
         if target.jump is None:
-            return self._knock(target, None, where)
+            return self._knock(target, None, where, server)
         jump = self._jump(target.jump, where)
         try:
-            return self._knock(target, jump, where)
+            return self._knock(target, jump, where, server)
         except HostUnreachable:
             if jump.lost is None:
                 raise
-        return self._knock(target, self._jump(target.jump, where), where)
+        return self._knock(target, self._jump(target.jump, where), where, server)
 
-    def _knock(self, target: Target, jump: SshConnection | None, where: str) -> Transport:
+    def _knock(self, target: Target, jump: SshConnection | None, where: str, server: _Server) -> Transport:
         """Try until the server does not hang up at once, which it does when many others knock (MaxStartups)."""
         known_hosts = self.known_hosts
         algorithms = signature_algorithms(known_hosts.known_types(target), bool(known_hosts.authorities(target)))
         deadline = time.monotonic() + target.connect_timeout
         pause = random.uniform(*_RETRY)
         while True:
-            proxy: Proxy | None = None
-            if jump is not None:
-                link = Link(_through(jump, target, deadline, where))
-            elif target.proxy_command is not None:
-                proxy = Proxy(target.proxy_command)
-                link = Link(proxy.socket, proxy.close)
-            else:
-                link = Link(dial(target.hostname, target.port, target.address_family, deadline, where))
+            proxy = Proxy(target.proxy_command) if target.proxy_command is not None else None
+            try:
+                link = _link(target, jump, proxy, deadline, where)
+            except HostUnreachable as error:
+                if jump is None or jump.lost is None:
+                    server.did_not_answer(error)
+                raise
             transport = exchange_keys(link, algorithms, deadline)
             if transport.is_active() and transport.initial_kex_done:
                 return transport
             failure = why_no_ssh(transport, target, where, proxy.said() if proxy is not None else '')
             link.close()
             transport.close()
+            if not link.head and not link.ended:
+                server.did_not_answer(failure)
             if proxy is not None or not hung_up(link) or time.monotonic() + pause > deadline:
                 raise failure
             threading.Event().wait(pause)
@@ -271,10 +273,11 @@ class Connector:
         if verdict is Verdict.REVOKED:
             raise HostKeyChanged(f'the host key {key} is revoked in {place}', host=where)
         if verdict is Verdict.CHANGED:
+            forget = f'ssh-keygen -f {shlex.quote(entry.file if entry else "")} -R {shlex.quote(target.known_as)}'
             raise HostKeyChanged(
                 f'the host shows the key {key}, not the one in {place}: installed anew, or somebody is in between',
                 host=where,
-                remedy=f'if you know why: ssh-keygen -R {shlex.quote(target.known_as)}, then remote_runner hosts trust',
+                remedy=f'if you know why: {forget}; remote_runner hosts trust {where}',
             )
         accept = self.options.accept_new_host_keys or target.strict_host_key_checking in ('accept-new', 'no')
         if not accept:
@@ -285,6 +288,14 @@ class Connector:
             )
         file = self.known_hosts.add(target, key)
         _log.info('%s: new host key %s%s', where, key, f' added to {file}' if file else '')
+
+
+def _link(target: Target, jump: SshConnection | None, proxy: Proxy | None, deadline: float, where: str) -> Link:
+    if jump is not None:
+        return Link(_through(jump, target, deadline, where))
+    if proxy is not None:
+        return Link(proxy.socket, proxy.close)
+    return Link(dial(target.hostname, target.port, target.address_family, deadline, where))
 
 
 def _through(jump: SshConnection, target: Target, deadline: float, where: str) -> paramiko.Channel:
