@@ -299,6 +299,25 @@ class TestPassword:
     def test_it(self, host: TestHost, config: Config) -> None:
         assert who(config(password=PASSWORD)) == 'anne'
 
+    def test_it_is_the_last_attempt_that_the_server_allows(
+        self, host: TestHost, config: Config, tmp_path: Path
+    ) -> None:
+        keys = [make_key(tmp_path / f'key{number}', '-t', 'ed25519') for number in range(5)]
+        assert who(config(*keys, ask=lambda prompt: PASSWORD)) == 'anne'
+
+    def test_an_encrypted_key_that_the_agent_offered_needs_no_password(
+        self, host: TestHost, config: Config, tmp_path: Path
+    ) -> None:
+        key = make_key(tmp_path / 'key', '-t', 'ed25519')
+        with ssh_agent(tmp_path, key) as path:
+            subprocess.run(['ssh-keygen', '-q', '-p', '-N', PASSWORD, '-f', key], check=True)
+            asked: list[str] = []
+            options = config(key, extra=f'IdentityAgent {path}\nPasswordAuthentication no\n', ask=asked.append)
+            said = refusal(options)
+        assert asked == []
+        assert 'of ssh-agent' in said
+        assert 'not tried' not in said
+
     def test_a_wrong_one(self, host: TestHost, config: Config) -> None:
         said = refusal(config(password='wrong one'))
         assert 'tried: the password' in said

@@ -15,7 +15,7 @@ from functools import partial
 from remote_runner.errors import AuthenticationFailed, ConnectionLost, HostUnreachable
 from remote_runner.hosts.agent_keys import Agent, AgentError, AgentKey
 from remote_runner.hosts.credentials import Credentials
-from remote_runner.hosts.keys import KeyRing
+from remote_runner.hosts.keys import KeyFile, KeyRing
 from remote_runner.hosts.paramiko_import import paramiko
 from remote_runner.hosts.public_key import PublicKey
 from remote_runner.hosts.ssh_config import Target
@@ -70,7 +70,6 @@ class _Login:
         self._wallet = wallet
         self._where = where
         self._files = [wallet.keys.file(path) for path in target.identity_files]
-        self._allowed: set[str] | None = None  # methods, as far as the server told
         self._offered: set[bytes] = set()  # public keys
         self._tried: list[str] = []
         self._left_out: list[str] = []
@@ -81,8 +80,8 @@ class _Login:
             self._with_agent() or self._with_files(None) or self._with_files(credentials.password())
         ):
             return
-        if self._allowed is None and self._attempt('none', None, partial(self._transport.auth_none, target.user)):
-            return
+        if not self._tried and self._attempt('none', None, partial(self._transport.auth_none, target.user)):
+            return  # the server lets everybody in; else it told what it accepts
         password = credentials.password()
         if password is None and self._password_would_help():
             password = credentials.ask(f'Password for {target.user}@{target.alias}: ')
@@ -111,6 +110,8 @@ class _Login:
         """Try the files that need no password (None), or those that `password` unlocks."""
         for file in self._files:
             if not file.private or file.problem or file.encrypted != (password is not None):
+                continue
+            if file.encrypted and not self._is_new(file):
                 continue
             for key in file.unlock(password, self._target.certificate_files):
                 certified = ' with its certificate' if key.public_blob is not None else ''
@@ -148,14 +149,22 @@ class _Login:
         return [''] * len(fields)
 
     def _allows(self, method: str) -> bool:
-        return self._allowed is None or method in self._allowed
+        return self._transport.allowed is None or method in self._transport.allowed
+
+    def _is_new(self, file: KeyFile) -> bool:
+        """Unlocking it may give something that was not offered yet: the agent may have held the same key."""
+        offered = file.public is not None and file.public.blob in self._offered
+        return not offered or bool(self._target.certificate_files)
 
     def _password_would_help(self) -> bool:
         return (
             (self._allows('password') and self._target.password_authentication)
             or (self._allows('keyboard-interactive') and self._target.kbd_interactive_authentication)
-            or (self._allows('publickey') and any(file.encrypted and not file.problem for file in self._files))
+            or (self._allows('publickey') and any(map(self._is_locked, self._files)))
         )
+
+    def _is_locked(self, file: KeyFile) -> bool:
+        return file.encrypted and not file.problem and self._is_new(file)
 
     def _attempt(self, method: str, label: str | None, call: Callable[[], list[str]]) -> bool:
         """Whether the user is logged in now."""
@@ -166,8 +175,6 @@ class _Login:
         started = time.monotonic()
         try:
             remaining = call()
-        except paramiko.BadAuthenticationType as error:
-            self._allowed = set(error.allowed_types)
         except AgentError as error:
             self._left_out.append(f'ssh-agent {error} to sign with {label}')
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -179,9 +186,7 @@ class _Login:
                     f'no answer to {label or "the log-in"} within {self._transport.auth_timeout:g} s', host=self._where
                 ) from error
         else:
-            if not remaining:
-                return True
-            self._allowed = set(remaining)  # accepted, and the server wants a further method
+            return not remaining  # else it was accepted, and the server wants a further method
         return False
 
     def _broken(self) -> AuthenticationFailed | ConnectionLost:
@@ -210,8 +215,8 @@ class _Login:
         parts = [f'user {self._target.user} was not accepted; {tried}']
         if left_out:
             parts.append(f'not tried: {", ".join(left_out)}')
-        if self._allowed is not None:
-            parts.append(f'the server accepts {", ".join(sorted(self._allowed))}')
+        if self._transport.allowed is not None:
+            parts.append(f'the server accepts {", ".join(sorted(self._transport.allowed))}')
         return AuthenticationFailed(
             '; '.join(parts),
             host=self._where,

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from remote_runner.hosts.paramiko_import import AuthOnlyHandler, ServiceRequestingTransport, paramiko
 
@@ -136,10 +136,23 @@ class Link:
         self.lost = self.lost or why
 
 
-class _AuthHandler(AuthOnlyHandler):
-    """Without the race of its parent, which waits for an answer only after it may have come."""
+class _TypedHandler(AuthOnlyHandler):
+    """What the type stubs leave out."""
+
+    if TYPE_CHECKING:
+
+        def _parse_userauth_failure(self, message: paramiko.Message) -> None: ...
+
+
+class AuthHandler(_TypedHandler):
+    """Without the race of its parent, which waits for an answer only after it may have come.
+
+    Attributes:
+        allowed: the methods that the server named when it last refused one (RFC 4252, 5.1); None: it refused none yet.
+    """
 
     transport: Transport
+    allowed: tuple[str, ...] | None = None
 
     def send_auth_request(
         self,
@@ -160,6 +173,11 @@ class _AuthHandler(AuthOnlyHandler):
         with self.transport.lock:
             self.transport._send_message(message)
         return self.wait_for_response(event)
+
+    def _parse_userauth_failure(self, message: paramiko.Message) -> None:
+        self.allowed = tuple(message.get_list())
+        message.rewind()
+        super()._parse_userauth_failure(message)
 
 
 class Transport(ServiceRequestingTransport):
@@ -203,8 +221,13 @@ class Transport(ServiceRequestingTransport):
         message.add_boolean(True)  # want reply; that it is refused is as good a sign of life
         self._send_user_message(message)
 
+    @property
+    def allowed(self) -> tuple[str, ...] | None:
+        """The methods of authentication that may help, once the server has refused one."""
+        return self.auth_handler.allowed if isinstance(self.auth_handler, AuthHandler) else None
+
     def get_auth_handler(self) -> AuthOnlyHandler:
-        return _AuthHandler(self)
+        return AuthHandler(self)
 
     def ensure_session(self) -> None:
         """As the parent's, which looks every 0.1 s whether the server's answer came."""
