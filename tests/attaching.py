@@ -88,12 +88,13 @@ class Terminal:
 def attached(
     bed: Testbed, host: str, session: str, folder: Path, *options: str, width: int = 80, height: int = 24
 ) -> Iterator[Terminal]:
-    """A terminal in which `ssh -t HOST screen -x SESSION` runs; options are screen's."""
+    """A terminal in which `ssh -t HOST screen -x SESSION` runs, as the user of a host `user@h1`; options are screen's."""
+    user, _, name = host.rpartition('@')
     command = shlex.join(['screen', '-x', session, *options])
     terminal = Terminal(folder, ['ssh', '-F', str(bed.ssh_config), '-t', host, command], width, height)
 
     def is_attached() -> bool:
-        return any(found.name == session and found.state != 'Detached' for found in sessions(bed[host]))
+        return any(found.name == session and found.state != 'Detached' for found in sessions(bed[name], user or None))
 
     try:
         wait_until(is_attached, f'the terminal to be attached to {session}; it shows {terminal.text()}', PATIENCE)

@@ -48,32 +48,41 @@ def _one_fails(deployment: Deployment, *options: str) -> tuple[Ended, str]:
     return ended, ended.failure(failing)
 
 
-@pytest.mark.parametrize(
-    ('program', 'words'),
-    [
-        ('/no/such/program', ['/no/such/program']),
-        ('not there', ['not there']),
-        ('not executable', ['xecut']),
-        ('wrong interpreter', ['/no/such/interpreter']),
-        ('windows interpreter', ['/bin/sh\\r']),
-        ('random bytes', ['random bytes']),
-        ('for another machine', ['for another machine']),
-        ('/tmp', ['director']),
-        ('not executable/under', ['not executable/under']),
-        ('x' * 300, ['too long']),
-    ],
-)
-def test_a_program_that_cannot_run_is_reported_with_the_reason(
-    deployment: Deployment, program: str, words: list[str]
-) -> None:
+_CANNOT_RUN = {
+    '/no/such/program': '/no/such/program',
+    'not there': 'not there',
+    'not executable': 'execut',
+    'wrong interpreter': '/no/such/interpreter',
+    'windows interpreter': '\\r',
+    'random bytes': 'random bytes',
+    'for another machine': 'for another machine',
+    '/tmp': 'folder',
+    'not executable/under': 'not executable/under',
+    'x' * 300: 'too long',
+}
+
+
+def test_each_program_that_cannot_run_is_reported_with_the_reason(deployment: Deployment) -> None:
     base_dir = _files(deployment)
-    deployment.add('bad', program, base_dir=base_dir)
-    ended, why = _one_fails(deployment)
-    assert 'bad' not in ended.names('component_started')
-    for word in words:
-        assert word in why or word in why.replace('folder', 'directory'), why
-    assert deployment.processes('100000', 'h2') != [], 'what runs already is left'
+    for number, program in enumerate(_CANNOT_RUN):
+        deployment.add(f'bad-{number}', program, base_dir=base_dir)
+    deployment.sleep('sibling')
+    deployment.sleep('later', start_index=1)
+    ended = deployment.run()
+    assert ended.status == 1
+    assert ended.names('component_started') == ['sibling']
+    for number, words in enumerate(_CANNOT_RUN.values()):
+        assert words in ended.failure(f'bad-{number}')
+        assert f'bad-{number}@h1' in ended.stderr
     assert 'Traceback' not in ended.stderr
+
+
+def test_what_cannot_run_stops_later_indexes_and_leaves_what_runs(deployment: Deployment) -> None:
+    deployment.add('bad', '/no/such/program')
+    ended, why = _one_fails(deployment)
+    assert '/no/such/program' in why
+    assert ended.names('component_started') == ['sibling']
+    assert len(deployment.sleepers(host='h2')) == 1
 
 
 def test_a_script_without_interpreter_line_runs_as_from_a_shell(deployment: Deployment) -> None:

@@ -397,23 +397,29 @@ _SCREENRCS = {
 }
 
 
-@pytest.mark.parametrize('lines', _SCREENRCS.values(), ids=_SCREENRCS)
-def test_a_users_own_screenrc_does_not_get_in_the_way(deployment: Deployment, tmp_path: Path, lines: str) -> None:
-    deployment.sh('a', 'echo "I am a"; read -r line; exit 3')
-    deployment.sleep('b')
-    deployment.sleep('c', start_index=1)
-    with deployment.file('/root/.screenrc', lines):
-        for _ in range(2):
-            ended = deployment.run()
-            assert ended.status == 0, ended.stderr
-        windows = {event['window']: event['component'] for event in ended.of('component_started')}
-        assert deployment.windows().items() >= windows.items()
-        with attached(deployment.bed, 'h1', deployment.session, tmp_path, '-p', 'a', height=30) as terminal:
+def test_users_own_screenrcs_do_not_get_in_the_way(deployment: Deployment, tmp_path: Path) -> None:
+    host = deployment.host('h2')
+    users = {f'rc{number}': lines for number, lines in enumerate(_SCREENRCS.values())}
+    for user, lines in users.items():
+        home = host.add_user(user)
+        host.path(f'{home}/.screenrc').write_text(lines)
+        deployment.sh('a', 'echo "I am a"; read -r line; exit 3', f'{user}@h2')
+        deployment.sleep('b', f'{user}@h2')
+        deployment.sleep('c', f'{user}@h2', start_index=1)
+    for _ in range(2):
+        ended = deployment.run()
+        assert ended.status == 0, ended.stderr
+    for user in users:
+        started = ended.of('component_started', host=f'{user}@h2')
+        windows = {event['window']: event['component'] for event in started}
+        assert sorted(windows.values()) == ['a', 'b', 'c']
+        assert deployment.windows('h2', user).items() >= windows.items()
+        with attached(deployment.bed, f'{user}@h2', deployment.session, tmp_path, '-p', 'a', height=30) as terminal:
             terminal.wait_for('I am a')
             terminal.press('Enter')
-            wait_until(lambda: not deployment.runs(ended.pid('a')), 'the end of a')
-            terminal.press_until('q', 'the window to close', lambda: 'a' not in deployment.windows().values())
-    deployment.quit()
+            [pid] = [event['pid'] for event in started if event['component'] == 'a']
+            wait_until(lambda pid=pid: not deployment.runs(pid, 'h2'), 'the end of a')
+            terminal.press_until('q', 'a gone', lambda user=user: 'a' not in deployment.windows('h2', user).values())
 
 
 def test_a_password_in_a_users_screenrc_is_an_error_that_says_so(deployment: Deployment) -> None:
