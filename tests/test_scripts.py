@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,21 +60,34 @@ class TestDemo:
         again = subprocess.run(['bash', '-c', command], capture_output=True, text=True, cwd=ROOT)
         assert '9 components: 9 started' in again.stdout, again.stderr
 
-    def test_help_needs_no_root(self) -> None:
-        with unprivileged():
-            assert 'scripts/demo down' in run('demo', '--help').stdout
-
     def test_wrong_usage(self) -> None:
         done = run('demo', 'up')
         assert done.returncode == 2
         assert done.stderr.startswith('scripts/demo: what is up?')
 
-    def test_without_root_it_says_what_to_do(self) -> None:
+    def test_help_needs_no_root(self, open_scripts: Path) -> None:
         with unprivileged():
-            done = run('demo', PATH='/nowhere:/bin')
-        if 'sudo' not in done.stdout:  # there is one here
-            assert done.returncode == 1
-            assert done.stderr == f'test hosts need root, and there is no sudo: run {ROOT}/scripts/demo as root\n'
+            done = subprocess.run([open_scripts / 'demo', '--help'], capture_output=True, text=True)
+        assert 'scripts/demo down' in done.stdout, done.stderr
+
+    def test_without_root_it_says_what_to_do(self, open_scripts: Path) -> None:
+        (open_scripts / 'bash').symlink_to('/bin/bash')  # and no sudo
+        for name in ('dirname', 'id'):
+            (open_scripts / name).symlink_to(f'/usr/bin/{name}')
+        with unprivileged():
+            done = subprocess.run(
+                [open_scripts / 'demo'], capture_output=True, text=True, env={'PATH': str(open_scripts)}
+            )
+        assert done.returncode == 1
+        assert done.stderr == f'test hosts need root, and there is no sudo: run {open_scripts}/demo as root\n'
+
+
+@pytest.fixture
+def open_scripts() -> Iterator[Path]:
+    """The scripts in a folder that everybody may enter, which the repository's may not be."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(shutil.copytree(ROOT / 'scripts', Path(folder) / 'scripts'))
 
 
 class TestTest:
