@@ -1,0 +1,141 @@
+"""`benchmarks/run`: install the peers, bring up test hosts, measure everything, write RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import deploy, exec, peers, report, startup  # noqa: A004  (named as the command is)
+from benchmarks.report import Chapter, Limit
+from benchmarks.stage import Stage
+from tests.testbed import Testbed
+
+RESULTS = Path(__file__).resolve().parent / 'RESULTS.md'
+WHAT = ('deploy', 'exec', 'startup')
+DEPLOY_HOSTS, EXEC_HOSTS = 10, 40
+STARTUP_RUNS = 20
+MEMORY_LIMIT = 120.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user wants measured."""
+
+    what: list[str]
+    tools: list[str]
+    runs: int
+
+    @property
+    def is_all(self) -> bool:
+        """Whether the results are the whole story."""
+        return set(self.what) == set(WHAT) and not self.tools
+
+    def wanted(self, name: str) -> bool:
+        """Whether this contender takes part."""
+        return not self.tools or name in self.tools
+
+
+def main() -> int:
+    """Measure; 1 if a limit was missed."""
+    choice = _choice()
+    peers.install()
+    chapters = list(_chapters(choice))
+    text = report.write(chapters, choice.runs)
+    if choice.is_all:
+        RESULTS.write_text(text)
+    print(text)
+    return 0 if all(limit.is_kept for chapter in chapters for limit in chapter.limits) else 1
+
+
+def _choice() -> Choice:
+    parser = argparse.ArgumentParser(prog='benchmarks/run', description=__doc__)
+    parser.add_argument('what', nargs='*', metavar='WHAT', help=f'only these of {", ".join(WHAT)}; nothing is written')
+    parser.add_argument('--runs', type=int, default=5, help='timed runs of each, after a warm-up run (default: 5)')
+    parser.add_argument('--tools', default='', help='only these, such as ours,pyinfra; nothing is written')
+    options = parser.parse_args()
+    unknown = set(options.what) - set(WHAT)
+    if unknown:
+        parser.error(f'no such benchmark: {", ".join(sorted(unknown))}')
+    return Choice(options.what or list(WHAT), [tool for tool in options.tools.split(',') if tool], options.runs)
+
+
+def _chapters(choice: Choice) -> Iterator[Chapter]:
+    if 'deploy' in choice.what:
+        with Testbed(DEPLOY_HOSTS) as bed:
+            for scene in deploy.SCENES:
+                yield _deploy(bed, scene, choice)
+    if 'exec' in choice.what:
+        with Testbed(EXEC_HOSTS) as bed:
+            yield _exec(bed, choice)
+    if 'startup' in choice.what:
+        with Testbed(1) as bed:
+            yield _startup(bed, choice)
+
+
+def _deploy(bed: Testbed, scene: deploy.Scene, choice: Choice) -> Chapter:
+    load = _load()
+    say = _sayer(f'deploy on {DEPLOY_HOSTS} hosts, {scene.title}')
+    with Stage.on(bed) as stage:
+        series = deploy.measure(stage, scene, choice.runs, choice.wanted, say)
+    sizes = ', '.join(f'{size / 1000:g}' for size in sorted(deploy.SIZES.values()))
+    text = (
+        f'{DEPLOY_HOSTS} hosts; on each the session of an earlier run is quit, {len(deploy.SIZES)} files are brought '
+        f'({sizes} kB; {scene.title}), and 2 programs are started in screen, the second on all hosts when the first '
+        'runs on all. After every run both must run once on every host, anew, and the files be right.'
+    )
+    limit = Limit(f'deploy ({scene.title}), ours in terms of pyinfra', report.ratio(series, 'pyinfra'), 0.45, ' x')
+    notes = ['Ours gives each of the two indexes its grace of 0.1 s, in which a program that ends at once is noticed.']
+    return Chapter(f'Deploy: {scene.title}', text, series, _limits([limit], choice), load, notes)
+
+
+def _exec(bed: Testbed, choice: Choice) -> Chapter:
+    load = _load()
+    with Stage.on(bed) as stage:
+        series = exec.measure(stage, choice.runs, choice.wanted, _sayer(f'exec on {EXEC_HOSTS} hosts'))
+    with Stage.on(bed) as stage:
+        deploying = deploy.our_memory(stage) / 1e6
+    ours = report.by_name(series, 'ours')
+    largest = ours.memory.largest / 1e6 if ours and ours.memory else float('nan')
+    limits = [
+        Limit('exec, ours in terms of pyinfra', report.ratio(series, 'pyinfra'), 1.2, ' x'),
+        Limit('exec, ours in terms of clush', report.ratio(series, 'clush'), 0.5, ' x'),
+        Limit(f'memory, exec on {EXEC_HOSTS} hosts', largest, MEMORY_LIMIT, ' MB'),
+        Limit(f'memory, deploy on {EXEC_HOSTS} hosts', deploying, MEMORY_LIMIT, ' MB'),
+    ]
+    text = f'`{exec.COMMAND}` on {EXEC_HOSTS} hosts, the output of each. Every host must have answered.'
+    return Chapter('Exec', text, series, _limits(limits, choice), load)
+
+
+def _startup(bed: Testbed, choice: Choice) -> Chapter:
+    load = _load()
+    with Stage.on(bed) as stage:
+        series = startup.measure(stage, max(choice.runs, STARTUP_RUNS), choice.wanted, _sayer('--help'))
+    ours = report.by_name(series, 'ours')
+    limit = Limit('`remote_runner --help`', ours.median if ours else float('nan'), 0.2, ' s')
+    return Chapter('Start-up', '`--help`, into a file.', series, _limits([limit], choice), load)
+
+
+def _limits(limits: list[Limit], choice: Choice) -> list[Limit]:
+    """Those for which all sides took part."""
+    return limits if not choice.tools else [limit for limit in limits if limit.measured == limit.measured]
+
+
+def _load() -> float:
+    return os.getloadavg()[0]
+
+
+def _sayer(title: str) -> Callable[[str], None]:
+    print(f'== {title}', file=sys.stderr)
+
+    def say(text: str) -> None:
+        print(f'   {text}', file=sys.stderr, flush=True)
+
+    return say
+
+
+if __name__ == '__main__':
+    sys.exit(main())
