@@ -139,19 +139,19 @@ def environment(home: Path) -> dict[str, str]:
 
 
 class Commands:
-    """Runs `remote_runner` with the ssh_config of a bed."""
+    """Runs `remote_runner` for somebody who has a home and an ssh_config, that of a bed or another."""
 
-    def __init__(self, bed: Testbed, ssh_config: Path | None = None) -> None:
-        self.bed = bed
-        self.ssh_config = ssh_config or bed.ssh_config
+    def __init__(self, home: Path, ssh_config: Path) -> None:
+        self.home = home
+        self.ssh_config = ssh_config
         #: Variables of the environment.
         self.variables: dict[str, str] = {}
 
     def start(self, *arguments: Word, **options: Any) -> Running:
         """Start `remote_runner ARGUMENTS`, with options of Popen."""
         variables = {**self.variables, **options.pop('variables', {})}
-        env = {**environment(self.bed.directory / 'home'), **variables}
-        return Running([*COMMAND, *arguments], **{'cwd': self.bed.directory, 'env': env, **options})
+        env = {**environment(self.home), **variables}
+        return Running([*COMMAND, *arguments], **{'cwd': self.home, 'env': env, **options})
 
     def run(self, *arguments: Word, status: int | None = 0, **options: Any) -> Done:
         """Run `remote_runner ARGUMENTS`; `status` is the exit status that is expected, None any."""
@@ -180,7 +180,8 @@ class Site(Commands):
     """
 
     def __init__(self, bed: Testbed, folder: Path, ssh_config: Path | None = None) -> None:
-        super().__init__(bed, ssh_config)
+        super().__init__(folder / 'home', ssh_config or bed.ssh_config)
+        self.bed = bed
         self.folder = folder
         self.config = folder / 'config.py'
         self._cleaning = deploying(bed, folder)

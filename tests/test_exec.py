@@ -18,7 +18,7 @@ from tests.testbed.process import wait_until
 
 @pytest.fixture
 def commands(bed: Testbed) -> Iterator[Commands]:
-    yield Commands(bed)
+    yield Commands(bed.directory / 'home', bed.ssh_config)
     for host in bed.hosts:
         nothing_runs(host)
 
@@ -133,7 +133,7 @@ class TestJson:
         assert re.fullmatch('a.+\0éz', found['stdout'])
 
     def test_a_host_out_of_reach_is_no_object_but_an_error(self, bed: Testbed, tmp_path: Path) -> None:
-        commands = Commands(bed, ssh_config(tmp_path, bed, 'Host dead\n  HostName 127.0.0.1\n  Port 9\n'))
+        commands = Commands(tmp_path, ssh_config(tmp_path, bed, 'Host dead\n  HostName 127.0.0.1\n  Port 9\n'))
         done = commands.exec('h1,dead', '--json', '--', 'true', status=3)
         assert [found['host'] for found in done.objects] == ['h1']
         assert 'dead' in done.stderr
@@ -153,7 +153,7 @@ class TestExitStatus:
         assert 'no-such-command' in done.stderr
 
     def test_a_host_out_of_reach_beside_good_ones(self, bed: Testbed, tmp_path: Path) -> None:
-        commands = Commands(bed, ssh_config(tmp_path, bed, 'Host dead\n  HostName 127.0.0.1\n  Port 9\n'))
+        commands = Commands(tmp_path, ssh_config(tmp_path, bed, 'Host dead\n  HostName 127.0.0.1\n  Port 9\n'))
         done = commands.exec('dead,h[1-2]', '--', 'hostname', status=3)
         assert sorted(done.stdout.splitlines()) == ['h1: h1', 'h2: h2']
         [line] = done.stderr.splitlines()
@@ -245,7 +245,7 @@ class TestHosts:
         assert done.stdout == 'localhost: <>\n'
 
     def test_one_machine_under_two_names_runs_it_once(self, bed: Testbed, tmp_path: Path) -> None:
-        commands = Commands(bed, ssh_config(tmp_path, bed, alias_of(bed, 'h1', 'alias')))
+        commands = Commands(tmp_path, ssh_config(tmp_path, bed, alias_of(bed, 'h1', 'alias')))
         done = commands.exec('h1,alias', '--', 'echo ran')
         assert len(done.stdout.splitlines()) == 1
 
