@@ -134,8 +134,7 @@ class Keeper:
         wait = self._tree.wait()
         if self._window.open:
             self._poll.register(1, select.POLLOUT if self._window.pending else 0)
-        if self._master >= 0:
-            self._poll.register(self._master, select.POLLIN | (select.POLLOUT if self._typed else 0))
+        self._poll.register(self._master, select.POLLIN | (select.POLLOUT if self._typed else 0))
         for fd, event in self._poll.poll(None if wait is None else wait * 1000 + 1):
             if fd == self._master:
                 self._relay_output()
@@ -164,22 +163,15 @@ class Keeper:
 
     def _relay_output(self, whole: bool = False) -> None:
         """From the program to log and window; `whole`: until nothing is left in the terminal."""
-        while self._master >= 0:
-            try:
+        try:
+            while True:
                 data = posix.read(self._master, PIECE)
-            except BlockingIOError:
-                return
-            except OSError:  # EIO: no process has the terminal open any more
-                data = b''
-            if not data:
-                self._poll.unregister(self._master)
-                posix.close(self._master)
-                self._master = -1
-                return
-            self._log.write(data)
-            self._window.show(data)
-            if not whole:
-                return
+                self._log.write(data)
+                self._window.show(data)
+                if not whole:
+                    return
+        except BlockingIOError:
+            return
 
     def _read_keys(self) -> None:
         try:
@@ -190,14 +182,14 @@ class Keeper:
             data = b''
         if not data:
             self._drop_window()
-        elif self._master >= 0:
+        else:
             self._typed += data
             self._relay_keys()
 
     def _relay_keys(self) -> None:
         """To the program; what it does not read waits here, and screen waits once that is much."""
         try:
-            while self._typed and self._master >= 0:
+            while self._typed:
                 del self._typed[: posix.write(self._master, self._typed[:PIECE])]
         except BlockingIOError:
             del self._typed[: max(0, len(self._typed) - RING)]
@@ -212,7 +204,7 @@ class Keeper:
             self._tree.end(self._spec['stop_timeout'])
 
     def _pass_size(self) -> None:
-        if self._master >= 0 and self._window.open:
+        if self._window.open:
             copy_size(self._master)
 
     def _accept(self) -> None:

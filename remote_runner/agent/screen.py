@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import signal
+import stat
 
 from remote_runner.agent import processes, records, tree
 from remote_runner.agent.request import Failure
@@ -52,13 +53,17 @@ def require() -> bytes:
 
 def sessions(name: str) -> "List[int]":
     """The pids of the servers of all live sessions with exactly this name."""
+    return [pid for pid in _listed(name) if processes.start_time(pid) is not None]
+
+
+def _listed(name: str) -> "List[int]":
+    """The pids of the servers of all sessions with exactly this name, dead ones too."""
     status, output = processes.run([require(), b'-ls'], COMMAND_TIMEOUT)
-    found = []
+    found: "List[int]" = []
     for line in output.split(b'\n'):
         # "<tab>1234.name<tab>(Detached)", with a date between the two in some builds.
         pid, _, session = line.strip().split(b'\t')[0].partition(b'.')
-        is_session = line.startswith(b'\t') and pid.isdigit() and os.fsdecode(session) == name
-        if is_session and processes.start_time(int(pid)) is not None:
+        if line.startswith(b'\t') and pid.isdigit() and os.fsdecode(session) == name:
             found.append(int(pid))
     says_so = any(words in output for words in (b'No Sockets found', b'Sockets in', b'Socket in'))
     if not found and not says_so and tree.exit_code(status) != 0:
@@ -119,9 +124,10 @@ def runtime_folder() -> str:
             problem = '{}: {}'.format(folder, error.strerror)
             continue
         found = os.lstat(folder)
-        if found.st_uid == os.getuid() and found.st_mode & 0o170077 == 0o040000:
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            os.chmod(folder, 0o700)
             return folder
-        problem = '{} belongs to somebody else or is open to others'.format(folder)
+        problem = '{} is not a folder of ours'.format(folder)
     raise Failure('no private folder for sockets: {}'.format(problem), kind='runtime')
 
 
@@ -135,8 +141,10 @@ def quit_session(request: "Request") -> "Dict[str, object]":
     many sessions and processes there were; processes that nothing could end make it a Failure.
     """
     name = request.header['session']
-    servers = sessions(name)
+    listed = _listed(name)
+    servers = [pid for pid in listed if processes.start_time(pid) is not None]
     if not servers:
+        _wipe(name, listed)
         return {'sessions': 0, 'processes': 0}
     program = require()
     everything: "Set[Tuple[int, int]]" = set()
@@ -158,10 +166,19 @@ def quit_session(request: "Request") -> "Dict[str, object]":
         left = processes.wait_gone(left, 1.0)
         processes.kill(left, signal.SIGKILL)
         left = processes.wait_gone(left, tree.KILL_TIMEOUT)
+    if stuck or listed != servers:
+        _wipe(name, listed)
     if left:
         pids = ', '.join(str(pid) for pid, _ in sorted(left))
         raise Failure('session {} was quit, but these processes could not be ended: {}'.format(name, pids), kind='left')
     return {'sessions': len(servers), 'processes': len(everything) - len(servers)}
+
+
+def _wipe(name: str, servers: "List[int]") -> None:
+    """Remove the sockets of dead sessions of exactly this name; else screen speaks of them whenever it is used."""
+    for server in servers:
+        address = '{}.{}'.format(server, name).encode()
+        processes.run([require(), b'-wipe', address], COMMAND_TIMEOUT)
 
 
 # ---- starting ------------------------------------------------------------------------------------------------------

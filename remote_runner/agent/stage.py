@@ -18,6 +18,8 @@ _TAG = sys.implementation.cache_tag or 'python'
 def _private(path: str) -> bool:
     """Make `path` a folder of ours that nobody else can write to; False where that cannot be."""
     try:
+        if not os.path.isdir(os.path.dirname(path)):
+            os.makedirs(os.path.dirname(path), 0o700)
         os.makedirs(path, 0o700, exist_ok=True)
         found = os.lstat(path)
         return found.st_uid == os.getuid() and not found.st_mode & 0o022 and os.access(path, os.W_OK)

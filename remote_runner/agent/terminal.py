@@ -40,6 +40,9 @@ class StartError(Exception):
 def start_program(spec: "Values") -> "tuple[int, int]":
     """Start the program in a pseudo-terminal of its own; its pid and our side of the terminal.
 
+    We keep its side open, too: were it closed for a moment by all who have it, as by a program that closes its output
+    before it exits, we would read an error, and closing our side for that would hang up on a program that still runs.
+
     Raises:
         StartError: its folder could not be entered, or exec failed.
     """
@@ -52,13 +55,11 @@ def start_program(spec: "Values") -> "tuple[int, int]":
             _become_program(spec, slave, write_report)
         finally:
             posix._exit(EXIT_NOT_FOUND)
-    posix.close(slave)
     posix.close(write_report)
     failure = posix.read(report, 64)
     posix.close(report)
     if failure:
         posix.waitpid(pid, 0)
-        posix.close(master)
         stage, number = failure.decode('ascii').split()
         raise StartError(stage, int(number))
     fcntl.ioctl(master, termios.FIONBIO, b'\1\0\0\0')

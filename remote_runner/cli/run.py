@@ -217,5 +217,5 @@ def stop_commands(outcome: Outcome, ssh_config: str | None) -> list[str]:
             stop = f'screen -S {server}.{outcome.session} -X quit'
             if host != 'localhost':
                 stop = f'{ssh_command([host], ssh_config)} {stop}'
-            lines.append(f'{", ".join(names)} on {host} run on; to stop: {stop}')
+            lines.append(f'{", ".join(names)} on {host}: still running; to stop: {stop}')
     return lines

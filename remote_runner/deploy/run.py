@@ -16,11 +16,12 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from remote_runner.deploy.board import Board, State, Tracked
-from remote_runner.deploy.plan import ComponentPlan, Plan
+from remote_runner.deploy.check import Checker
+from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.start import START_TIMEOUT, Starter, by_host, describe_status
 from remote_runner.deploy.watch import stop_components, wait_for_components
 from remote_runner.errors import (
@@ -52,6 +53,7 @@ from remote_runner.events import (
 )
 from remote_runner.files.manifest import LocalFiles, build_manifest, remote_path
 from remote_runner.files.transfer import compare, send
+from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import FANOUT, LOCALHOST, Opens, Pool
 
@@ -212,28 +214,28 @@ class _Run:
 
     def _place(self, hosts: dict[str, Host]) -> None:
         """Put the components of these hosts on the board, each under the one connection of its machine."""
-        first: dict[str, str] = {}
-        for name, host in sorted(hosts.items(), key=lambda item: item[0] != LOCALHOST):
-            identity = host.facts.identity
-            if identity in first:
-                self._events.emit(HostMerged(host=name, same_as=first[identity]))
-                host.close()
-                del self._pool.hosts[name]
-            else:
-                first[identity] = name
-        seen: dict[tuple[str, str], ComponentPlan] = {}
-        twice: list[str] = []
-        for component in self._plan.components:
-            name = component.address.where
-            if name not in hosts:
-                continue
-            machine = first[hosts[name].facts.identity]
-            other = seen.setdefault((component.name, machine), component)
-            if other is not component:
-                twice.append(f'{component.label} and {other.label} have one name on one machine')
-            self._board.add(component, machine)
-        if twice:
-            raise ConfigFaults(twice)
+        addresses = {c.address.where: c.address for c in self._plan.components if c.address.where in hosts}
+        first: dict[str, Address] = {}
+        for name in sorted(addresses, key=lambda name: name != LOCALHOST):  # else in the order of the config
+            machine = first.setdefault(hosts[name].facts.identity, addresses[name])
+            if machine.where != name:
+                self._events.emit(HostMerged(host=name, same_as=machine.where))
+        placed = [
+            (component, first[hosts[component.address.where].facts.identity])
+            for component in self._plan.components
+            if component.address.where in hosts
+        ]
+        if len(first) < len(hosts):
+            checker = Checker(self._plan.config_dir)
+            merged = [replace(component, address=machine) for component, machine in placed]
+            checker.check_unique(merged)
+            checker.check_targets(merged)
+            if checker.faults:
+                raise ConfigFaults(checker.report())
+        for name in hosts.keys() - {machine.where for machine in first.values()}:
+            self._pool.hosts.pop(name).close()
+        for component, machine in placed:
+            self._board.add(component, machine.where)
 
     def _each(self, work: Callable[[Host], Result], kind: type[RemoteRunnerError]) -> list[tuple[Host, Result]]:
         """Do `work` on all hosts in parallel; when all are done, raise the errors together, as one of `kind`."""

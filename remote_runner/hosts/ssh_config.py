@@ -6,31 +6,25 @@ what they mean to `ssh`; else paramiko's reader of the file is used. See ssh_con
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-import pwd
 import re
-import shlex
 import shutil
 import socket
-import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from remote_runner.errors import AddressError, HostError
 from remote_runner.hosts.address import Address, parse_address
 from remote_runner.hosts.credentials import Credentials
 from remote_runner.hosts.patterns import matches
 from remote_runner.hosts.ssh_config_files import ConfigFiles, Outline
+from remote_runner.hosts.ssh_config_readers import Values, home, login_name, values_of_openssh, values_of_paramiko
 
 CONNECT_TIMEOUT = 10.0  # seconds, where neither the user nor ssh_config says another
 MOST_HOPS = 16
-_SSH_LIMIT = 30.0  # seconds for `ssh -G`; Match exec may run programs
-Values = Mapping[str, Sequence[str]]  # keyword in lower case -> its values in order
 
 
 @dataclass(frozen=True)
@@ -117,7 +111,7 @@ class Resolver:
         self._targets: dict[object, Target] = {}
         self._groups: dict[object, _Group] = {}
         standard = self._ssh in ('/usr/bin/ssh', '/bin/ssh')  # another one may read other files
-        self._files = ConfigFiles.read(options.config_file, _home()) if standard else None
+        self._files = ConfigFiles.read(options.config_file, home()) if standard else None
 
     def resolve(self, address: Address) -> Target:
         """The target of `address`; `user@` beats `-u`, which beats ssh_config.
@@ -152,8 +146,8 @@ class Resolver:
 
     def _values(self, name: str, user: str | None, port: int | None, where: str) -> Values:
         if self._ssh is None:
-            return _values_of_paramiko(name, user, port, self._options.config_file, where)
-        ask = partial(_values_of_openssh, self._ssh, name, user, port, self._options.config_file, where)
+            return values_of_paramiko(name, user, port, self._options.config_file, where)
+        ask = partial(values_of_openssh, self._ssh, name, user, port, self._options.config_file, where)
         if self._files is None:
             return ask()
         outline = self._files.outline(name)
@@ -163,7 +157,7 @@ class Resolver:
 
     def _target(self, name: str, values: Values, seen: tuple[str, ...], where: str, jump: Target | None) -> Target:
         hostname = _first(values, 'hostname', name)
-        user = _first(values, 'user', _login_name())
+        user = _first(values, 'user', login_name())
         port = int(_first(values, 'port', '22'))
         alias = _optional(values, 'hostkeyalias')
         tokens = _Tokens(name, hostname, user, port, alias, _first(values, 'proxyjump', ''))
@@ -236,7 +230,7 @@ class _Group:
             own = {
                 'hostname': [(outline.hostname or '%h').replace('%h', name).lower()],
                 'port': [str(port or outline.port or 22)],
-                'user': [user or outline.user or _login_name()],
+                'user': [user or outline.user or login_name()],
             }
             if self._alike and len(self._samples) == 2:
                 return {**self._samples[0], **own}
@@ -276,7 +270,6 @@ _USED = (
 )
 _USER_KNOWN_HOSTS = ('~/.ssh/known_hosts', '~/.ssh/known_hosts2')
 _GLOBAL_KNOWN_HOSTS = ('/etc/ssh/ssh_known_hosts', '/etc/ssh/ssh_known_hosts2')
-_DEFAULT_IDENTITIES = tuple(f'~/.ssh/id_{kind}' for kind in ('rsa', 'ecdsa', 'ed25519', 'dsa'))
 _STRICT = {'ask': 'ask', 'accept-new': 'accept-new', 'no': 'no', 'off': 'no', 'false': 'no'}  # all else is 'yes'
 _TOKEN = re.compile(r'%(.)|\$\{(\w+)\}')
 
@@ -330,15 +323,6 @@ def _agent(setting: str, tokens: _Tokens) -> str | None:
     return tokens.path(setting)
 
 
-def _login_name() -> str:
-    return pwd.getpwuid(os.getuid()).pw_name
-
-
-def _home() -> str:
-    """The home that ssh uses: that of the passwd entry, whatever $HOME says."""
-    return pwd.getpwuid(os.getuid()).pw_dir
-
-
 class _Tokens:
     """Expands the TOKENS of ssh_config(5) for one host, `${NAME}` and a leading `~`."""
 
@@ -346,7 +330,7 @@ class _Tokens:
         machine = socket.gethostname()
         self._values = {
             '%': '%',
-            'd': _home(),
+            'd': home(),
             'h': hostname,
             'i': str(os.getuid()),
             'j': jumps,
@@ -356,7 +340,7 @@ class _Tokens:
             'n': name,
             'p': str(port),
             'r': user,
-            'u': _login_name(),
+            'u': login_name(),
         }
         what = ''.join(self._values[letter] for letter in 'lhprj')
         self._values['C'] = hashlib.sha1(what.encode(), usedforsecurity=False).hexdigest()
@@ -366,88 +350,14 @@ class _Tokens:
         return _TOKEN.sub(self._replace, text)
 
     def path(self, text: str) -> str:
-        home, slash, rest = text.partition('/')
-        if home == '~':
-            text = _home() + slash + rest
-        elif home.startswith('~'):
-            text = os.path.expanduser(home) + slash + rest  # noqa: PTH111 - ~user
+        first, slash, rest = text.partition('/')
+        if first == '~':
+            text = home() + slash + rest
+        elif first.startswith('~'):
+            text = os.path.expanduser(first) + slash + rest  # noqa: PTH111 - ~user
         return self.expand(text)
 
     def _replace(self, match: re.Match[str]) -> str:
         if match[1]:
             return self._values.get(match[1], match[0])
         return os.environ.get(match[2], match[0])
-
-
-def _values_of_openssh(
-    ssh: str, name: str, user: str | None, port: int | None, config_file: str | None, where: str
-) -> Values:
-    command = [ssh, '-G']
-    if config_file is not None:
-        command += ['-F', config_file]
-    if user is not None:
-        command += ['-l', user]
-    if port is not None:
-        command += ['-p', str(port)]
-    try:
-        result = subprocess.run(
-            [*command, '--', name], stdin=subprocess.DEVNULL, capture_output=True, timeout=_SSH_LIMIT, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise HostError(f'ssh -G gave no answer within {_SSH_LIMIT:.0f} s', host=where) from error
-    if result.returncode != 0:
-        raise HostError(
-            'ssh cannot read its configuration', host=where, output=result.stderr.decode(errors='replace'),
-            remedy=f'try: {" ".join(command)} -- {name}',
-        )
-    values: dict[str, list[str]] = {}
-    for line in result.stdout.decode(errors='surrogateescape').splitlines():
-        keyword, _, value = line.partition(' ')
-        values.setdefault(keyword, []).append(value)
-    return values
-
-
-def _values_of_paramiko(
-    name: str, user: str | None, port: int | None, config_file: str | None, where: str
-) -> Values:
-    """Without OpenSSH. Includes are taken in where they stand; `Match exec` needs OpenSSH."""
-    from remote_runner.hosts.paramiko_import import paramiko
-
-    files = [config_file] if config_file is not None else [f'{_home()}/.ssh/config', '/etc/ssh/ssh_config']
-    lines = [line for file in files if file != 'none' for line in _lines(Path(file), file == config_file)]
-    try:
-        found = paramiko.SSHConfig.from_text('\n'.join(lines)).lookup(name)
-    except paramiko.ConfigParseError as error:
-        raise HostError(f'ssh_config cannot be read: {error}', host=where) from error
-    except ImportError as error:
-        remedy = 'install openssh-client'
-        raise HostError('Match exec in ssh_config needs OpenSSH', host=where, remedy=remedy) from error
-    values = {keyword: [value] if isinstance(value, str) else list(value or ()) for keyword, value in found.items()}
-    values.setdefault('identityfile', list(_DEFAULT_IDENTITIES))
-    values['setenv'] = shlex.split(found.get('setenv', ''))
-    if user is not None:
-        values['user'] = [user]
-    if port is not None:
-        values['port'] = [str(port)]
-    return values
-
-
-def _lines(file: Path, must_exist: bool, depth: int = 0) -> Iterator[str]:
-    """The lines of an ssh_config, with those of included files in place."""
-    try:
-        lines = file.read_text(errors='surrogateescape').splitlines()
-    except FileNotFoundError:
-        if must_exist:
-            raise HostError(f'there is no ssh_config {file}') from None
-        return
-    except OSError as error:
-        raise HostError(f'the ssh_config {file} cannot be read: {error.strerror}') from error
-    for line in lines:
-        keyword, _, rest = line.strip().replace('=', ' ', 1).partition(' ')
-        if keyword.lower() != 'include' or depth == MOST_HOPS:
-            yield line
-            continue
-        for pattern in rest.split():
-            base = Path('/etc/ssh') if file.is_relative_to('/etc/ssh') else Path(_home(), '.ssh')
-            for included in sorted(glob.glob(str(base / pattern.replace('~', _home(), 1)))):  # noqa: PTH207
-                yield from _lines(Path(included), False, depth + 1)
