@@ -201,13 +201,13 @@ class TestSharing:
         if shutil.which('ssh') != '/usr/bin/ssh':
             pytest.fail('these tests need the ssh of the system')
         names: list[str] = []
-        ask = ssh_config._values_of_openssh
+        ask = ssh_config.values_of_openssh
 
         def note(ssh: str, name: str, *more: object) -> ssh_config.Values:
             names.append(name)
             return ask(ssh, name, *more)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(ssh_config, '_values_of_openssh', note)
+        monkeypatch.setattr(ssh_config, 'values_of_openssh', note)
         return names
 
     def check(self, file: Path, text: str, names: str, **options: object) -> None:
