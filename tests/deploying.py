@@ -420,6 +420,13 @@ def the_agent(host: TestHost) -> HostProcess:
     return agents(host)[0]
 
 
+def launchers(host: TestHost, session: str) -> list[HostProcess]:
+    """The processes that screen started in the windows of a session."""
+    processes = host.processes()
+    servers = {process.pid for process in processes if 'SCREEN' in process.argv[0] and session in process.argv}
+    return [process for process in processes if process.ppid in servers]
+
+
 # A test's own
 
 

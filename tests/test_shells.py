@@ -124,16 +124,19 @@ def test_a_login_shell_that_lets_nobody_in_is_an_error_of_that_host(deployment: 
     assert deployment.sleepers(host='h2') == []
 
 
+_NEVER_ENDING = {'zsh': 'exec zsh', 'cat': 'exec cat', 'bed': 'sleep 1000'}
+
+
 def test_start_up_files_that_never_come_to_an_end_are_errors_that_quote_what_was_printed(
     deployment: Deployment,
 ) -> None:
-    start_ups = ['echo welcome to zsh; exec zsh\n', 'echo welcome to cat; exec cat\n', 'echo welcome to bed; sleep 1000\n']
+    start_ups = [f'echo welcome to {word}; {then}\n' for word, then in _NEVER_ENDING.items()]
     users = [_user(deployment.host(), 'bash', start_up) for start_up in start_ups]
     for user in users:
         deployment.sleep(host=f'{user}@h1')
     ended = deployment.run('--connect-timeout', '2')
     assert ended.status == 3
-    for user, word in zip(users, ('zsh', 'cat', 'bed'), strict=True):
+    for user, word in zip(users, _NEVER_ENDING, strict=True):
         assert f'welcome to {word}' in ended.the('host_failed', host=f'{user}@h1')['error']
         assert f'{user}@h1' in ended.stderr
         assert f'welcome to {word}' in ended.stderr
