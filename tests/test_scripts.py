@@ -14,6 +14,7 @@ import pytest
 
 from tests.pages import ROOT
 from tests.privileges import unprivileged
+from tests.testbed import registry
 
 Script = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -41,6 +42,7 @@ def demo() -> Iterator[Script]:
     down = demo('down')
     assert down.returncode == 0, down.stdout + down.stderr
     assert not (ROOT / f'.{bed}').exists()
+    assert bed not in [claim.name for claim in registry.claims()]
     assert demo('down').returncode == 0
 
 
