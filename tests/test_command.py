@@ -305,6 +305,16 @@ class TestUsersFiles:
         done = run(commands, tmp_path, '--json', '-m', 'a.py', '-m', 'b.py', '-m', 'a.py')
         assert done.event('run_started')['components'] == {'0': ['x-a-b-a@dead']}
 
+    def test_what_they_print_does_not_disturb_who_reads_events(self, commands: Commands, tmp_path: Path) -> None:
+        write(
+            tmp_path,
+            config="print('printed by the config')\n" + component('x', 'dead'),
+            muddler="def muddle(config):\n    print('printed by the muddler')\n",
+        )
+        done = run(commands, tmp_path, '--json', '-m', 'muddler.py')
+        assert done.objects[0]['event'] == 'run_started'
+        assert 'printed by the config\nprinted by the muddler\n' in done.stderr
+
     def test_where_they_run(self, commands: Commands, tmp_path: Path) -> None:
         """A config in its own folder, muddlers and arg parsers in that of the caller."""
         show = "import os\nopen({!r}, 'a').write(f'{{__file__}} {{os.getcwd()}}\\n')\n"
