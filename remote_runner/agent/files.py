@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 
+from remote_runner.agent import processes
 from remote_runner.agent.request import Failure
 
 TYPE_CHECKING = False
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from remote_runner.agent.request import Request
 
 PIECE = 1 << 20
+#: What the names of files begin with that are not whole yet.
+TEMPORARY = '.rr-'
 
 
 def expand(path: str) -> str:
@@ -63,7 +66,7 @@ def _temporary_folder(name: str) -> str:
 
 
 def _make_folders(folder: str) -> "List[str]":
-    """`mkdir -p`; those that were made, outermost first."""
+    """`mkdir -p`; those that had to be made, outermost first."""
     made: "List[str]" = []
     missing = []
     while not os.path.isdir(folder):
@@ -168,7 +171,8 @@ class _Writer:
         target = os.path.realpath(expand(path))
         folder = os.path.dirname(target)
         if folder not in self._folders:
-            _make_folders(folder)
+            if not _make_folders(folder):
+                _sweep(folder)
             self._folders.add(folder)
         return target
 
@@ -181,6 +185,23 @@ class _Writer:
         """Leave nothing of a file that is not whole."""
         if self._file is not None:
             self._file.remove()
+
+
+def _temporary_name() -> str:
+    """A name for a file that is not whole yet; it tells who writes it, on a file system that many hosts may share."""
+    return '{}{}-{}-{}'.format(TEMPORARY, os.uname().nodename, os.getpid(), os.urandom(4).hex())
+
+
+def _sweep(folder: str) -> None:
+    """Remove what agents of this host left in a folder that were killed in the middle of a copy."""
+    ours = '{}{}-'.format(TEMPORARY, os.uname().nodename)
+    for name in os.listdir(folder):
+        pid = name[len(ours) :].partition('-')[0]
+        if name.startswith(ours) and pid.isdigit() and processes.start_time(int(pid)) is None:
+            try:
+                os.unlink(os.path.join(folder, name))
+            except OSError:
+                continue  # not ours to remove
 
 
 class _Incoming:
@@ -197,7 +218,7 @@ class _Incoming:
         self._mode = mode
         self._expected = digest
         self._digest = hashlib.sha1()
-        self._temporary = os.path.join(os.path.dirname(target), '.rr-{}-{}'.format(os.getpid(), os.urandom(4).hex()))
+        self._temporary = os.path.join(os.path.dirname(target), _temporary_name())
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             self._fd = os.open(self._temporary, flags, 0o600)

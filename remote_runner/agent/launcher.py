@@ -74,9 +74,9 @@ def wait_for_go(folder: Folder, agent: Peer, signals: Signals) -> str:
             return 'the connection was lost before the start'
         for message in messages:
             if message[0] == 'abort':
-                return str(message[1])
-            if message[0] == 'go' and time.monotonic() < folder.spec['deadline']:
-                return ''
+                return str(message[1])  # also behind a go that we read too late
+        if messages and time.monotonic() < folder.spec['deadline']:
+            return ''
 
 
 class Keeper:

@@ -5,6 +5,7 @@ session that matches by prefix), so nothing here takes its word: sessions are li
 `PID.name`, and only a launcher's hello proves a window. See screen(1).
 """
 
+import binascii
 import errno
 import fcntl
 import json
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 COMMAND_TIMEOUT = 10.0
 #: Seconds that a server gets to obey `quit` before it is killed.
 SERVER_TIMEOUT = 2.0
+#: Characters of a path that screen certainly takes as one word.
+MAX_WORD = 400
 #: Lines that a window remembers.
 SCROLLBACK = 10000
 #: Windows that a session may have (the most that screen can).
@@ -210,6 +213,25 @@ def quote(text: str) -> str:
     return word or "''"
 
 
+def safe_path(path: str) -> str:
+    """`path`, or a link to it in the runtime folder, so that screen reads it as it stands.
+
+    In a command file nothing can quote a newline, bytes that are no UTF-8 are read as Latin-1, and words are cut.
+    """
+    if len(path) < MAX_WORD and all((c.isalnum() and ord(c) < 128) or c in '/_-.' for c in path):
+        return path
+    link = os.path.join(runtime_folder(), 'link-{:08x}'.format(binascii.crc32(os.fsencode(path))))
+    for attempt in range(100):
+        name = '{}-{}'.format(link, attempt)
+        try:
+            os.symlink(path, name)
+            return name
+        except FileExistsError:
+            if os.readlink(name) == path:
+                return name
+    raise Failure('too many links in {}'.format(runtime_folder()), kind='runtime')
+
+
 def start_session(folder: str, name: str, windows: "List[Window]", zombie: bool) -> int:
     """Start a session whose first windows are these; the pid of its server.
 
@@ -247,7 +269,7 @@ def session_output(folder: str) -> str:
 def _users_rc() -> "List[str]":
     """The line that reads the user's own settings (screen itself reads /etc/screenrc first)."""
     path = os.path.expanduser('~/.screenrc')
-    return ['source {}'.format(quote(path))] if os.path.isfile(path) else []
+    return ['source {}'.format(quote(safe_path(path)))] if os.path.isfile(path) else []
 
 
 def add_windows(path: str, server: int, name: str, windows: "List[Window]") -> None:

@@ -186,9 +186,17 @@ def _forget(path: str) -> None:
 
 
 def state_folder(session: str) -> str:
-    """Where the components of a session have their folders on this host (a home may be shared by many hosts)."""
+    """Where the components of a session have their folders on this host (a home may be shared by many hosts).
+
+    Without a home that can be written to it is below the runtime folder.
+    """
     state = os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')
-    return os.path.join(state, 'remote_runner', 'hosts', os.uname().nodename, session)
+    root = os.path.join(state, 'remote_runner', 'hosts', os.uname().nodename)
+    try:
+        os.makedirs(root, 0o700, exist_ok=True)
+    except OSError:
+        root = os.path.join(screen.runtime_folder(), 'state')
+    return os.path.join(root, session)
 
 
 def read_status(folder: str) -> "Optional[Dict[str, Any]]":
@@ -220,6 +228,8 @@ def why_not_started(folder: str, stage: str, number: int) -> str:
     program = os.path.join(os.fsdecode(spec['cwd']), program)
     if number in (errno.ENOENT, errno.EACCES) and os.path.isfile(program):
         interpreter = _interpreter(program)
+        if interpreter.endswith('\r'):
+            return '{}: its first line asks for {!r}: it has line ends of Windows'.format(program, interpreter)
         if number == errno.EACCES and not os.access(program, os.X_OK):
             mode = os.stat(program).st_mode & 0o7777
             return '{} is not executable (its mode is {:o}; chmod +x it, here or there)'.format(program, mode)
@@ -239,8 +249,8 @@ def why_not_started(folder: str, stage: str, number: int) -> str:
 def _interpreter(program: str) -> str:
     with open(program, 'rb') as file:
         first = file.readline(256)
-    words = first[2:].split()
-    return os.fsdecode(words[0]) if first.startswith(b'#!') and words else ''
+    words = first[2:].strip(b' \t\n').replace(b'\t', b' ').split(b' ')
+    return os.fsdecode(words[0]) if first.startswith(b'#!') else ''
 
 
 def _hint(spec: "Dict[str, Any]") -> str:
@@ -336,16 +346,19 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     os.makedirs(folder, 0o700, exist_ok=True)
     first = len(_component_folders(folder))
     windows: "List[screen.Window]" = []
+    short = screen.safe_path(root)
+    launcher_path = screen.safe_path(launcher.PATH)
     for number, item in enumerate(header['components'], first):
         component = _write_folder(request, item, number)
         request.agent.starts.add(component)
-        argv = [processes.PYTHON, '-IS', launcher.PATH, component.folder]
+        argv = [processes.PYTHON, '-IS', launcher_path, os.path.join(short, header['run'], str(number))]
         windows.append(screen.Window(item['name'], argv))
     servers = screen.sessions(session)
     if len(servers) > 1:
         raise Failure('there are {} screen sessions named {}'.format(len(servers), session), kind='screen')
     if servers:
-        screen.add_windows(os.path.join(folder, 'windows-{}.rc'.format(first)), servers[0], session, windows)
+        path = os.path.join(short, header['run'], 'windows-{}.rc'.format(first))
+        screen.add_windows(path, servers[0], session, windows)
         return {'server': servers[0], 'started': False}
     server = screen.start_session(folder, session, windows, header['zombie'])
     threading.Thread(target=_wait_for_server, args=(request.agent, server, folder, session), daemon=True).start()

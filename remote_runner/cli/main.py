@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
@@ -29,13 +31,19 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return int(importlib.import_module(module).main(rest))
     except RemoteRunnerError as error:
-        if '--log-level=DEBUG' in rest or 'DEBUG' in rest:
-            raise
         show_error(error)
+        if _wants_debug(rest):
+            traceback.print_exc()
         return error.exit_status
     except KeyboardInterrupt:
         print('\nERROR: interrupted', file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
+
+
+def _wants_debug(arguments: Sequence[str]) -> bool:
+    """Whether `-l DEBUG` stands there, in whichever form: wrong options are shown before they are understood."""
+    text = '\0'.join(arguments).upper()
+    return re.search(r'(^|\0)(-L\0?|--LOG-LEVEL[=\0])DEBUG(\0|$)', text) is not None
 
 
 def show_error(error: BaseException) -> None:

@@ -202,6 +202,7 @@ def _show_end(outcome: Outcome, ssh_config: str | None) -> None:
     elif outcome.error is not None and not isinstance(outcome.error, StartFailed | ComponentFailed):
         show_error(outcome.error)  # of components and hosts the display has said it all
     if outcome.error is not None:
+        log.debug('what ended the run', exc_info=outcome.error)
         for line in stop_commands(outcome, ssh_config):
             log.error('%s', line)
 

@@ -62,6 +62,8 @@ Result = TypeVar('Result')
 
 #: Seconds that one host has to look at, or clean up, small things.
 SHORT = 30.0
+#: Seconds that one host has to let go of what it is doing when the run is interrupted.
+GIVE_UP_TIMEOUT = 3.0
 #: Seconds that one host has to clean up after an interrupted run.
 CLEAN_TIMEOUT = 6.0
 
@@ -197,6 +199,8 @@ class _Run:
                 self._events.emit(HostConnected(host=name, seconds=time.monotonic() - begun))
             else:
                 failures[name] = outcome
+                self._pool.forget(name)
+                log.debug('%s failed', name, exc_info=outcome)
                 self._events.emit(HostFailed(host=name, error=str(outcome)))
         if failures:
             self._without(failures, len(addresses))
@@ -233,7 +237,7 @@ class _Run:
             if checker.faults:
                 raise ConfigFaults(checker.report())
         for name in hosts.keys() - {machine.where for machine in first.values()}:
-            self._pool.hosts.pop(name).close()
+            self._pool.forget(name)
         for component, machine in placed:
             self._board.add(component, machine.where)
 
@@ -419,6 +423,8 @@ class _Run:
 
     def take_back(self, reason: str) -> None:
         """Undo what is half done: starts under way, sessions and folders that nothing came into."""
+        for _ in self._pool.each(lambda host: host.give_up(GIVE_UP_TIMEOUT)):
+            continue
         self._starter.abort(reason)
         for host, outcome in self._pool.each(self._clean):
             if isinstance(outcome, RemoteRunnerError) and host.name not in self._board.lost:

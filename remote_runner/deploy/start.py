@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,12 +11,14 @@ from functools import partial
 from typing import Any
 
 from remote_runner.deploy.board import PENDING, Board, State, Tracked
-from remote_runner.errors import ConnectionLost, RemoteRunnerError, RequestFailed
+from remote_runner.errors import ConnectionLost, HostError, RemoteRunnerError, RequestFailed
 from remote_runner.hosts.host import Call
 from remote_runner.hosts.pool import Pool
 
 #: Seconds that a component has for its call-back, by default.
 START_TIMEOUT = 30.0
+#: Seconds that components which are still starting get when another one of their index has failed.
+SIBLING_TIMEOUT = 3.0
 #: Seconds that launchers and agents get to obey an abort.
 ABORT_TIMEOUT = 3.0
 
@@ -47,11 +50,17 @@ class Starter:
         """Start these; True if all have started and none failed within its grace."""
         calls = self._open(components, base_dirs)
         limits = {tracked.key: tracked.asked_at + self._limit(tracked) for tracked in components}
+        end = math.inf
         while True:
             waiting = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING, among=components)
             if not waiting:
                 break
-            deadline = min(limits[tracked.key] for tracked in waiting)
+            if end == math.inf and self._board.of(State.FAILED, among=components):
+                end = time.monotonic() + SIBLING_TIMEOUT
+            if end <= time.monotonic():
+                self._take_back(waiting, 'another component of its index failed')
+                continue
+            deadline = min(end, *(limits[tracked.key] for tracked in waiting))
             if not self._board.wait(lambda: self._something_to_do(components, calls), deadline):
                 self._too_late([tracked for tracked in waiting if limits[tracked.key] <= time.monotonic()])
             self._check_calls(calls)
@@ -162,11 +171,13 @@ class Starter:
 
     def abort(self, reason: str) -> None:
         """Take back all that is starting, and close its windows; what has started stays."""
-        pending = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING)
+        self._take_back(self._board.of(State.STARTING, State.CALLED_BACK, State.GOING), reason)
+
+    def _take_back(self, pending: list[Tracked], reason: str) -> None:
         self._answer_abort(pending, reason)
         deadline = time.monotonic() + ABORT_TIMEOUT
         self._board.wait(lambda: all(t.gone or not t.launcher or t.state not in PENDING for t in pending), deadline)
-        self._board.abort([t for t in pending if t.state is not State.STARTED], reason)
+        self._board.abort(pending, reason)
         self._ask('close_windows', [t for t in pending if t.state is State.ABORTED], session=self._session)
 
     def _answer_abort(self, components: Iterable[Tracked], reason: str) -> None:
@@ -177,8 +188,9 @@ class Starter:
         deadline = time.monotonic() + ABORT_TIMEOUT
         calls: list[Call] = []
         for name, own in by_host(components).items():
-            with contextlib.suppress(ConnectionLost):
-                calls.append(self._pool.hosts[name].call(op, keys=[tracked.key for tracked in own], **fields))
+            with contextlib.suppress(HostError):
+                keys = [tracked.key for tracked in own]
+                calls.append(self._pool.hosts[name].call(op, timeout=ABORT_TIMEOUT, keys=keys, **fields))
         for call in calls:
             with contextlib.suppress(RemoteRunnerError):
                 call.result(max(0.0, deadline - time.monotonic()))

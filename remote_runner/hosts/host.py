@@ -25,6 +25,8 @@ from remote_runner.wire import frames
 Header = dict[str, Any]
 #: Seconds that an agent has for an answer that needs no work.
 ANSWER_TIMEOUT = 30.0
+#: Seconds that a frame of a request with a time limit may wait for another that is being written.
+FRAME_TIMEOUT = 3.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Call:
         self._op = op
         self._changed = threading.Condition()
         self._credit = frames.WINDOW
+        self._cancelled = False
         self._parts: deque[tuple[Any, bytes]] = deque()
         self._answer: Header | None = None
         self._lost: HostError | None = None
@@ -87,21 +90,26 @@ class Call:
     # Called by whoever asked.
 
     @property
+    def answered(self) -> bool:
+        """True once the answer is there."""
+        return self._answer is not None
+
+    @property
     def ended(self) -> bool:
         """True once the answer is there, or never comes."""
         return self._answer is not None or self._lost is not None
 
     def send(self, part: Any, body: bytes | memoryview) -> bool:
-        """Send a part, waiting for credit; False when the answer is there already, which then says why.
+        """Send a part, waiting for credit; False when no more are wanted: the answer then says why.
 
         Raises:
             ConnectionLost: the connection broke.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._credit >= len(body) or self.ended)
+            self._changed.wait_for(lambda: self._credit >= len(body) or self.ended or self._cancelled)
             if self._lost is not None:
                 raise self._lost
-            if self._answer is not None:
+            if self._answer is not None or self._cancelled:
                 return False
             self._credit -= len(body)
         self._host.write({'id': self._number, 'part': part}, body)
@@ -109,7 +117,7 @@ class Call:
 
     def finish(self) -> None:
         """No more parts follow."""
-        if not self.ended:
+        if not self.ended and not self._cancelled:
             self._host.write({'id': self._number, 'part': None})
 
     def parts(self) -> Iterator[tuple[Any, bytes]]:
@@ -140,7 +148,8 @@ class Call:
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self.ended, timeout):
-                self.cancel()
+                with contextlib.suppress(HostError):
+                    self.cancel()
                 raise HostSilent(f'no answer to «{self._op}» within {timeout:g} s', host=self._host.name)
             if self._answer is None:
                 raise self._lost or ConnectionLost('the connection is gone', host=self._host.name)
@@ -152,9 +161,16 @@ class Call:
         return self._answer['result']
 
     def cancel(self) -> None:
-        """Tell the agent to give it up; its answer then says that it did."""
+        """Tell the agent to give it up; its answer then says that it did.
+
+        Raises:
+            ConnectionLost, HostSilent: the agent cannot be told any more.
+        """
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify_all()
         if not self.ended:
-            self._host.write({'id': self._number, 'cancel': True})
+            self._host.write({'id': self._number, 'cancel': True}, timeout=FRAME_TIMEOUT)
 
 
 class Host:
@@ -184,6 +200,7 @@ class Host:
         self._numbers = itertools.count(1)
         self._calls: dict[int, Call] = {}
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._closed = False
         self._lost: HostError | None = None
         try:
@@ -226,11 +243,14 @@ class Host:
         """The agent's channel."""
         return self._channel
 
-    def call(self, op: str, *, on_end: Callable[[], None] | None = None, **fields: Any) -> Call:
+    def call(
+        self, op: str, *, on_end: Callable[[], None] | None = None, timeout: float | None = None, **fields: Any
+    ) -> Call:
         """Send a request; its answer is waited for elsewhere. `on_end` is called by the reading thread when it came.
 
         Raises:
             ConnectionLost: the connection is gone.
+            HostSilent: it could not be sent within `timeout` seconds.
         """
         number = next(self._numbers)
         call = Call(self, number, op, on_end)
@@ -238,7 +258,7 @@ class Host:
             if self._lost is not None:
                 raise self._lost
             self._calls[number] = call
-        self.write({'id': number, 'op': op, **fields})
+        self.write({'id': number, 'op': op, **fields}, timeout=timeout)
         return call
 
     def request(self, op: str, timeout: float | None = None, **fields: Any) -> Any:
@@ -249,20 +269,38 @@ class Host:
             RequestFailed: the agent says that it cannot be done.
             HostSilent: no answer in time.
         """
-        return self.call(op, **fields).result(timeout)
+        return self.call(op, timeout=timeout, **fields).result(timeout)
 
-    def write(self, header: Header, body: bytes | memoryview = b'') -> None:
-        """Send one frame.
+    def write(self, header: Header, body: bytes | memoryview = b'', timeout: float | None = None) -> None:
+        """Send one frame, whole: one thread at a time.
 
         Raises:
             ConnectionLost: the connection is gone.
+            HostSilent: another frame that nobody takes was in the way for `timeout` seconds.
         """
-        self._channel.write(frames.encode(header, body))
+        if not self._writing.acquire(timeout=-1 if timeout is None else timeout):
+            raise HostSilent('it does not take what is sent to it', host=self.name)
+        try:
+            self._channel.write(frames.encode(header, body))
+        finally:
+            self._writing.release()
+
+    def give_up(self, timeout: float) -> None:
+        """Cancel all requests under way, and wait until the agent has let go of them, for `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            calls = list(self._calls.values())
+        for call in calls:
+            with contextlib.suppress(HostError):
+                call.cancel()
+        for call in calls:
+            with contextlib.suppress(RequestFailed, HostError):
+                call.result(max(0.0, deadline - time.monotonic()))
 
     def beat(self) -> None:
         """Tell the agent that we are there. Where the connection is gone, its reader says so."""
-        with contextlib.suppress(ConnectionLost):
-            self.write({'id': 0, 'op': 'ping'})
+        with contextlib.suppress(HostError):
+            self.write({'id': 0, 'op': 'ping'}, timeout=0.0)  # a frame that is under way is a sign of life itself
 
     def close(self) -> None:
         """Close the connection; the agent ends with it. What it started for the user stays. Safe to call twice."""
@@ -303,7 +341,7 @@ class Host:
         if call is None:
             return  # an answer that nobody waits for any more
         call.take(header, body)
-        if call.ended:
+        if call.answered:
             with self._lock:
                 del self._calls[header['id']]
 

@@ -134,6 +134,12 @@ class Pool:
         host = self.hosts[address.where] = self._open(address)
         return host
 
+    def forget(self, name: str) -> None:
+        """Close the connection to a host that is not wanted any more, if there is one."""
+        host = self.hosts.pop(name, None)
+        if host is not None:
+            host.close()
+
     def _open(self, address: Address) -> Host:
         return connect(address, self._connector, self._listener)
 

@@ -19,8 +19,9 @@ import json
 import struct
 
 PREFIX = struct.Struct('>II')
-#: Bytes of a stream that may be under way without credit.
-WINDOW = 4 << 20
+#: Bytes of a stream that may be under way without credit. Less than the window of an SSH channel (2 MiB with OpenSSH),
+#: so there is always room for other frames: a stream to a side that does not read holds up nothing else.
+WINDOW = 1 << 20
 #: Bytes of one stream piece.
 PIECE = 1 << 16
 #: Larger frames are a sign that the two sides do not speak the same language.
