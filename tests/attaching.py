@@ -59,6 +59,9 @@ class Terminal:
     def resize(self, width: int, height: int) -> None:
         self._do('resize-window', '-x', str(width), '-y', str(height))
 
+    def shows_cursor(self) -> bool:
+        return self._do('display-message', '-p', '#{cursor_flag}').strip() == '1'
+
     def close(self) -> None:
         """Close its window; the command gets SIGHUP."""
         self._do('kill-server', check=False)

@@ -209,14 +209,14 @@ class Deployment:
 
     def begin_plain(self, *options: str, session: str | None = None) -> Running:
         """Start the command that deploys, with output for people."""
+        return Running(self.command(*options, session=session), self.environment)
+
+    def command(self, *options: str, session: str | None = None) -> list[str]:
+        """The command that deploys, whose config is written by this."""
         config = self.folder / 'config.py'
         config.write_text(_CONFIG.format(components=ascii(self.components)))
-        return self.command('-c', str(config), '--screen', session or self.session, *options)
-
-    def command(self, *arguments: str) -> Running:
-        """Start remote_runner with these arguments and the bed's ssh_config."""
-        argv = [sys.executable, '-m', 'remote_runner', '-F', str(self.bed.ssh_config), *arguments]
-        return Running(argv, self.environment)
+        command = [sys.executable, '-m', 'remote_runner', '-F', str(self.bed.ssh_config), '-c', str(config)]
+        return [*command, '--screen', session or self.session, *options]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -457,8 +457,11 @@ def _clean(host: TestHost, before: set[int]) -> None:
         return not left
 
     wait_until(nothing_left, f'{host.name} to be as before')
-    for folder in host.path('/run/screen').iterdir():
-        shutil.rmtree(folder)
+    for path in [*host.path('/run/screen').iterdir(), *host.path('/tmp').iterdir()]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _clean_here(session: str) -> None:

@@ -64,7 +64,8 @@ def _check(deployment: Deployment, ended: Ended) -> bool:
     started, unknown = set(ended.names('component_started')), set(ended.names('component_unknown'))
     assert started <= ran, ended.stderr
     assert ran <= started | unknown, _of(ended, ran - started - unknown)
-    assert len(deployment.sleepers()) == len(ran), ended.stderr
+    # What is unknown was told to end as well: whether that reached it before it ran, nobody here can say.
+    assert len(started) <= len(deployment.sleepers()) <= len(ran), ended.stderr
     if failed or unknown:
         assert ended.status == 1
     else:

@@ -25,8 +25,9 @@ import time
 import _signal
 
 PATH = __file__
+ROOT = PATH.rsplit('/', 3)[0]
 if __name__ == '__main__':
-    sys.path.insert(0, PATH.rsplit('/', 3)[0])
+    sys.path.insert(0, ROOT)
 
 from remote_runner.agent.peers import Peer, accept, connect, listen
 from remote_runner.agent.records import PIECE, Folder, Log, read_file

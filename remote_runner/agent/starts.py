@@ -347,7 +347,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     first = len(_component_folders(folder))
     windows: "List[screen.Window]" = []
     short = screen.safe_path(root)
-    launcher_path = screen.safe_path(launcher.PATH)
+    launcher_path = screen.safe_path(launcher.ROOT) + launcher.PATH[len(launcher.ROOT) :]
     for number, item in enumerate(header['components'], first):
         component = _write_folder(request, item, number)
         request.agent.starts.add(component)

@@ -141,9 +141,11 @@ class Board:
                 self._end(tracked, State.FAILED, reason, output)
 
     def give_up(self, tracked: Tracked, reason: str, output: str = '') -> None:
-        """It has failed, unless it has started just now."""
+        """Its time is up: it has failed, unless it has started just now. Once told go, nobody knows what it did."""
         with self._changed:
-            if tracked.state is not State.STARTED:
+            if tracked.state is State.GOING:
+                self._end(tracked, State.UNKNOWN, f'it was told to start, and then to end again: {reason}')
+            elif tracked.state is not State.STARTED:
                 self._end(tracked, State.FAILED, reason, output)
 
     def abort(self, components: Iterable[Tracked], reason: str) -> None:

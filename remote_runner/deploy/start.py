@@ -61,7 +61,8 @@ class Starter:
                 self._take_back(waiting, 'another component of its index failed')
                 continue
             deadline = min(end, *(limits[tracked.key] for tracked in waiting))
-            if not self._board.wait(lambda: self._something_to_do(components, calls), deadline):
+            ready = partial(self._something_to_do, components, calls, end == math.inf)
+            if not self._board.wait(ready, deadline):
                 self._too_late([tracked for tracked in waiting if limits[tracked.key] <= time.monotonic()])
             self._check_calls(calls)
             self._check_hosts(waiting)
@@ -72,7 +73,9 @@ class Starter:
     def _limit(self, tracked: Tracked) -> float:
         return self._start_timeout if tracked.plan.start_timeout is None else tracked.plan.start_timeout
 
-    def _something_to_do(self, components: list[Tracked], calls: dict[str, Call]) -> bool:
+    def _something_to_do(self, components: list[Tracked], calls: dict[str, Call], all_well: bool) -> bool:
+        if all_well and self._board.of(State.FAILED, among=components):
+            return True
         waiting = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING, among=components)
         return (
             not waiting
