@@ -40,11 +40,12 @@ def _check(deployment: Deployment, ended: Ended, *, running: dict[str, int]) -> 
             return len(left) == running.get(name, 0) and not agents(host) and not connections(host)
 
         wait_until(is_quiet, f'{name} to be quiet', 60)
-        assert len(deployment.sleepers(host=name)) == running.get(name, 0)
         found = host.run(['find', '/root', '/tmp', '-name', '.rr-*'], check=False).stdout.decode()
         assert found == ''
-        folders = [path.name for path in host.path('/tmp').glob('remote_runner-*-*')]
-        assert len(folders) == running.get(name, 0), folders
+        folders = {f'/tmp/{path.name}' for path in host.path('/tmp').glob('remote_runner-sleeper-*')}
+        sleepers = deployment.sleepers(host=name)
+        assert len(sleepers) == running.get(name, 0)
+        assert {str((host.root / f'proc/{sleeper.pid}/cwd').readlink()) for sleeper in sleepers} == folders
         if not running.get(name, 0):
             assert deployment.own_sessions(name) == []
     lines = deployment.stop_lines(ended)
@@ -178,7 +179,6 @@ def test_while_waiting(deployment: Deployment, number: signal.Signals) -> None:
     assert ended.status == 130
     assert deployment.windows('h3') == {0: 'short'}  # to be read
     deployment.quit('h3')
-    deployment.host('h3').run(['sh', '-c', 'rm -r /tmp/remote_runner-short-*'])
     _check(deployment, ended, running={'h1': 1, 'h2': 1})
 
 
@@ -196,7 +196,8 @@ def test_twice_ends_at_once_even_if_a_host_does_not_answer(alone: Deployment) ->
 
 def test_at_a_terminal_which_is_left_in_order(deployment: Deployment, tmp_path: Path) -> None:
     deployment.sleep(start_grace=1000)
-    terminal = Terminal(tmp_path, ['env', '-i', *(f'{name}={value}' for name, value in deployment.environment.items()), 'sh'])
+    environment = [f'{name}={value}' for name, value in deployment.environment.items()]
+    terminal = Terminal(tmp_path, ['env', '-i', *environment, 'sh'])
     try:
         (tmp_path / 'go').write_text(shlex.join(deployment.command()))
         terminal.press('. ' + str(tmp_path / 'go'), 'Enter')
