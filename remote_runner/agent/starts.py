@@ -191,12 +191,23 @@ def state_folder(session: str) -> str:
     Without a home that can be written to it is below the runtime folder.
     """
     state = os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')
-    root = os.path.join(state, 'remote_runner', 'hosts', os.uname().nodename)
     try:
-        os.makedirs(root, 0o700, exist_ok=True)
+        os.makedirs(state, 0o700, exist_ok=True)
+        private_folders(state, 'remote_runner', 'hosts', os.uname().nodename, session)
     except OSError:
-        root = os.path.join(screen.runtime_folder(), 'state')
-    return os.path.join(root, session)
+        state = private_folders(screen.runtime_folder(), 'state')
+    return private_folders(state, 'remote_runner', 'hosts', os.uname().nodename, session)
+
+
+def private_folders(root: str, *names: str) -> str:
+    """Make folders below one another (mode 0700) where they are missing; the innermost."""
+    for name in names:
+        root = os.path.join(root, name)
+        try:
+            os.mkdir(root, 0o700)
+        except FileExistsError:
+            continue
+    return root
 
 
 def read_status(folder: str) -> "Optional[Dict[str, Any]]":
@@ -342,8 +353,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
             kind='screen',
         )
     root = state_folder(session)
-    folder = os.path.join(root, header['run'])
-    os.makedirs(folder, 0o700, exist_ok=True)
+    folder = private_folders(root, header['run'])
     first = len(_component_folders(folder))
     windows: "List[screen.Window]" = []
     short = screen.safe_path(root)

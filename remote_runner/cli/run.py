@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -128,7 +130,10 @@ def main(arguments: Sequence[str]) -> int:
     configure(options.log_level)
     check_session(options.screen)
     settings = _settings(options)
-    plan = make_plan(load(settings).config, settings.config_dir, options.screen, settings.config_file)
+    # With --json stdout is for events alone, and configs like to print.
+    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+        loaded = load(settings)
+    plan = make_plan(loaded.config, settings.config_dir, options.screen, settings.config_file)
     plan = _selected(plan, options)
     events = Events()
     how = RunOptions(

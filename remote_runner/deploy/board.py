@@ -5,6 +5,7 @@ Reader threads write to it, the thread that carries out the run waits on it. Eve
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ from remote_runner.events import (
     Events,
     HostLost,
 )
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.host import INTERRUPTIBLE, Header, Host
 
 
 class State(Enum):
@@ -102,10 +103,10 @@ class Board:
         """Wait until `ready()`, which is asked after every change; False at `deadline` (time.monotonic)."""
         with self._changed:
             while not ready():
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
+                left = math.inf if deadline is None else deadline - time.monotonic()
+                if left <= 0:
                     return False
-                self._changed.wait(left)
+                self._changed.wait(min(left, INTERRUPTIBLE))
             return True
 
     def touch(self) -> None:

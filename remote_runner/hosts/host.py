@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 import time
 from collections import deque
@@ -25,6 +26,9 @@ from remote_runner.wire import frames
 Header = dict[str, Any]
 #: Seconds that an agent has for an answer that needs no work.
 ANSWER_TIMEOUT = 30.0
+#: Seconds that a thread waits before it looks again: a signal that comes just before a wait without time limit begins
+#: would be seen only at its end.
+INTERRUPTIBLE = 0.5
 #: Seconds that a frame of a request with a time limit may wait for another that is being written.
 FRAME_TIMEOUT = 3.0
 
@@ -146,11 +150,15 @@ class Call:
             RequestFailed: the agent says that it cannot be done.
             HostSilent: no answer within `timeout` seconds; the request is cancelled.
         """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         with self._changed:
-            if not self._changed.wait_for(lambda: self.ended, timeout):
-                with contextlib.suppress(HostError):
-                    self.cancel()
-                raise HostSilent(f'no answer to «{self._op}» within {timeout:g} s', host=self._host.name)
+            while not self.ended:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    with contextlib.suppress(HostError):
+                        self.cancel()
+                    raise HostSilent(f'no answer to «{self._op}» within {timeout:g} s', host=self._host.name)
+                self._changed.wait(min(left, INTERRUPTIBLE))
             if self._answer is None:
                 raise self._lost or ConnectionLost('the connection is gone', host=self._host.name)
         if 'error' in self._answer:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.connection import Connection
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.host import INTERRUPTIBLE, Header, Host
 from remote_runner.hosts.local import LocalConnection
 
 #: Hosts that are worked on at the same time, by default.
@@ -62,7 +62,12 @@ def each(
         todo.put(None)
         threading.Thread(target=serve, daemon=True).start()
     for _ in waiting:
-        item, outcome = done.get()
+        while True:
+            try:
+                item, outcome = done.get(timeout=INTERRUPTIBLE)
+                break
+            except Empty:
+                continue
         if isinstance(outcome, BaseException) and not isinstance(outcome, RemoteRunnerError):
             raise outcome
         yield item, outcome
