@@ -33,15 +33,14 @@ def prepare(request: "Request") -> "Dict[str, object]":
     """Operation `prepare`: the absolute base_dir of each of `components` ([name, base_dir or None]), in their order.
 
     None becomes a fresh temporary folder. With `create`, a base_dir that is missing is created where that is possible;
-    where not, the start of the component (or its first file) says why. The result lists the folders and those that
-    were created.
+    where not, the start of the component (or its first file) says why. The result lists the folders, and those of
+    them (and above them) that were missing.
     """
     folders = []
     created = []
     for name, base_dir in request.header['components']:
         if base_dir is None:
             folder = _temporary_folder(name)
-            created.append(folder)
         else:
             folder = expand(base_dir)
             try:

@@ -433,14 +433,15 @@ class _Run:
     def _clean(self, host: Host) -> None:
         own = [tracked for tracked in self._board.all() if tracked.host == host.name]
         never = [t for t in own if t.state in (State.PLANNED, State.ABORTED)]
-        if len(never) == len(own) and host.name in self._starter.servers:
+        nothing_ran = len(never) == len(own)
+        if nothing_ran and host.name in self._starter.servers:
             host.request('quit', timeout=CLEAN_TIMEOUT, session=self._plan.session, stop_timeout=0.0)
         temporary = self._temporary.get(host.name, {})
         host.request(
             'remove',
             timeout=CLEAN_TIMEOUT,
             temporary=[temporary[t.key] for t in never if t.key in temporary],
-            folders=self._created.get(host.name, []),
+            folders=self._created.get(host.name, []) if nothing_ran else [],
         )
 
 
