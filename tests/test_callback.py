@@ -7,6 +7,7 @@ that hits: what runs afterwards is what was reported as started or unknown, and 
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -169,34 +170,47 @@ def test_the_link_is_cut(alone: Deployment) -> None:
 
 
 def test_a_launcher_that_is_stopped_past_the_time_limit_starts_nothing(deployment: Deployment) -> None:
-    def strike(running: Running, host: TestHost) -> None:
-        stopped = host.run(['python3', '-ISc', _STOP_LAUNCHERS, deployment.session]).stdout.decode().split()
-        running.finish()
-        kill(host, signal.SIGCONT, *map(int, stopped))
+    host = deployment.host()
+    for _ in range(ATTEMPTS):
+        _add_many(deployment)
+        _forget(host)
+        command, environment = host.entry(['python3', '-ISuc', _STOP_LAUNCHERS, deployment.session])
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as stopper:
+            assert stopper.stdout
+            assert stopper.stdout.readline() == 'ready\n'
+            running = deployment.begin('--start-timeout', '2')
+            stopped = [int(pid) for pid in stopper.stdout.readline().split()]
+        ended = running.finish()
+        kill(host, signal.SIGCONT, *stopped)
+        if _check(deployment, ended):
+            return
+        deployment.quit()
+    raise AssertionError(f'{ATTEMPTS} strikes were all too late')
 
-    _strike(deployment, strike, '--start-timeout', '2')
 
-
-# Stops processes that screen starts in the windows of a session, as they come; prints their pids.
+# Stops screen when it has started five processes in the windows of a session, and these processes; prints all pids.
+# Screen first, for it makes its stopped children go on.
 _STOP_LAUNCHERS = """\
 import os, signal, sys
+print("ready")
 def read(pid, name):
     try:
         with open("/proc/" + pid + "/" + name) as file:
             return file.read()
     except OSError:
         return ""
+def is_server(pid):
+    words = read(pid, "cmdline").split("\\0")
+    return "SCREEN" in words[0] and sys.argv[1] in words
+def children(pid):
+    return read(pid, "task/" + pid + "/children").split()
 servers = []
+while not servers or len(children(servers[0])) < 5:
+    servers = servers or [pid for pid in os.listdir("/proc") if pid.isdigit() and is_server(pid)]
 stopped = []
-while len(stopped) < 20:
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        words = read(pid, "cmdline").split("\\0")
-        if pid not in servers and "SCREEN" in words[0] and sys.argv[1] in words:
-            servers.append(pid)
-        parent = read(pid, "stat").rpartition(")")[2].split()[1:2]
-        if parent and parent[0] in servers and pid not in stopped:
-            os.kill(int(pid), signal.SIGSTOP)
-            stopped.append(pid)
+for pid in servers[:1] + children(servers[0]):
+    os.kill(int(pid), signal.SIGSTOP)
+    stopped.append(pid)
 print(*stopped)
 """
 

@@ -117,8 +117,8 @@ def test_terminate_ends_all_the_others_with_their_descendants_and_nothing_else(d
     deployment.sleep(host='h2')
     host.run(['screen', '-dmS', f'{deployment.session}2', 'sleep', '100000'])
     host.run(['sh', '-c', 'setsid sleep 100000 >/dev/null 2>&1 &'])
+    wait_until(lambda: len(deployment.sleepers()) == 2, 'the bystanders to run')
     bystanders = deployment.sleepers()
-    assert len(bystanders) == 2
     running = deployment.begin('--terminate')
     running.wait_for('component_started', 'sleeper', 'h1')
     running.wait_for('component_started', 'sleeper', 'h2')
