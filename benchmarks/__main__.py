@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,7 @@ def _chapters(choice: Choice) -> Iterator[Chapter]:
 
 
 def _deploy(bed: Testbed, scene: deploy.Scene, choice: Choice) -> Chapter:
-    load = _load()
+    busy = _busy()
     say = _sayer(f'deploy on {DEPLOY_HOSTS} hosts, {scene.title}')
     with Stage.on(bed) as stage:
         series = deploy.measure(stage, scene, choice.runs, choice.wanted, say)
@@ -89,11 +89,11 @@ def _deploy(bed: Testbed, scene: deploy.Scene, choice: Choice) -> Chapter:
     )
     limit = Limit(f'deploy ({scene.title}), ours in terms of pyinfra', report.ratio(series, 'pyinfra'), 0.45, ' x')
     notes = ['Ours gives each of the two indexes its grace of 0.1 s, in which a program that ends at once is noticed.']
-    return Chapter(f'Deploy: {scene.title}', text, series, _limits([limit], choice), load, notes)
+    return Chapter(f'Deploy: {scene.title}', text, series, _limits([limit], choice), busy, notes)
 
 
 def _exec(bed: Testbed, choice: Choice) -> Chapter:
-    load = _load()
+    busy = _busy()
     with Stage.on(bed) as stage:
         series = exec.measure(stage, choice.runs, choice.wanted, _sayer(f'exec on {EXEC_HOSTS} hosts'))
     with Stage.on(bed) as stage:
@@ -107,16 +107,16 @@ def _exec(bed: Testbed, choice: Choice) -> Chapter:
         Limit(f'memory, deploy on {EXEC_HOSTS} hosts', deploying, MEMORY_LIMIT, ' MB'),
     ]
     text = f'`{exec.COMMAND}` on {EXEC_HOSTS} hosts, the output of each. Every host must have answered.'
-    return Chapter('Exec', text, series, _limits(limits, choice), load)
+    return Chapter('Exec', text, series, _limits(limits, choice), busy)
 
 
 def _startup(bed: Testbed, choice: Choice) -> Chapter:
-    load = _load()
+    busy = _busy()
     with Stage.on(bed) as stage:
         series = startup.measure(stage, max(choice.runs, STARTUP_RUNS), choice.wanted, _sayer('--help'))
     ours = report.by_name(series, 'ours')
     limit = Limit('`remote_runner --help`', ours.median if ours else float('nan'), 0.2, ' s')
-    return Chapter('Start-up', '`--help`, into a file.', series, _limits([limit], choice), load)
+    return Chapter('Start-up', '`--help`, into a file.', series, _limits([limit], choice), busy)
 
 
 def _limits(limits: list[Limit], choice: Choice) -> list[Limit]:
@@ -124,8 +124,16 @@ def _limits(limits: list[Limit], choice: Choice) -> list[Limit]:
     return limits if not choice.tools else [limit for limit in limits if limit.measured == limit.measured]
 
 
-def _load() -> float:
-    return os.getloadavg()[0]
+def _busy() -> float:
+    """The share of the machine's CPU that others take, from 0 to 1 (proc(5), `stat`)."""
+
+    def times() -> list[int]:
+        return [int(word) for word in Path('/proc/stat').read_text().splitlines()[0].split()[1:]]
+
+    before = times()
+    time.sleep(2)
+    spent = [now - then for now, then in zip(times(), before, strict=True)]
+    return 1 - (spent[3] + spent[4]) / sum(spent)  # idle, iowait
 
 
 def _sayer(title: str) -> Callable[[str], None]:

@@ -14,6 +14,9 @@ from pathlib import Path
 from benchmarks import peers
 from benchmarks.measure import Memory, Series
 
+#: Others may take this share of the CPU.
+QUIET = 0.1
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -32,13 +35,13 @@ class Limit:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One benchmark: what was done, all runs, its limits."""
+    """One benchmark: what was done, all runs, its limits, and how busy the machine was before (0 to 1)."""
 
     title: str
     text: str
     series: Sequence[Series]
     limits: Sequence[Limit]
-    load: float
+    busy: float
     notes: Sequence[str] = ()
 
 
@@ -71,6 +74,10 @@ def write(chapters: Sequence[Chapter], runs: int) -> str:
     return '\n\n'.join(parts) + '\n'
 
 
+def _warning(chapter: Chapter) -> str:
+    return ' **Too much: these numbers are worth little.**' if chapter.busy > QUIET else ''
+
+
 def _limit(limit: Limit) -> list[str]:
     numbers = [f'{limit.measured:.2f}{limit.unit}', f'{limit.limit:g}{limit.unit}']
     return [limit.what, *numbers, 'kept' if limit.is_kept else '**missed**']
@@ -83,7 +90,8 @@ def _chapter(chapter: Chapter) -> str:
         _table(_HEAD, [_row(one, chapter.series) for one in chapter.series]),
         *(f'- {note}' for note in chapter.notes),
         *(f'- {one.contender.name}, a run that failed: {fault}' for one in chapter.series for fault in one.faults),
-        f'Load average when it began: {chapter.load:.2f}. What was run:',
+        f'Before it began, others took {chapter.busy:.0%} of the CPU.{_warning(chapter)}',
+        'What was run:',
         '```\n' + '\n'.join(_command(one) for one in chapter.series) + '\n```',
     ]
     return '\n\n'.join(parts)
