@@ -134,6 +134,7 @@ def environment(home: Path) -> dict[str, str]:
         'PYTHONPATH': str(ROOT),
         'SHELL': '/bin/sh',
         'TERM': 'xterm-256color',
+        'TMPDIR': str(home),  # of components of this machine: what they leave goes with the test
         'USER': 'root',
     }
 
