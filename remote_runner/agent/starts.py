@@ -6,16 +6,12 @@ of the spec. What launchers say is passed on to the master as events `launcher` 
 come back as operation `answer`. A later agent finds running launchers through their control sockets (`watch`).
 """
 
-import errno
-import json
-import marshal
 import os
 import select
 import shutil
 import threading
-import time
 
-from remote_runner.agent import launcher, peers, processes, records, screen, tree
+from remote_runner.agent import folders, launcher, peers, processes, screen, tree
 from remote_runner.agent.request import Failure
 
 TYPE_CHECKING = False
@@ -27,14 +23,10 @@ if TYPE_CHECKING:
     from remote_runner.agent.main import Agent
     from remote_runner.agent.request import Request
 
-#: Bytes of output.log that a report of a failure shows, at most.
-TAIL = 4096
 #: Seconds that a guard gets to end what a killed keeper left, beyond any stop_timeout that makes sense.
 LAST_WORD_TIMEOUT = 300.0
 #: Folders of earlier runs of a session that are kept.
 KEPT_RUNS = 5
-#: sun_path, unix(7), without its final zero byte.
-MAX_SOCKET_PATH = 107
 
 
 class Component:
@@ -151,19 +143,19 @@ class Starts:
 
     def _last_word(self, component: Component) -> None:
         """The keeper is gone: when its guard is too, what they wrote is final."""
-        status = read_status(component.folder) or {}
+        status = folders.read_status(component.folder) or {}
         if 'gone' not in status and 'launcher' in status:
             processes.wait_gone(processes.identify([status['launcher']]), LAST_WORD_TIMEOUT)
-            status = read_status(component.folder) or {}
+            status = folders.read_status(component.folder) or {}
         self._agent.event('launcher', key=component.key, message=['closed'], status=status)
 
     def _pass_on(self, component: Component, message: "Tuple[Any, ...]") -> None:
         fields: "Dict[str, object]" = {}
         if message[0] == 'failed':
-            fields['reason'] = why_not_started(component.folder, message[1], message[2])
+            fields['reason'] = folders.why_not_started(component.folder, message[1], message[2])
         elif message[0] == 'exited':
             message = (message[0], tree.exit_code(message[1]), message[2])
-            fields['output'] = tail(component.folder)
+            fields['output'] = folders.tail(component.folder)
         self._agent.event('launcher', key=component.key, message=list(message), **fields)
 
 
@@ -182,156 +174,12 @@ def _forget(path: str) -> None:
         return  # another agent was faster
 
 
-# ---- the folders ---------------------------------------------------------------------------------------------------
-
-
-def state_folder(session: str) -> str:
-    """Where the components of a session have their folders on this host (a home may be shared by many hosts).
-
-    Without a home that can be written to it is below the runtime folder.
-    """
-    state = os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')
-    try:
-        os.makedirs(state, 0o700, exist_ok=True)
-        private_folders(state, 'remote_runner', 'hosts', os.uname().nodename, session)
-    except OSError:
-        state = private_folders(screen.runtime_folder(), 'state')
-    return private_folders(state, 'remote_runner', 'hosts', os.uname().nodename, session)
-
-
-def private_folders(root: str, *names: str) -> str:
-    """Make folders below one another (mode 0700) where they are missing; the innermost."""
-    for name in names:
-        root = os.path.join(root, name)
-        try:
-            os.mkdir(root, 0o700)
-        except FileExistsError:
-            continue
-    return root
-
-
-def read_status(folder: str) -> "Optional[Dict[str, Any]]":
-    """What the launcher wrote last; None where it wrote nothing (yet)."""
-    try:
-        return dict(json.loads(records.read_file(os.path.join(folder, 'status.json')).decode('ascii')))
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def tail(folder: str) -> str:
-    """The end of a component's output."""
-    try:
-        with open(os.path.join(folder, 'output.log'), 'rb') as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - TAIL))
-            return file.read().decode('utf-8', 'replace')
-    except FileNotFoundError:
-        return ''
-
-
-def why_not_started(folder: str, stage: str, number: int) -> str:
-    """The reason of a failed start as a sentence that says what to look at."""
-    spec = _read_spec(folder)
-    program = os.fsdecode(spec['argv'][0])
-    said = os.strerror(number)
-    if stage == 'chdir':
-        return 'cannot enter its base_dir {}: {}'.format(os.fsdecode(spec['cwd']), said)
-    program = os.path.join(os.fsdecode(spec['cwd']), program)
-    if number in (errno.ENOENT, errno.EACCES) and os.path.isfile(program):
-        interpreter = _interpreter(program)
-        if interpreter.endswith('\r'):
-            return '{}: its first line asks for {!r}: it has line ends of Windows'.format(program, interpreter)
-        if number == errno.EACCES and not os.access(program, os.X_OK):
-            mode = os.stat(program).st_mode & 0o7777
-            return '{} is not executable (its mode is {:o}; chmod +x it, here or there)'.format(program, mode)
-        if interpreter:
-            return '{}: its interpreter {} (its first line) cannot be run: {}'.format(program, interpreter, said)
-    if number == errno.ENOENT:
-        return 'there is no file {}{}'.format(program, _hint(spec))
-    if number == errno.EACCES and os.path.isdir(program):
-        return '{} is a folder'.format(program)
-    if number == errno.ENOEXEC:
-        return '{} is not a program for this machine ({})'.format(program, os.uname().machine)
-    if number == errno.E2BIG:
-        return '{}: its arguments and environment are too long for this machine'.format(program)
-    return '{} cannot be run: {}'.format(program, said)
-
-
-def _interpreter(program: str) -> str:
-    with open(program, 'rb') as file:
-        first = file.readline(256)
-    words = first[2:].strip(b' \t\n').replace(b'\t', b' ').split(b' ')
-    return os.fsdecode(words[0]) if first.startswith(b'#!') else ''
-
-
-def _hint(spec: "Dict[str, Any]") -> str:
-    """A relative executable that stands in PATH is a frequent mistake."""
-    name = os.fsdecode(spec['executable'])
-    if '/' in name:
-        return ''
-    found = shutil.which(name, path=os.fsdecode(processes.ENVIRONMENT.get(b'PATH', b'')))
-    hint = ' (a relative executable is relative to base_dir{})'
-    return hint.format('; did you mean {}?'.format(found) if found else '')
-
-
-def _read_spec(folder: str) -> "Dict[str, Any]":
-    return dict(marshal.loads(records.read_file(os.path.join(folder, 'spec'))))
-
-
-def _encode(text: str) -> bytes:
-    return text.encode('utf-8', 'surrogateescape')
-
-
-def _write_folder(request: "Request", item: "Dict[str, Any]", number: int) -> Component:
-    """Write spec and token of one component."""
-    header = request.header
-    folder = os.path.join(state_folder(header['session']), header['run'], str(number))
-    os.makedirs(folder, 0o700)
-    cwd = os.path.expanduser(item['cwd'])
-    executable = os.path.join(cwd, os.path.expanduser(item['executable']))
-    environment = dict(processes.ENVIRONMENT)
-    for name, value in item['environment'].items():
-        environment[_encode(name)] = _encode(value)
-    token = os.urandom(16).hex()
-    control = os.path.join(screen.runtime_folder(), '{}-{}'.format(header['run'], number))
-    if len(os.fsencode(control)) > MAX_SOCKET_PATH:
-        raise Failure('the path of a socket is too long: {}'.format(control), kind='runtime')
-    umask = os.umask(0o077)
-    os.umask(umask)
-    spec = {
-        'name': item['name'],
-        'run': header['run'],
-        'session': header['session'],
-        'argv': [_encode(executable)] + [_encode(word) for word in item['args']],
-        'executable': _encode(item['executable']),
-        'cwd': _encode(cwd),
-        'env': environment,
-        'umask': umask,
-        'stop_timeout': float(item['stop_timeout']),
-        'deadline': time.monotonic() + item['start_timeout'],
-        'agent': request.agent.starts.path,
-        'control': control,
-    }
-    records.write_file(os.path.join(folder, 'spec'), marshal.dumps(spec, 2))
-    records.write_file(os.path.join(folder, 'token'), token.encode('ascii'))
-    return Component(item['key'], folder, token)
-
-
-def _component_folders(run_folder: str) -> "List[str]":
-    """The folders of the components of one run, in the order of their starts."""
-    try:
-        numbers = sorted(int(name) for name in os.listdir(run_folder) if name.isdigit())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [os.path.join(run_folder, str(number)) for number in numbers]
-
-
 def _prune(session: str, run: str) -> None:
     """Remove the folders of old runs that nothing runs of any more; the newest stay."""
-    root = state_folder(session)
+    root = folders.state_folder(session)
     runs = sorted(name for name in os.listdir(root) if name != run and os.path.isdir(os.path.join(root, name)))
     for name in runs[: 1 - KEPT_RUNS]:
-        if not any(_is_alive(folder) for folder in _component_folders(os.path.join(root, name))):
+        if not any(_is_alive(folder) for folder in folders.component_folders(os.path.join(root, name))):
             shutil.rmtree(os.path.join(root, name), ignore_errors=True)  # what cannot go now goes next time
 
 
@@ -352,14 +200,15 @@ def open_windows(request: "Request") -> "Dict[str, object]":
             "the user's .screenrc sets a password, with which no command reaches a session; remove that line",
             kind='screen',
         )
-    root = state_folder(session)
-    folder = private_folders(root, header['run'])
-    first = len(_component_folders(folder))
+    root = folders.state_folder(session)
+    folder = folders.private_folders(root, header['run'])
+    first = len(folders.component_folders(folder))
     windows: "List[screen.Window]" = []
     short = screen.safe_path(root)
     launcher_path = screen.safe_path(launcher.ROOT) + launcher.PATH[len(launcher.ROOT) :]
     for number, item in enumerate(header['components'], first):
-        component = _write_folder(request, item, number)
+        folder_of_one, token = folders.write_component(request, item, number)
+        component = Component(item['key'], folder_of_one, token)
         request.agent.starts.add(component)
         argv = [processes.PYTHON, '-IS', launcher_path, os.path.join(short, header['run'], str(number))]
         windows.append(screen.Window(item['name'], argv))
@@ -391,15 +240,15 @@ def answer(request: "Request") -> "Dict[str, object]":
 
 def _folders(session: str) -> "Iterator[str]":
     """The folders of all components of all runs of a session."""
-    root = state_folder(session)
+    root = folders.state_folder(session)
     if os.path.isdir(root):
         for run in os.listdir(root):
-            yield from _component_folders(os.path.join(root, run))
+            yield from folders.component_folders(os.path.join(root, run))
 
 
 def _connect(folder: str) -> "Optional[peers.Peer]":
     try:
-        return peers.connect(_read_spec(folder)['control'])
+        return peers.connect(folders.read_spec(folder)['control'])
     except FileNotFoundError:
         return None
 
@@ -413,19 +262,19 @@ def _is_alive(folder: str) -> bool:
 
 def running(request: "Request") -> "Dict[str, object]":
     """Operation `running`: the components of `session` whose launchers answer, with their last status."""
-    found = [read_status(folder) or {} for folder in _folders(request.header['session']) if _is_alive(folder)]
+    found = [folders.read_status(folder) or {} for folder in _folders(request.header['session']) if _is_alive(folder)]
     return {'components': found}
 
 
 def watch(request: "Request") -> "Dict[str, object]":
-    """Operation `watch`: listen to components of a run that an earlier agent started; `keys` are {key: name}.
+    """Operation `watch`: listen to components that an earlier agent started; `keys` are {key: name}.
 
     Launchers that are there tell their whole story again, as events. The result holds, by key, the last status of all.
     """
     header = request.header
     request.agent.starts.listen()
     states: "Dict[str, Optional[Dict[str, Any]]]" = {}
-    root = os.path.join(state_folder(header['session']), header['run'])
+    root = os.path.join(folders.state_folder(header['session']), header['run'])
     for key, name in header['keys'].items():
         folder = _find(root, name)
         if folder is None:
@@ -433,16 +282,17 @@ def watch(request: "Request") -> "Dict[str, object]":
             continue
         component = Component(key, folder)
         component.peer = _connect(folder)
-        states[key] = dict(read_status(folder) or {}, alive=component.peer is not None, output=tail(folder))
+        status = folders.read_status(folder) or {}
+        states[key] = dict(status, alive=component.peer is not None, output=folders.tail(folder))
         request.agent.starts.add(component)
     return {'states': states}
 
 
 def _find(root: str, name: str) -> "Optional[str]":
     """The folder of the component `name` of one run."""
-    for folder in _component_folders(root):
+    for folder in folders.component_folders(root):
         try:
-            if _read_spec(folder)['name'] == name:
+            if folders.read_spec(folder)['name'] == name:
                 return folder
         except FileNotFoundError:
             continue  # its folder was never finished

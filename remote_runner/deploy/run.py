@@ -16,13 +16,14 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
-from remote_runner.deploy.board import Board, State, Tracked
+from remote_runner.deploy.board import Board, State
 from remote_runner.deploy.check import Checker
+from remote_runner.deploy.outcome import Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
-from remote_runner.deploy.start import START_TIMEOUT, Starter, by_host, describe_status
+from remote_runner.deploy.start import Starter, by_host
 from remote_runner.deploy.watch import stop_components, wait_for_components
 from remote_runner.errors import (
     BootstrapFailed,
@@ -55,7 +56,9 @@ from remote_runner.files.manifest import LocalFiles, build_manifest, remote_path
 from remote_runner.files.transfer import compare, send
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
-from remote_runner.hosts.pool import FANOUT, LOCALHOST, Opens, Pool
+from remote_runner.hosts.pool import LOCALHOST, Opens, Pool
+
+__all__ = ['Outcome', 'RunOptions', 'deploy']
 
 log = logging.getLogger(__name__)
 Result = TypeVar('Result')
@@ -66,49 +69,6 @@ SHORT = 30.0
 GIVE_UP_TIMEOUT = 3.0
 #: Seconds that one host has to clean up after an interrupted run.
 CLEAN_TIMEOUT = 6.0
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a plan is carried out.
-
-    Args:
-        kill_first: quit sessions of the same name that an earlier run left; else add windows to them.
-        zombie: windows stay when their programs have ended.
-        always_copy: send all files, whatever is there.
-        terminate: when the components with `wait` have ended, end all others too.
-        stop_on_failure: when a component does not start, end those that this run has started.
-        skip_unreachable: go on without hosts that cannot be reached.
-        fanout: hosts that are worked on at the same time.
-        start_timeout: seconds until a component must run, where it says nothing itself.
-    """
-
-    kill_first: bool = True
-    zombie: bool = True
-    always_copy: bool = False
-    terminate: bool = False
-    stop_on_failure: bool = False
-    skip_unreachable: bool = False
-    fanout: int = FANOUT
-    start_timeout: float = START_TIMEOUT
-
-
-@dataclass
-class Outcome:
-    """What became of a run. `error` is None, or what ended it early."""
-
-    run: str
-    session: str
-    exit_status: int = 0
-    error: BaseException | None = None
-    components: list[Tracked] = field(default_factory=list)
-    servers: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def running(self) -> list[Tracked]:
-        """The components that run on when the command has ended."""
-        return [tracked for tracked in self.components if tracked.state in (State.STARTED, State.UNKNOWN)]
 
 
 def deploy(plan: Plan, connector: Opens, options: RunOptions, events: Events) -> Outcome:
@@ -443,14 +403,3 @@ class _Run:
             temporary=[temporary[t.key] for t in never if t.key in temporary],
             folders=self._created.get(host.name, []) if nothing_ran else [],
         )
-
-
-def report(tracked: Tracked) -> str:
-    """One failed component in words: where, why, and its last lines."""
-    reason = tracked.reason
-    if not reason and tracked.status is not None:
-        reason = f'it ended {describe_status(tracked.status)}'
-    error = RemoteRunnerError(
-        reason or tracked.state.value, host=tracked.plan.host, component=tracked.plan.name, output=tracked.output
-    )
-    return str(error)

@@ -1,0 +1,167 @@
+"""The folders of components on this host: where they lie, what is written for a launcher, and what it left behind.
+
+`<state>/hosts/<hostname>/<session>/<run>/<number>` holds `spec` and `token` (written here), `status.json`,
+`output.log` and `output.idx` (written by the launcher, see `agent/records.py`).
+"""
+
+import errno
+import json
+import marshal
+import os
+import shutil
+import time
+
+from remote_runner.agent import processes, records, screen
+from remote_runner.agent.request import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
+
+    from remote_runner.agent.request import Request
+
+#: Bytes of output.log that a report of a failure shows, at most.
+TAIL = 4096
+#: sun_path, unix(7), without its final zero byte.
+MAX_SOCKET_PATH = 107
+
+
+def state_folder(session: str) -> str:
+    """Where the components of a session have their folders on this host (a home may be shared by many hosts).
+
+    Without a home that can be written to it is below the runtime folder.
+    """
+    state = os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')
+    try:
+        os.makedirs(state, 0o700, exist_ok=True)
+        private_folders(state, 'remote_runner', 'hosts', os.uname().nodename, session)
+    except OSError:
+        state = private_folders(screen.runtime_folder(), 'state')
+    return private_folders(state, 'remote_runner', 'hosts', os.uname().nodename, session)
+
+
+def private_folders(root: str, *names: str) -> str:
+    """Make folders below one another (mode 0700) where they are missing; the innermost."""
+    for name in names:
+        root = os.path.join(root, name)
+        try:
+            os.mkdir(root, 0o700)
+        except FileExistsError:
+            continue
+    return root
+
+
+def read_status(folder: str) -> "Optional[Dict[str, Any]]":
+    """What the launcher wrote last; None where it wrote nothing (yet)."""
+    try:
+        return dict(json.loads(records.read_file(os.path.join(folder, 'status.json')).decode('ascii')))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def tail(folder: str) -> str:
+    """The end of a component's output."""
+    try:
+        with open(os.path.join(folder, 'output.log'), 'rb') as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - TAIL))
+            return file.read().decode('utf-8', 'replace')
+    except FileNotFoundError:
+        return ''
+
+
+def why_not_started(folder: str, stage: str, number: int) -> str:
+    """The reason of a failed start as a sentence that says what to look at."""
+    spec = read_spec(folder)
+    program = os.fsdecode(spec['argv'][0])
+    said = os.strerror(number)
+    if stage == 'chdir':
+        return 'cannot enter its base_dir {}: {}'.format(os.fsdecode(spec['cwd']), said)
+    program = os.path.join(os.fsdecode(spec['cwd']), program)
+    if number in (errno.ENOENT, errno.EACCES) and os.path.isfile(program):
+        interpreter = _interpreter(program)
+        if interpreter.endswith('\r'):
+            return '{}: its first line asks for {!r}: it has line ends of Windows'.format(program, interpreter)
+        if number == errno.EACCES and not os.access(program, os.X_OK):
+            mode = os.stat(program).st_mode & 0o7777
+            return '{} is not executable (its mode is {:o}; chmod +x it, here or there)'.format(program, mode)
+        if interpreter:
+            return '{}: its interpreter {} (its first line) cannot be run: {}'.format(program, interpreter, said)
+    if number == errno.ENOENT:
+        return 'there is no file {}{}'.format(program, _hint(spec))
+    if number == errno.EACCES and os.path.isdir(program):
+        return '{} is a folder'.format(program)
+    if number == errno.ENOEXEC:
+        return '{} is not a program for this machine ({})'.format(program, os.uname().machine)
+    if number == errno.E2BIG:
+        return '{}: its arguments and environment are too long for this machine'.format(program)
+    return '{} cannot be run: {}'.format(program, said)
+
+
+def _interpreter(program: str) -> str:
+    with open(program, 'rb') as file:
+        first = file.readline(256)
+    words = first[2:].strip(b' \t\n').replace(b'\t', b' ').split(b' ')
+    return os.fsdecode(words[0]) if first.startswith(b'#!') else ''
+
+
+def _hint(spec: "Dict[str, Any]") -> str:
+    """A relative executable that stands in PATH is a frequent mistake."""
+    name = os.fsdecode(spec['executable'])
+    if '/' in name:
+        return ''
+    found = shutil.which(name, path=os.fsdecode(processes.ENVIRONMENT.get(b'PATH', b'')))
+    hint = ' (a relative executable is relative to base_dir{})'
+    return hint.format('; did you mean {}?'.format(found) if found else '')
+
+
+def read_spec(folder: str) -> "Dict[str, Any]":
+    return dict(marshal.loads(records.read_file(os.path.join(folder, 'spec'))))
+
+
+def _encode(text: str) -> bytes:
+    return text.encode('utf-8', 'surrogateescape')
+
+
+def component_folders(run_folder: str) -> "List[str]":
+    """The folders of the components of one run, in the order of their starts."""
+    try:
+        numbers = sorted(int(name) for name in os.listdir(run_folder) if name.isdigit())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [os.path.join(run_folder, str(number)) for number in numbers]
+
+
+def write_component(request: "Request", item: "Dict[str, Any]", number: int) -> "Tuple[str, str]":
+    """Write spec and token of one component; its folder, and the token."""
+    header = request.header
+    folder = os.path.join(state_folder(header['session']), header['run'], str(number))
+    os.makedirs(folder, 0o700)
+    cwd = os.path.expanduser(item['cwd'])
+    executable = os.path.join(cwd, os.path.expanduser(item['executable']))
+    environment = dict(processes.ENVIRONMENT)
+    for name, value in item['environment'].items():
+        environment[_encode(name)] = _encode(value)
+    token = os.urandom(16).hex()
+    control = os.path.join(screen.runtime_folder(), '{}-{}'.format(header['run'], number))
+    if len(os.fsencode(control)) > MAX_SOCKET_PATH:
+        raise Failure('the path of a socket is too long: {}'.format(control), kind='runtime')
+    umask = os.umask(0o077)
+    os.umask(umask)
+    spec = {
+        'name': item['name'],
+        'run': header['run'],
+        'session': header['session'],
+        'argv': [_encode(executable)] + [_encode(word) for word in item['args']],
+        'executable': _encode(item['executable']),
+        'cwd': _encode(cwd),
+        'env': environment,
+        'umask': umask,
+        'stop_timeout': float(item['stop_timeout']),
+        'deadline': time.monotonic() + item['start_timeout'],
+        'agent': request.agent.starts.path,
+        'control': control,
+    }
+    records.write_file(os.path.join(folder, 'spec'), marshal.dumps(spec, 2))
+    records.write_file(os.path.join(folder, 'token'), token.encode('ascii'))
+    return folder, token

@@ -1,0 +1,64 @@
+"""How a plan is to be carried out, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from remote_runner.deploy.board import State, Tracked
+from remote_runner.deploy.start import START_TIMEOUT, describe_status
+from remote_runner.errors import RemoteRunnerError
+from remote_runner.hosts.pool import FANOUT
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a plan is carried out.
+
+    Args:
+        kill_first: quit sessions of the same name that an earlier run left; else add windows to them.
+        zombie: windows stay when their programs have ended.
+        always_copy: send all files, whatever is there.
+        terminate: when the components with `wait` have ended, end all others too.
+        stop_on_failure: when a component does not start, end those that this run has started.
+        skip_unreachable: go on without hosts that cannot be reached.
+        fanout: hosts that are worked on at the same time.
+        start_timeout: seconds until a component must run, where it says nothing itself.
+    """
+
+    kill_first: bool = True
+    zombie: bool = True
+    always_copy: bool = False
+    terminate: bool = False
+    stop_on_failure: bool = False
+    skip_unreachable: bool = False
+    fanout: int = FANOUT
+    start_timeout: float = START_TIMEOUT
+
+
+@dataclass
+class Outcome:
+    """What became of a run. `error` is None, or what ended it early."""
+
+    run: str
+    session: str
+    exit_status: int = 0
+    error: BaseException | None = None
+    components: list[Tracked] = field(default_factory=list)
+    servers: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def running(self) -> list[Tracked]:
+        """The components that run on when the command has ended."""
+        return [tracked for tracked in self.components if tracked.state in (State.STARTED, State.UNKNOWN)]
+
+
+def report(tracked: Tracked) -> str:
+    """One failed component in words: where, why, and its last lines."""
+    reason = tracked.reason
+    if not reason and tracked.status is not None:
+        reason = f'it ended {describe_status(tracked.status)}'
+    error = RemoteRunnerError(
+        reason or tracked.state.value, host=tracked.plan.host, component=tracked.plan.name, output=tracked.output
+    )
+    return str(error)
