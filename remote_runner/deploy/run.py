@@ -23,7 +23,7 @@ from remote_runner.deploy.board import Board, State
 from remote_runner.deploy.check import Checker
 from remote_runner.deploy.outcome import Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
-from remote_runner.deploy.start import Starter, by_host
+from remote_runner.deploy.start import Starter, by_host, describe_status
 from remote_runner.deploy.watch import stop_components, wait_for_components
 from remote_runner.errors import (
     BootstrapFailed,
@@ -372,10 +372,13 @@ class _Run:
                 log.warning('--terminate has no effect: no component has wait=True')
             return
         wait_for_components(self._board, waited, self._reconnect)
+        for tracked in waited:
+            if tracked.state is State.EXITED and tracked.status:
+                self._board.fail([tracked], f'it ended {describe_status(tracked.status)}', tracked.output)
         if self._options.terminate:
             others = [tracked for tracked in self._board.all() if not tracked.plan.wait]
             stop_components(self._board, self._pool, self._plan.session, others + waited)
-        failed = [t for t in waited if t.status or t.state is not State.EXITED]
+        failed = [t for t in waited if t.state is not State.EXITED]
         if failed:
             raise ComponentFailed('\n'.join(report(tracked) for tracked in failed))
 
