@@ -31,3 +31,10 @@ def deployment(bed: Testbed, tmp_path: Path) -> Iterator[Deployment]:
     """Components to be deployed on the hosts of `bed`, which are as they were afterwards."""
     with deploying(bed, tmp_path) as deployment:
         yield deployment
+
+
+def pytest_exception_interact(node: pytest.Item | pytest.Collector, report: pytest.TestReport) -> None:
+    """Add what there is to see on the hosts to the report of a test that failed."""
+    for value in getattr(node, 'funcargs', {}).values():
+        if isinstance(value, Deployment):
+            report.sections.append(('hosts', value.scene()))

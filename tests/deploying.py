@@ -323,6 +323,10 @@ class Deployment:
         found = [path for path in runs.glob('*/*/status.json') if json.loads(path.read_text())['name'] == name]
         return max(found, key=lambda path: path.stat().st_mtime).with_name('output.log')
 
+    def scene(self) -> str:
+        """What there is to see on the hosts, for those who have to find out why a test failed."""
+        return ''.join(_scene(host, self.session) for host in self.bed.hosts if host.machine.init)
+
     @contextmanager
     def file(self, path: str, text: str, host: str = 'h1') -> Iterator[None]:
         """A file that is there for a while."""
@@ -445,6 +449,14 @@ def deploying(bed: Testbed, folder: Path) -> Iterator[Deployment]:
 
 
 _numbers = count(1)
+
+
+def _scene(host: TestHost, session: str) -> str:
+    columns = 'pid,ppid,stat,lstart,args'
+    processes = host.run(['ps', 'axfww', '-o', columns], check=False).stdout.decode(errors='replace')
+    notes = sorted(host.path('/root/.local/state/remote_runner/hosts').glob(f'*/{session}/*/*/status.json'))
+    statuses = ''.join(f'{note.parent.name}: {note.read_text()}\n' for note in notes)
+    return f'----- {host.name}\n{processes}{statuses}'
 
 
 def _clean(host: TestHost, before: set[int]) -> None:
