@@ -37,6 +37,7 @@ class Agent:
         self._threads: "List[threading.Thread]" = []
         self._heartbeat = False
         self.locks: "Dict[str, int]" = {}
+        self.sessions: "Dict[str, List[int]]" = {}
         self.starts = starts.Starts(self)
 
     def send(self, header: "Dict[str, Any]", body: bytes = b'') -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Process = Tuple[int, int]
 
 PIECE = 1 << 16
+#: Signals that Python ignores for itself and that programs must not inherit as ignored.
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 SHELL = '/bin/sh'
 #: The interpreter that runs us, whatever shim stood before it.
 PYTHON = sys.executable or os.readlink('/proc/self/exe')
@@ -38,25 +40,37 @@ def login_environment() -> "Dict[bytes, bytes]":
 ENVIRONMENT = login_environment()
 
 
-def spawn(argv: "List[bytes]", fds: "Tuple[int, int, int]", new_session: bool = True) -> int:
-    """Start a program with these as stdin, stdout and stderr; its pid.
+def spawn(argv: "List[bytes]", fds: "Tuple[int, int, int]") -> int:
+    """Start a program, by its path, in a session of its own with these as stdin, stdout and stderr; its pid.
+
+    posix_spawn (Python 3.8, glibc 2.26) does not copy our page tables, which fork does: 2 ms a call.
 
     Raises:
         OSError: it could not be started.
     """
+    spawning = getattr(os, 'posix_spawn', None)
+    if spawning is None:
+        return _fork(argv, fds)
+    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)]  # novm
+    try:
+        pid = spawning(argv[0], argv, ENVIRONMENT, file_actions=actions, setsid=True, setsigdef=IGNORED_BY_PYTHON)
+    except NotImplementedError:
+        return _fork(argv, fds)
+    return int(pid)
+
+
+def _fork(argv: "List[bytes]", fds: "Tuple[int, int, int]") -> int:
+    """`spawn` where there is no posix_spawn."""
     report, write_report = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            if new_session:
-                os.setsid()
-            # Away from 0, 1 and 2 first: dup2 must not overwrite one that is still needed.
-            high = [_above_stdio(fd) for fd in fds]
-            for target, fd in enumerate(high):
+            os.setsid()
+            for target, fd in enumerate(fds):
                 os.dup2(fd, target)
-            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            for number in IGNORED_BY_PYTHON:
                 signal.signal(number, signal.SIG_DFL)
-            os.execvpe(argv[0], argv, ENVIRONMENT)
+            os.execve(argv[0], argv, ENVIRONMENT)
         except OSError as error:
             os.write(write_report, str(error.errno).encode('ascii'))
         finally:
@@ -68,12 +82,6 @@ def spawn(argv: "List[bytes]", fds: "Tuple[int, int, int]", new_session: bool = 
         os.waitpid(pid, 0)
         raise OSError(int(failure), os.strerror(int(failure)), os.fsdecode(argv[0]))
     return pid
-
-
-def _above_stdio(fd: int) -> int:
-    while fd <= 2:
-        fd = os.dup(fd)
-    return fd
 
 
 def run(argv: "List[bytes]", timeout: float) -> "Tuple[int, bytes]":

@@ -59,6 +59,14 @@ def sessions(name: str) -> "List[int]":
     return [pid for pid in _listed(name) if processes.start_time(pid) is not None]
 
 
+def known_sessions(request: "Request", name: str) -> "List[int]":
+    """As `sessions`, without asking screen where this agent, which holds the lock, quit or started it itself."""
+    known = request.agent.sessions.get(name)
+    if known is None or any(processes.start_time(pid) is None for pid in known):
+        return sessions(name)
+    return known
+
+
 def _listed(name: str) -> "List[int]":
     """The pids of the servers of all sessions with exactly this name, dead ones too."""
     status, output = processes.run([require(), b'-ls'], COMMAND_TIMEOUT)
@@ -146,6 +154,7 @@ def quit_session(request: "Request") -> "Dict[str, object]":
     name = request.header['session']
     listed = _listed(name)
     servers = [pid for pid in listed if processes.start_time(pid) is not None]
+    request.agent.sessions[name] = []
     if not servers:
         _wipe(name, listed)
         return {'sessions': 0, 'processes': 0}

@@ -212,7 +212,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
         request.agent.starts.add(component)
         argv = [processes.PYTHON, '-IS', launcher_path, os.path.join(short, header['run'], str(number))]
         windows.append(screen.Window(item['name'], argv))
-    servers = screen.sessions(session)
+    servers = screen.known_sessions(request, session)
     if len(servers) > 1:
         raise Failure('there are {} screen sessions named {}'.format(len(servers), session), kind='screen')
     if servers:
@@ -220,6 +220,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
         screen.add_windows(path, servers[0], session, windows)
         return {'server': servers[0], 'started': False}
     server = screen.start_session(folder, session, windows, header['zombie'])
+    request.agent.sessions[session] = [server]
     threading.Thread(target=_wait_for_server, args=(request.agent, server, folder, session), daemon=True).start()
     _prune(session, header['run'])
     return {'server': server, 'started': True}
