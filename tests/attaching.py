@@ -91,7 +91,7 @@ class Terminal:
 def attached(
     bed: Testbed, host: str, session: str, folder: Path, *options: str, width: int = 80, height: int = 24
 ) -> Iterator[Terminal]:
-    """A terminal in which `ssh -t HOST screen -x SESSION` runs, as the user of a host `user@h1`; options are screen's."""
+    """A terminal in which `ssh -t HOST screen -x SESSION` runs; HOST may have a user@, and options are screen's."""
     user, _, name = host.rpartition('@')
     command = shlex.join(['screen', '-x', session, *options])
     terminal = Terminal(folder, ['ssh', '-F', str(bed.ssh_config), '-t', host, command], width, height)

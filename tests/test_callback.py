@@ -215,6 +215,29 @@ print(*stopped)
 """
 
 
+@pytest.mark.parametrize('killed', ['the command', 'the agent', 'the connection'])
+def test_what_was_reported_as_started_stays_although_its_grace_is_not_over(deployment: Deployment, killed: str) -> None:
+    host = deployment.host()
+    deployment.sleep(start_grace=3)
+    running = deployment.begin()
+    pid = running.wait_for('component_started')['pid']
+    agent = the_agent(host).pid
+    if killed == 'the command':
+        running.kill()
+    elif killed == 'the agent':
+        kill(host, signal.SIGKILL, agent)
+    else:
+        kill(host, signal.SIGKILL, *(sshd.pid for sshd in connections(host)))
+    wait_until(lambda: not deployment.runs(agent), 'the end of the agent')
+    ended = running.finish()
+    deployment.clear()
+    deployment.sleep('another')
+    assert deployment.run('--no-kill').status == 0
+    assert deployment.runs(pid)
+    if killed != 'the command':
+        assert 'sleeper' in ended.stderr
+
+
 def test_windows_that_open_too_late_start_nothing(alone: Deployment) -> None:
     """screen itself hangs past the time limit."""
     _slow_screen(alone, 'h1')

@@ -169,6 +169,23 @@ def test_start_grace_is_each_components_own(deployment: Deployment) -> None:
     assert 'later' not in ended.names('component_starting')
 
 
+def test_a_failure_ends_no_sibling_that_has_started(deployment: Deployment) -> None:
+    """Even if that is still in its grace."""
+    deployment.sleep(start_grace=2)
+    deployment.sh('bad', 'while [ ! -e /tmp/bad-may-end ]; do sleep 0.01; done; exit 3', start_grace=1000)
+    running = deployment.begin()
+    running.wait_for('component_started', 'sleeper')
+    running.wait_for('component_started', 'bad')
+    deployment.host().run(['touch', '/tmp/bad-may-end'])
+    ended = running.finish()
+    assert ended.status == 1
+    assert ended.names('component_failed') == ['bad']
+    assert deployment.runs(ended.pid('sleeper'))
+    [stop] = deployment.stop_lines(ended)
+    deployment.shell(stop)
+    wait_until(lambda: not deployment.runs(ended.pid('sleeper')), 'the end of what had started')
+
+
 def test_all_that_fail_of_one_index_are_reported(deployment: Deployment) -> None:
     for number in range(5):
         deployment.add(f'bad-{number}', f'/no/such/{number}', host=f'h{number % 3 + 1}')
