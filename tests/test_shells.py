@@ -72,6 +72,19 @@ def test_the_environment_is_what_ssh_shows_under_any_login_shell(deployment: Dep
     _compare(deployment, [_user(deployment.host(), shell) for shell in SHELLS])
 
 
+def test_on_this_machine_the_environment_is_that_of_the_command(deployment: Deployment) -> None:
+    kept = deployment.folder / 'env'
+    deployment.add('env', '/bin/cp', ['/proc/self/environ', str(kept)], 'localhost')
+    ended = deployment.run()
+    assert ended.status == 0, ended.stderr
+    got = _environment(kept.read_text())
+    expected = deployment.environment
+    ours = {name for name in got if name == 'TERM' or name.startswith('RR_')}
+    assert {name: got[name] for name in got.keys() - ours - _OF_SHELLS} == {
+        name: expected[name] for name in expected.keys() - {'TERM'}
+    }
+
+
 def test_what_start_up_files_set_is_there(deployment: Deployment) -> None:
     host = deployment.host()
     value = "a  'b' $c \t ä"

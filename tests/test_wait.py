@@ -189,6 +189,21 @@ def test_what_ended_while_the_connection_was_down_counts_with_its_own_status(alo
     assert ended.status == (1 if status else 0), ended.stderr
 
 
+def test_a_cable_that_was_out_for_a_moment_is_not_even_noticed(alone: Deployment) -> None:
+    host = alone.host()
+    _add_until(alone, 'waited', 7)
+    running = alone.begin()
+    pid = running.wait_for('component_started')['pid']
+    host.cut()
+    _end(alone, 'waited')
+    wait_until(lambda: not alone.runs(pid), 'the end of the program')
+    host.heal()
+    ended = running.finish()
+    assert ended.status == 1
+    assert ended.the('component_exited', 'waited')['status'] == 7
+    assert ended.of('host_lost') == []
+
+
 def test_an_agent_that_is_killed_is_started_again(deployment: Deployment) -> None:
     host = deployment.host()
     _add_until(deployment, 'waited', 7)
@@ -250,6 +265,25 @@ def test_a_second_run_in_the_same_session_says_who_is_there_and_changes_nothing(
     third = deployment.run()
     assert third.status == 0, third.stderr
     assert not deployment.runs(pid)
+
+
+def test_of_two_that_come_at_the_same_time_one_waits_for_nothing_and_one_is_sent_away(deployment: Deployment) -> None:
+    for host in ('h1', 'h2', 'h3'):
+        deployment.sleep(host=host, wait=True)
+    both = [deployment.begin(), deployment.begin()]
+    wait_until(lambda: any(running.is_over for running in both), 'one to be sent away')
+    [winner] = [running for running in both if not running.is_over]
+    [loser] = [running for running in both if running.is_over]
+    sent_away = loser.finish()
+    assert sent_away.status == 1
+    assert sent_away.of('component_starting') == []
+    assert str(winner.pid) in sent_away.stderr
+    for host in ('h1', 'h2', 'h3'):
+        winner.wait_for('component_started', host=host)
+    winner.interrupt()
+    ended = winner.finish()
+    assert ended.status == 130
+    assert ended.labels('component_started') == ['sleeper@h1', 'sleeper@h2', 'sleeper@h3']
 
 
 def test_a_run_that_was_killed_holds_nothing(deployment: Deployment) -> None:
