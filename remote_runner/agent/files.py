@@ -94,6 +94,14 @@ def sha1(path: str) -> str:
             digest.update(piece)
 
 
+def _sha1_if_readable(path: str) -> "Optional[str]":
+    """None for a file that we may replace and not read."""
+    try:
+        return sha1(path)
+    except PermissionError:
+        return None
+
+
 def compare(request: "Request") -> "Dict[str, object]":
     """Operation `compare`: what stands at each path of `files` ([path, size or None]), in their order.
 
@@ -110,7 +118,7 @@ def compare(request: "Request") -> "Dict[str, object]":
             continue
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISREG(status.st_mode):
-            found.append(('file', mode, sha1(expand(path)) if status.st_size == size else None))
+            found.append(('file', mode, _sha1_if_readable(expand(path)) if status.st_size == size else None))
         else:
             found.append(('folder' if stat.S_ISDIR(status.st_mode) else 'other', mode, None))
     return {'found': found}
@@ -122,9 +130,8 @@ def put(request: "Request") -> "Dict[str, object]":
     A part lists the files that begin in its body ([path, size, mode, SHA-1]); their contents follow one another without
     gaps, through as many parts as it takes.
     """
-    made: "List[str]" = []
     for folder in request.header['folders']:
-        made += _make_folders(expand(folder))
+        _make_folders(expand(folder))
     for path, mode in request.header['modes']:
         os.chmod(expand(path), mode)
     writer = _Writer()
@@ -135,15 +142,13 @@ def put(request: "Request") -> "Dict[str, object]":
     except BaseException:
         writer.abandon()
         raise
-    return {'files': writer.files, 'bytes': writer.bytes, 'created': made}
+    return {}
 
 
 class _Writer:
     """Cuts the stream of contents into files."""
 
     def __init__(self) -> None:
-        self.files = 0
-        self.bytes = 0
         self._waiting: "Deque[Tuple[str, int, int, str]]" = collections.deque()
         self._file: "Optional[_Incoming]" = None
         self._folders: "Set[str]" = set()
@@ -160,8 +165,6 @@ class _Writer:
             if self._file.missing:
                 break
             self._file.finish()
-            self.files += 1
-            self.bytes += self._file.size
             self._file = None
         if body:
             raise Failure('{} bytes too many came'.format(len(body)), kind='transfer')
@@ -194,7 +197,11 @@ def _temporary_name() -> str:
 def _sweep(folder: str) -> None:
     """Remove what agents of this host left in a folder that were killed in the middle of a copy."""
     ours = '{}{}-'.format(TEMPORARY, os.uname().nodename)
-    for name in os.listdir(folder):
+    try:
+        names = os.listdir(folder)
+    except PermissionError:
+        return  # a folder to write into and not to look at
+    for name in names:
         pid = name[len(ours) :].partition('-')[0]
         if name.startswith(ours) and pid.isdigit() and processes.start_time(int(pid)) is None:
             try:
@@ -211,7 +218,6 @@ class _Incoming:
 
         if os.path.isdir(target):
             raise Failure('{} is a folder'.format(target), kind='transfer')
-        self.size = size
         self.missing = size
         self._target = target
         self._mode = mode
@@ -247,8 +253,8 @@ class _Incoming:
             raise Failure('{}: what came is not what was sent (SHA-1); was it changed meanwhile?'.format(self._target))
         try:
             os.fchmod(self._fd, self._mode)
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1
+            os.close(fd)
             os.rename(self._temporary, self._target)
         except OSError as error:
             raise self._failure(error) from None

@@ -66,7 +66,7 @@ def tail(folder: str) -> str:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - TAIL))
             return file.read().decode('utf-8', 'replace')
-    except FileNotFoundError:
+    except OSError:
         return ''
 
 
@@ -99,8 +99,11 @@ def why_not_started(folder: str, stage: str, number: int) -> str:
 
 
 def _interpreter(program: str) -> str:
-    with open(program, 'rb') as file:
-        first = file.readline(256)
+    try:
+        with open(program, 'rb') as file:
+            first = file.readline(256)
+    except OSError:
+        return ''  # it may be run and not be read
     words = first[2:].strip(b' \t\n').replace(b'\t', b' ').split(b' ')
     return os.fsdecode(words[0]) if first.startswith(b'#!') else ''
 

@@ -29,7 +29,7 @@ ROOT = PATH.rsplit('/', 3)[0]
 if __name__ == '__main__':
     sys.path.insert(0, ROOT)
 
-from remote_runner.agent.peers import Peer, accept, connect, listen
+from remote_runner.agent.peers import Peer, accept, connect, forget, listen
 from remote_runner.agent.records import PIECE, Folder, Log, read_file
 from remote_runner.agent.terminal import EXIT_NOT_FOUND, RING, StartError, Window, copy_size, say, start_program
 from remote_runner.agent.tree import (
@@ -76,7 +76,7 @@ def wait_for_go(folder: Folder, agent: Peer, signals: Signals) -> str:
         for message in messages:
             if message[0] == 'abort':
                 return str(message[1])  # also behind a go that we read too late
-        if messages and time.monotonic() < folder.spec['deadline']:
+        if any(message[0] == 'go' for message in messages) and time.monotonic() < folder.spec['deadline']:
             return ''
 
 
@@ -96,6 +96,7 @@ class Keeper:
         self._pid = 0
         self._master = -1
         self._typed = bytearray()
+        self._watches_window = False
         self.code = 0
 
     def run(self) -> int:
@@ -116,7 +117,8 @@ class Keeper:
         self._window = Window()
         for fd in (self._signals.fd, self._master, self._control.fileno(), *self._peers):
             self._poll.register(fd, select.POLLIN)
-        if self._window.open:
+        self._watches_window = self._window.open
+        if self._watches_window:
             self._poll.register(0, select.POLLIN)
         alive = True
         while alive:
@@ -132,8 +134,10 @@ class Keeper:
 
     def _turn(self) -> bool:
         """One round of the loop; False when no descendant is left."""
+        if self._watches_window and not self._window.open:
+            self._drop_window()  # writing to it found it gone
         wait = self._tree.wait()
-        if self._window.open:
+        if self._watches_window:
             self._poll.register(1, select.POLLOUT if self._window.pending else 0)
         self._poll.register(self._master, select.POLLIN | (select.POLLOUT if self._typed else 0))
         for fd, event in self._poll.poll(None if wait is None else wait * 1000 + 1):
@@ -198,7 +202,8 @@ class Keeper:
             self._typed.clear()
 
     def _drop_window(self) -> None:
-        if self._window.open:
+        if self._watches_window:
+            self._watches_window = False
             self._window.close()
             self._poll.unregister(0)
             self._poll.unregister(1)
@@ -309,7 +314,7 @@ def main(path: str) -> int:
         return EXIT_ABORTED
     try:
         code = Keeper(folder, agent, control, own).run()
-        posix.unlink(folder.spec['control'])
+        forget(folder.spec['control'])
         return code
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -158,7 +158,6 @@ OPERATIONS: "Dict[str, Callable[[Request], Any]]" = {
     'put': files.put,
     'remove': files.remove,
     'lock': screen.lock,
-    'unlock': screen.unlock,
     'running': starts.running,
     'quit': screen.quit_session,
     'open': starts.open_windows,
@@ -182,7 +181,8 @@ def main() -> None:
     try:
         agent.send(dict(describe(), event='agent'))
         agent.run()
-    except Gone:
-        pass
-    agent.farewell()
-    os._exit(0)
+    except (Gone, OSError, frames.FrameError) as error:
+        print('the agent ends: {!r}'.format(error), file=sys.stderr)
+    finally:
+        agent.farewell()
+        os._exit(0)

@@ -76,12 +76,17 @@ def connect(path: str) -> "Peer | None":
     return Peer(sock)
 
 
-def listen(path: str) -> "_socket.socket":
-    """The control socket on which later agents find us (its folder is private: mode 0700)."""
+def forget(path: str) -> None:
+    """Remove a socket from its folder, if it is still there."""
     try:
         posix.unlink(path)
-    except FileNotFoundError:
-        pass
+    except OSError:
+        return
+
+
+def listen(path: str) -> "_socket.socket":
+    """The control socket on which later agents find us (its folder is private: mode 0700)."""
+    forget(path)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     sock.bind(path)
     sock.listen(8)

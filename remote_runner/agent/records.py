@@ -23,7 +23,11 @@ def write_file(path: str, data: bytes) -> None:
     temporary = '{}.{}'.format(path, posix.getpid())
     file = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
     try:
-        posix.write(file, data)
+        while data:
+            data = data[posix.write(file, data) :]
+    except OSError:
+        posix.unlink(temporary)
+        raise
     finally:
         posix.close(file)
     posix.rename(temporary, path)

@@ -111,12 +111,6 @@ def lock(request: "Request") -> "Dict[str, object]":
     return {}
 
 
-def unlock(request: "Request") -> "Dict[str, object]":
-    """Operation `unlock`: let others have `session`."""
-    os.close(request.agent.locks.pop(request.header['session']))
-    return {}
-
-
 def runtime_folder() -> str:
     """The private folder (mode 0700) for sockets and locks: never in the home, which hosts may share.
 

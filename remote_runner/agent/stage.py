@@ -18,13 +18,20 @@ _TAG = sys.implementation.cache_tag or 'python'
 def _private(path: str) -> bool:
     """Make `path` a folder of ours that nobody else can write to; False where that cannot be."""
     try:
-        if not os.path.isdir(os.path.dirname(path)):
-            os.makedirs(os.path.dirname(path), 0o700)
+        parent = os.path.dirname(path)
+        if not os.path.isdir(parent):
+            os.makedirs(parent, 0o700)
+        if not _is_ours(parent):  # whoever may write there could put another folder in the place of ours
+            return False
         os.makedirs(path, 0o700, exist_ok=True)
-        found = os.lstat(path)
-        return found.st_uid == os.getuid() and not found.st_mode & 0o022 and os.access(path, os.W_OK)
+        return _is_ours(path) and os.access(path, os.W_OK)
     except OSError:
         return False
+
+
+def _is_ours(path: str) -> bool:
+    found = os.stat(path)
+    return found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 def _caches() -> "list[str]":
@@ -56,11 +63,15 @@ def _store(folder: str, sources: "dict[str, str]") -> None:
     stamp = MAGIC_NUMBER + bytes(12 if sys.version_info >= (3, 7) else 8)
     temporary = '{}.{}.{}'.format(folder, os.uname().nodename, os.getpid())
     os.mkdir(temporary, 0o700)
-    for path, source in sources.items():
-        target = os.path.join(temporary, path + 'c')
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(target, 'wb') as file:
-            file.write(stamp + marshal.dumps(compile(source, path, 'exec', dont_inherit=True, optimize=2)))
+    try:
+        for path, source in sources.items():
+            target = os.path.join(temporary, path + 'c')
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with open(target, 'wb') as file:
+                file.write(stamp + marshal.dumps(compile(source, path, 'exec', dont_inherit=True, optimize=2)))
+    except OSError:
+        _remove(temporary)
+        raise
     try:
         os.rename(temporary, folder)
     except OSError:

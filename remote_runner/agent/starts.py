@@ -84,7 +84,7 @@ class Starts:
     def close(self) -> None:
         """Leave: launchers that have not heard go find the connection closed."""
         if self.path:
-            _forget(self.path)
+            peers.forget(self.path)
 
     def _serve(self) -> None:
         """Take calls and pass on what launchers say."""
@@ -152,7 +152,10 @@ class Starts:
     def _pass_on(self, component: Component, message: "Tuple[Any, ...]") -> None:
         fields: "Dict[str, object]" = {}
         if message[0] == 'failed':
-            fields['reason'] = folders.why_not_started(component.folder, message[1], message[2])
+            try:
+                fields['reason'] = folders.why_not_started(component.folder, message[1], message[2])
+            except (OSError, ValueError, EOFError):
+                fields['reason'] = os.strerror(message[2])  # its folder is gone or cannot be read
         elif message[0] == 'exited':
             message = (message[0], tree.exit_code(message[1]), message[2])
             fields['output'] = folders.tail(component.folder)
@@ -164,14 +167,7 @@ def _forget_dead_agents(folder: str) -> None:
     for name in os.listdir(folder):
         kind, _, pid = name.partition('-')
         if kind == 'agent' and pid.isdigit() and processes.start_time(int(pid)) is None:
-            _forget(os.path.join(folder, name))
-
-
-def _forget(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return  # another agent was faster
+            peers.forget(os.path.join(folder, name))
 
 
 def _prune(session: str, run: str) -> None:
@@ -222,14 +218,17 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     server = screen.start_session(folder, session, windows, header['zombie'])
     request.agent.sessions[session] = [server]
     threading.Thread(target=_wait_for_server, args=(request.agent, server, folder, session), daemon=True).start()
-    _prune(session, header['run'])
+    try:
+        _prune(session, header['run'])
+    except OSError:
+        pass  # the next run tries again; this one has started
     return {'server': server, 'started': True}
 
 
 def _wait_for_server(agent: "Agent", server: int, folder: str, session: str) -> None:
     """Say so when the server of a session that we started ends, with what it printed."""
     os.waitpid(server, 0)
-    agent.event('session-ended', session=session, output=screen.why_ended(folder))
+    agent.event('session-ended', server=server, output=screen.why_ended(folder))
 
 
 def answer(request: "Request") -> "Dict[str, object]":
@@ -250,8 +249,8 @@ def _folders(session: str) -> "Iterator[str]":
 def _connect(folder: str) -> "Optional[peers.Peer]":
     try:
         return peers.connect(folders.read_spec(folder)['control'])
-    except FileNotFoundError:
-        return None
+    except (OSError, EOFError, ValueError, TypeError, KeyError):
+        return None  # its spec was never written, or not whole
 
 
 def _is_alive(folder: str) -> bool:

@@ -58,8 +58,9 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 def entry_point() -> NoReturn:
     """What the installed command runs."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup(1)
+            signal.signal(number, _interrupt)
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()

@@ -83,8 +83,8 @@ class Board:
         self._ending: set[str] = set()
         #: Why each host is out of reach whose connection broke; the one who reconnects removes it.
         self.lost: dict[str, Exception] = {}
-        #: What a screen server printed that ended before any of its windows called back.
-        self.dead_sessions: dict[str, str] = {}
+        #: The screen server of each host that ended last: its pid, and what it printed.
+        self.dead_sessions: dict[str, tuple[int, str]] = {}
 
     def add(self, plan: ComponentPlan, host: str) -> None:
         """Put a component on the board; `host` is the name under which its host is connected."""
@@ -162,12 +162,20 @@ class Board:
             for tracked in components:
                 self._end(tracked, State.UNKNOWN, reason)
 
-    def sight_again(self, components: Iterable[Tracked]) -> None:
-        """Their host is being asked again: what was unknown may become known."""
+    def sight_again(self, components: Iterable[Tracked]) -> list[Tracked]:
+        """Their host is being asked again: what was unknown may become known. Those that were."""
         with self._changed:
-            for tracked in components:
-                if tracked.state is State.UNKNOWN:
-                    tracked.state = State.STARTED if tracked.started_at else State.GOING
+            unknown = [tracked for tracked in components if tracked.state is State.UNKNOWN]
+            for tracked in unknown:
+                tracked.state = State.STARTED if tracked.started_at else State.GOING
+            return unknown
+
+    def found(self, host: str, loss: Exception | None) -> None:
+        """A host is connected again after `loss`; a later loss stands."""
+        with self._changed:
+            if self.lost.get(host) is loss:
+                self.lost.pop(host, None)
+            self._changed.notify_all()
 
     def restore(self, tracked: Tracked, status: dict[str, Any] | None) -> None:
         """What a host says of a component after its connection was made again: see operation `watch`."""
@@ -201,7 +209,7 @@ class Board:
                 self.lost[host.name] = header['error']
                 self._events.emit(HostLost(host=host.name, error=header['error'].what))
             elif header['event'] == 'session-ended':
-                self.dead_sessions[host.name] = header['output']
+                self.dead_sessions[host.name] = (header['server'], header['output'])
             elif header['event'] == 'launcher' and header['key'] in self._components:
                 self._launcher_says(self._components[header['key']], header)
             self._changed.notify_all()

@@ -105,6 +105,7 @@ class _Run:
         self._pool = Pool(connector, self._board.hear, options.fanout)
         self._base_dirs: dict[str, str] = {}
         self._created: dict[str, list[str]] = {}
+        self._me = f'{_user()} on {socket.gethostname()} (pid {os.getpid()}) since {time.strftime("%H:%M:%S")}'
         self._temporary: dict[str, dict[str, str]] = {}
         run_id = time.strftime('%Y%m%d-%H%M%S-') + secrets.token_hex(2)
         self.outcome = Outcome(run_id, plan.session)
@@ -225,9 +226,8 @@ class _Run:
         self._each(self._lock_one, SessionHeld)
 
     def _lock_one(self, host: Host) -> None:
-        me = f'{getpass.getuser()} on {socket.gethostname()} (pid {os.getpid()}) since {time.strftime("%H:%M:%S")}'
         try:
-            host.request('lock', timeout=SHORT, session=self._plan.session, holder=me)
+            host.request('lock', timeout=SHORT, session=self._plan.session, holder=self._me)
         except RequestFailed as error:
             kind = SessionHeld if error.kind == 'held' else SessionFailed
             raise kind(error.what, host=host.name) from error
@@ -246,7 +246,8 @@ class _Run:
     def _quit_one(self, host: Host) -> dict[str, int]:
         patience = max((c.stop_timeout for c in self._plan.components), default=0.0)
         try:
-            return dict(host.request('quit', session=self._plan.session, stop_timeout=patience))
+            asked = {'session': self._plan.session, 'stop_timeout': patience}
+            return dict(host.request('quit', timeout=patience + SHORT, **asked))
         except RequestFailed as error:
             raise SessionFailed(error.what, host=host.name) from error
 
@@ -276,7 +277,7 @@ class _Run:
         own = [tracked for tracked in self._board.all() if tracked.host == host.name]
         asked = [[tracked.plan.name, tracked.plan.base_dir] for tracked in own]
         try:
-            answer = host.request('prepare', components=asked, create=host.name != LOCALHOST)
+            answer = host.request('prepare', timeout=SHORT, components=asked, create=host.name != LOCALHOST)
         except RequestFailed as error:
             raise TransferFailed(error.what, host=host.name) from error
         self._created[host.name] = answer['created']
@@ -329,9 +330,11 @@ class _Run:
         if self._starter.start(components, self._base_dirs):
             return
         self._settle()
-        failed = [t for t in components if t.state in (State.FAILED, State.ABORTED, State.UNKNOWN)]
+        failed = [t for t in components if t.state not in (State.STARTED, State.EXITED)]
+        if not failed:
+            return  # what was unknown has started
         if self._options.stop_on_failure:
-            stop_components(self._board, self._pool, self._plan.session, self._board.of(State.STARTED))
+            stop_components(self._board, self._pool, self._board.of(State.STARTED))
         raise StartFailed('\n'.join(report(tracked) for tracked in failed))
 
     def _settle(self) -> None:
@@ -347,19 +350,24 @@ class _Run:
             HostError: it is still out of reach.
         """
         address = next(c.address for c in self._plan.components if c.address.where == name)
+        loss = self._board.lost.get(name)
         self._events.emit(HostConnecting(host=name))
         begun = time.monotonic()
         host = self._pool.reconnect(address)
         own = [t for t in self._board.all() if t.host == name and t.state is not State.PLANNED]
-        self._board.sight_again(own)
+        unknown = self._board.sight_again(own)
         keys = {t.key: t.plan.name for t in own}
         try:
+            self._lock_one(host)
             states = host.request(
                 'watch', timeout=SHORT, session=self._plan.session, run=self.outcome.run, keys=keys
             )['states']
-        except RequestFailed as error:
-            raise ConnectionLost(f'the host cannot say what runs there: {error}', host=name) from error
-        self._board.lost.pop(name, None)
+        except RemoteRunnerError as error:
+            self._board.lose_sight(unknown, error.what)
+            if isinstance(error, HostError):
+                raise
+            raise ConnectionLost(f'the host cannot say what runs there: {error.what}', host=name) from error
+        self._board.found(name, loss)
         for tracked in own:
             self._board.restore(tracked, states[tracked.key])
         self._events.emit(HostConnected(host=name, seconds=time.monotonic() - begun))
@@ -377,7 +385,7 @@ class _Run:
                 self._board.fail([tracked], f'it ended {describe_status(tracked.status)}', tracked.output)
         if self._options.terminate:
             others = [tracked for tracked in self._board.all() if not tracked.plan.wait]
-            stop_components(self._board, self._pool, self._plan.session, others + waited)
+            stop_components(self._board, self._pool, others + waited)
         failed = [t for t in waited if t.state is not State.EXITED]
         if failed:
             raise ComponentFailed('\n'.join(report(tracked) for tracked in failed))
@@ -406,3 +414,11 @@ class _Run:
             temporary=[temporary[t.key] for t in never if t.key in temporary],
             folders=self._created.get(host.name, []) if nothing_ran else [],
         )
+
+
+def _user() -> str:
+    """Who we are, for others to read; a number where this user has no name (in many containers)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f'user {os.getuid()}'

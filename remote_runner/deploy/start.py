@@ -45,10 +45,11 @@ class Starter:
         self._zombie = zombie
         #: The pid of the screen server of each host on which we opened windows.
         self.servers: dict[str, int] = {}
+        self._calls: dict[str, Call] = {}
 
     def start(self, components: list[Tracked], base_dirs: dict[str, str]) -> bool:
         """Start these; True if all have started and none failed within its grace."""
-        calls = self._open(components, base_dirs)
+        calls = self._calls = self._open(components, base_dirs)
         limits = {tracked.key: tracked.asked_at + self._limit(tracked) for tracked in components}
         end = math.inf
         while True:
@@ -81,8 +82,14 @@ class Starter:
             not waiting
             or any(tracked.state is State.CALLED_BACK for tracked in waiting)
             or any(call.ended for call in calls.values())
-            or any(tracked.host in self._board.lost or tracked.host in self._board.dead_sessions for tracked in waiting)
+            or any(tracked.host in self._board.lost or self._last_words(tracked) is not None for tracked in waiting)
         )
+
+    def _last_words(self, tracked: Tracked) -> str | None:
+        """What the screen server printed that was to open its window and has ended; None where that stands."""
+        server, said = self._board.dead_sessions.get(tracked.host, (0, ''))
+        is_its_own = tracked.state is State.STARTING and server == self.servers.get(tracked.host)
+        return said if is_its_own else None
 
     def _open(self, components: list[Tracked], base_dirs: dict[str, str]) -> dict[str, Call]:
         """Ask every host for the windows of its components."""
@@ -139,8 +146,7 @@ class Starter:
                     self._board.lose_sight([tracked], 'the connection was lost while it was being started')
                 elif tracked.state in PENDING:
                     self._board.abort([tracked], 'the connection was lost before it was started')
-            elif tracked.host in self._board.dead_sessions and tracked.state is State.STARTING:
-                said = self._board.dead_sessions[tracked.host]
+            elif (said := self._last_words(tracked)) is not None:
                 self._board.fail([tracked], f'the screen session ended at once: {said}')
 
     def _go(self, components: list[Tracked]) -> None:
@@ -154,11 +160,9 @@ class Starter:
     def _too_late(self, components: list[Tracked]) -> None:
         """No call-back in time: they have failed, and whatever of them still comes ends itself."""
         self._answer_abort(components, 'it called back too late')
-        for name, own in by_host(components).items():
-            said = self._board.dead_sessions.get(name, '')
-            for tracked in own:
-                reason = f'no call-back within {self._limit(tracked):g} s; what comes of it later ends itself'
-                self._board.give_up(tracked, reason, said)
+        for tracked in components:
+            reason = f'no call-back within {self._limit(tracked):g} s; what comes of it later ends itself'
+            self._board.give_up(tracked, reason)
 
     def _grace(self, components: list[Tracked]) -> None:
         """Give the index its grace: who ends in it without success has failed."""
@@ -174,13 +178,25 @@ class Starter:
 
     def abort(self, reason: str) -> None:
         """Take back all that is starting, and close its windows; what has started stays."""
+        self._learn_servers()
         self._take_back(self._board.of(State.STARTING, State.CALLED_BACK, State.GOING), reason)
 
-    def _take_back(self, pending: list[Tracked], reason: str) -> None:
-        self._answer_abort(pending, reason)
+    def _learn_servers(self) -> None:
+        """Take in the answers to `open` that are still to come: they name sessions that we have started."""
         deadline = time.monotonic() + ABORT_TIMEOUT
-        self._board.wait(lambda: all(t.gone or not t.launcher or t.state not in PENDING for t in pending), deadline)
-        self._board.abort(pending, reason)
+        for name, call in self._calls.items():
+            with contextlib.suppress(RemoteRunnerError):
+                self.servers[name] = call.result(max(0.0, deadline - time.monotonic()))['server']
+
+    def _take_back(self, pending: list[Tracked], reason: str) -> None:
+        had_go = [tracked for tracked in pending if tracked.state is State.GOING]
+        self._board.ending(had_go)
+        self._answer_abort(pending, reason)
+        patience = max((tracked.plan.stop_timeout for tracked in had_go), default=0.0)
+        deadline = time.monotonic() + ABORT_TIMEOUT + patience
+        self._board.wait(lambda: all(tracked.gone or not tracked.launcher for tracked in pending), deadline)
+        self._board.lose_sight([tracked for tracked in had_go if not tracked.gone], f'{reason} while it was starting')
+        self._board.abort([tracked for tracked in pending if tracked not in had_go or tracked.gone], reason)
         self._ask('close_windows', [t for t in pending if t.state is State.ABORTED], session=self._session)
 
     def _answer_abort(self, components: Iterable[Tracked], reason: str) -> None:

@@ -78,6 +78,9 @@ class LocalFiles:
                     future.set_result(hashlib.file_digest(file, _new_sha1).hexdigest())
             except OSError as error:
                 future.set_exception(TransferFailed(f'cannot read {local}: {error.strerror}'))
+            except BaseException as error:
+                future.set_exception(error)  # all other hosts wait for it
+                raise
         return future.result()
 
 

@@ -236,7 +236,10 @@ class Host:
                 (header, _), *_ = found
                 header.pop('event')
                 return Facts(**header)  # type: ignore[arg-type]
-            data = self._channel.read(1 << 18, ANSWER_TIMEOUT)
+            try:
+                data = self._channel.read(1 << 18, ANSWER_TIMEOUT)
+            except TimeoutError:
+                raise BootstrapFailed('the agent says nothing', host=self.name, output=_text(self._channel)) from None
             if not data:
                 raise BootstrapFailed('the agent ended at once', host=self.name, output=_text(self._channel))
 
@@ -266,7 +269,12 @@ class Host:
             if self._lost is not None:
                 raise self._lost
             self._calls[number] = call
-        self.write({'id': number, 'op': op, **fields}, timeout=timeout)
+        try:
+            self.write({'id': number, 'op': op, **fields}, timeout=timeout)
+        except HostError:
+            with self._lock:
+                del self._calls[number]
+            raise
         return call
 
     def request(self, op: str, timeout: float | None = None, **fields: Any) -> Any:
@@ -330,6 +338,9 @@ class Host:
             error = lost
         except frames.FrameError as broken:
             error = ConnectionLost(f'the agent was disturbed: {broken}', host=self.name)
+        except Exception as fault:  # of ours, or of a listener: whoever waits for this host must not wait for ever
+            error = ConnectionLost(f'its messages could not be handled: {fault!r}', host=self.name)
+            error.__cause__ = fault
         with self._lock:
             if not self._closed and _text(self._channel):
                 error.output = _text(self._channel)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
-from remote_runner.errors import RemoteRunnerError
+from remote_runner.errors import ConnectionLost, RemoteRunnerError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.connection import Connection
 from remote_runner.hosts.host import INTERRUPTIBLE, Header, Host
@@ -47,9 +47,10 @@ def each(
     waiting = list(items)
     todo: SimpleQueue[Item | None] = SimpleQueue()
     done: SimpleQueue[tuple[Item, Result | RemoteRunnerError | BaseException]] = SimpleQueue()
+    over = threading.Event()
 
     def serve() -> None:
-        while (item := todo.get()) is not None:
+        while (item := todo.get()) is not None and not over.is_set():
             try:
                 done.put((item, work(item)))
             except BaseException as error:  # raised again in the thread that waits for it
@@ -61,16 +62,19 @@ def each(
     for _ in range(threads):
         todo.put(None)
         threading.Thread(target=serve, daemon=True).start()
-    for _ in waiting:
-        while True:
-            try:
-                item, outcome = done.get(timeout=INTERRUPTIBLE)
-                break
-            except Empty:
-                continue
-        if isinstance(outcome, BaseException) and not isinstance(outcome, RemoteRunnerError):
-            raise outcome
-        yield item, outcome
+    try:
+        for _ in waiting:
+            while True:
+                try:
+                    item, outcome = done.get(timeout=INTERRUPTIBLE)
+                    break
+                except Empty:
+                    continue
+            if isinstance(outcome, BaseException) and not isinstance(outcome, RemoteRunnerError):
+                raise outcome
+            yield item, outcome
+    finally:
+        over.set()  # interrupted, or not wanted any more: what has not begun does not begin
 
 
 def distinct(addresses: Iterable[Address], connector: Opens, fanout: int = FANOUT) -> dict[Address, list[Address]]:
@@ -146,7 +150,11 @@ class Pool:
             host.close()
 
     def _open(self, address: Address) -> Host:
-        return connect(address, self._connector, self._listener)
+        host = connect(address, self._connector, self._listener)
+        if self._closed.is_set():
+            host.close()
+            raise ConnectionLost('the command has ended', host=host.name)
+        return host
 
     def each(self, work: Callable[[Host], Result]) -> Iterator[tuple[Host, Result | RemoteRunnerError]]:
         """Do `work` on all connected hosts in parallel."""
