@@ -47,14 +47,13 @@ class Terminal:
         """Press keys, named as tmux names them: `q`, `C-a`, `Enter`, `PageUp`."""
         self._do('send-keys', *keys)
 
-    def press_until(self, key: str, what: str, condition: Callable[[], bool]) -> None:
+    def press_until_shown(self, key: str, words: str) -> None:
         """Press a key again and again, as a person does who does not know whether it is time for it already."""
+        self._wait(lambda text: words in text, f'to show {words!r} after {key}', key)
 
-        def pressed() -> bool:
-            self.press(key)
-            return condition()
-
-        wait_until(pressed, f'{what} after pressing {key}', PATIENCE)
+    def press_until_gone(self, key: str, words: str) -> None:
+        """The same for words that are to vanish."""
+        self._wait(lambda text: words not in text, f'not to show {words!r} after {key}', key)
 
     def resize(self, width: int, height: int) -> None:
         self._do('resize-window', '-x', str(width), '-y', str(height))
@@ -66,11 +65,13 @@ class Terminal:
         """Close its window; the command gets SIGHUP."""
         self._do('kill-server', check=False)
 
-    def _wait(self, condition: Callable[[str], bool], what: str) -> str:
+    def _wait(self, condition: Callable[[str], bool], what: str, key: str | None = None) -> str:
         text = ''
 
         def is_so() -> bool:
             nonlocal text
+            if key:
+                self.press(key)
             text = self.text()
             return condition(text)
 

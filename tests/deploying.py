@@ -296,6 +296,15 @@ class Deployment:
         """The processes of sleep that sleep so long; as long as those of `sleep()` unless told."""
         return [process for process in self.processes(str(seconds), host) if process.argv[0].endswith('sleep')]
 
+    def ends(self, pid: int, host: str = 'h1') -> None:
+        """Wait for the end of a process."""
+        wait_until(lambda: not self.runs(pid, host), f'the end of {pid} on {host}', PATIENCE)
+
+    def is_stopped(self, host: str = 'h1') -> None:
+        """Wait until nothing of ours is left on a host: neither sleepers nor the session."""
+        wait_until(lambda: not self.sleepers(host=host), f'the end of what slept on {host}', PATIENCE)
+        wait_until(lambda: not self.own_sessions(host), f'the end of the session on {host}', PATIENCE)
+
     def text(self, path: str, host: str = 'h1') -> str:
         """What is in a file of the host."""
         return self.bed[host].path(path).read_text()

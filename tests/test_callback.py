@@ -125,7 +125,7 @@ def test_the_agent_is_stopped_before_the_windows_open(deployment: Deployment) ->
     assert ended.status == 1
     assert 'second@h1' in ended.stderr
     kill(deployment.host(), signal.SIGCONT, agent)
-    wait_until(lambda: not deployment.runs(agent), 'the end of the agent')
+    deployment.ends(agent)
     _settle(deployment)
     assert _ran(deployment.host()) == set()
     assert deployment.runs(ended.pid('first'))
@@ -228,7 +228,7 @@ def test_what_was_reported_as_started_stays_although_its_grace_is_not_over(deplo
         kill(host, signal.SIGKILL, agent)
     else:
         kill(host, signal.SIGKILL, *(sshd.pid for sshd in connections(host)))
-    wait_until(lambda: not deployment.runs(agent), 'the end of the agent')
+    deployment.ends(agent)
     ended = running.finish()
     deployment.clear()
     deployment.sleep('another')

@@ -9,7 +9,6 @@ import pytest
 
 from tests.deploying import Deployment, Ended, deploying
 from tests.testbed import Testbed
-from tests.testbed.process import wait_until
 
 FreshBed = Callable[..., Testbed]
 
@@ -160,8 +159,10 @@ def test_start_grace_is_each_components_own(deployment: Deployment) -> None:
     deployment.host().run(['mkfifo', '/tmp/pipe'])
     deployment.sleep('later', 'h2', start_index=1)
     running = deployment.begin()
-    running.wait_for('component_started', 'quick')
+    for name in ('quick', 'patient'):
+        running.wait_for('component_started', name)
     deployment.host().run(['touch', '/tmp/quick-may-end'])
+    running.wait_for('component_exited', 'quick')
     deployment.host().run(['sh', '-c', 'echo >/tmp/pipe'])
     ended = running.finish()
     assert ended.status == 1
@@ -183,7 +184,7 @@ def test_a_failure_ends_no_sibling_that_has_started(deployment: Deployment) -> N
     assert deployment.runs(ended.pid('sleeper'))
     [stop] = deployment.stop_lines(ended)
     deployment.shell(stop)
-    wait_until(lambda: not deployment.runs(ended.pid('sleeper')), 'the end of what had started')
+    deployment.ends(ended.pid('sleeper'))
 
 
 def test_all_that_fail_of_one_index_are_reported(deployment: Deployment) -> None:
@@ -224,7 +225,7 @@ def test_what_runs_already_is_left_and_listed_with_what_stops_it(deployment: Dep
     for line in deployment.stop_lines(ended):
         deployment.shell(line)
     for host in ('h1', 'h2'):
-        wait_until(lambda host=host: deployment.sleepers(host=host) == [], f'the end of what ran on {host}')
+        deployment.is_stopped(host)
 
 
 # Hosts

@@ -11,7 +11,7 @@ import pytest
 
 from tests.attaching import Terminal
 from tests.deploying import Deployment, Ended, agents, connections, deploying, kill, launchers, the_agent
-from tests.testbed import Testbed
+from tests.testbed import Testbed, TestHost
 from tests.testbed.process import wait_until
 
 FreshBed = Callable[..., Testbed]
@@ -25,6 +25,20 @@ def alone(fresh_bed: FreshBed, tmp_path: Path) -> Iterator[Deployment]:
         yield deployment
 
 
+def _check_host(deployment: Deployment, host: TestHost, running: int) -> None:
+    def is_quiet() -> bool:
+        return len(launchers(host, deployment.session)) == running and not agents(host) and not connections(host)
+
+    wait_until(is_quiet, f'{host.name} to be quiet', 60)
+    assert host.run(['find', '/root', '/tmp', '-name', '.rr-*']).stdout == b''
+    sleepers = deployment.sleepers(host=host.name)
+    assert len(sleepers) == running
+    folders = {f'/tmp/{path.name}' for path in host.path('/tmp').glob('remote_runner-sleeper-*')}
+    assert {str((host.root / f'proc/{sleeper.pid}/cwd').readlink()) for sleeper in sleepers} == folders
+    if not running:
+        assert deployment.own_sessions(host.name) == []
+
+
 def _check(deployment: Deployment, ended: Ended, *, running: dict[str, int]) -> None:
     """Everything is taken back but `running`, so many sleepers by host, and they are stopped as the user is told."""
     assert ended.status == 130, ended.stderr
@@ -33,21 +47,7 @@ def _check(deployment: Deployment, ended: Ended, *, running: dict[str, int]) -> 
         assert ended.events[-1]['event'] == 'run_ended'
         assert ended.events[-1]['exit_status'] == 130
     for host in deployment.bed.hosts:
-        name = host.name
-
-        def is_quiet(host=host, name=name) -> bool:  # type: ignore[no-untyped-def]
-            left = launchers(host, deployment.session)
-            return len(left) == running.get(name, 0) and not agents(host) and not connections(host)
-
-        wait_until(is_quiet, f'{name} to be quiet', 60)
-        found = host.run(['find', '/root', '/tmp', '-name', '.rr-*'], check=False).stdout.decode()
-        assert found == ''
-        folders = {f'/tmp/{path.name}' for path in host.path('/tmp').glob('remote_runner-sleeper-*')}
-        sleepers = deployment.sleepers(host=name)
-        assert len(sleepers) == running.get(name, 0)
-        assert {str((host.root / f'proc/{sleeper.pid}/cwd').readlink()) for sleeper in sleepers} == folders
-        if not running.get(name, 0):
-            assert deployment.own_sessions(name) == []
+        _check_host(deployment, host, running.get(host.name, 0))
     lines = deployment.stop_lines(ended)
     assert len(lines) == len(running), ended.stderr
     for name in running:
@@ -55,8 +55,7 @@ def _check(deployment: Deployment, ended: Ended, *, running: dict[str, int]) -> 
     for line in lines:
         deployment.shell(line)
     for name in running:
-        wait_until(lambda name=name: deployment.sleepers(host=name) == [], f'what ran on {name} to be stopped')
-        wait_until(lambda name=name: deployment.own_sessions(name) == [], f'the session on {name} to be stopped')
+        deployment.is_stopped(name)
 
 
 @SIGNALS
@@ -121,7 +120,7 @@ def test_while_a_big_file_is_copied_by_an_agent_that_is_stopped(deployment: Depl
     running.interrupt()
     ended = running.finish()
     kill(host, signal.SIGCONT, agent)
-    wait_until(lambda: not deployment.runs(agent), 'the end of the agent')
+    deployment.ends(agent)
     assert not host.path(f'{target}/big').exists()
     _check(deployment, ended, running={})
 
@@ -155,13 +154,13 @@ def test_while_starting_by_an_agent_that_is_stopped(deployment: Deployment) -> N
     ended = running.finish()
     assert ended.status == 130
     kill(host, signal.SIGCONT, agent)
-    wait_until(lambda: not deployment.runs(agent), 'the end of the agent')
+    deployment.ends(agent)
     wait_until(lambda: len(launchers(host, deployment.session)) == 1, 'what was starting to end')
     assert not host.path('/tmp/ran-second').exists()
     for line in deployment.stop_lines(ended):
         deployment.shell(line)
     for name in ('h1', 'h2'):
-        wait_until(lambda name=name: deployment.sleepers(host=name) == [], f'what ran on {name} to be stopped')
+        deployment.is_stopped(name)
 
 
 @SIGNALS

@@ -113,7 +113,7 @@ def test_a_person_sees_live_output_scrolls_back_and_reads_on_after_the_end(
 
         terminal.press('C-d')
         shown = terminal.wait_for('good bye')
-        wait_until(lambda: not deployment.runs(ended.pid('talker')), 'the end of the talker')
+        deployment.ends(ended.pid('talker'))
         terminal.press('C-a', '[')
         terminal.press('g')
         shown = terminal.wait_for('line 1 of old')
@@ -133,10 +133,9 @@ def test_r_runs_the_program_again(deployment: Deployment, tmp_path: Path) -> Non
     with attached(deployment.bed, 'h1', deployment.session, tmp_path, '-p', 'again') as terminal:
         terminal.wait_for('this is run 1')
         terminal.press('Enter')
-        wait_until(lambda: not deployment.runs(ended.pid('again')), 'the end of the program')
+        deployment.ends(ended.pid('again'))
         for number in (2, 3):
-            shown = f'this is run {number}'
-            terminal.press_until('r', shown, lambda shown=shown: shown in terminal.text())
+            terminal.press_until_shown('r', f'this is run {number}')
             terminal.press('Enter')
     # What a person started is ended with the session as well.
     deployment.quit()
@@ -352,7 +351,7 @@ def test_no_kill_never_starts_a_second_one_of_what_still_runs(deployment: Deploy
     deployment.sh('ended', 'exit 0')
     first = deployment.run()
     assert first.status == 0, first.stderr
-    wait_until(lambda: not deployment.runs(first.pid('ended')), 'the end of a program')
+    deployment.ends(first.pid('ended'))
     windows = deployment.windows()
     deployment.sleep('new', start_index=-1)
 
@@ -418,8 +417,9 @@ def test_users_own_screenrcs_do_not_get_in_the_way(deployment: Deployment, tmp_p
             terminal.wait_for('I am a')
             terminal.press('Enter')
             [pid] = [event['pid'] for event in started if event['component'] == 'a']
-            wait_until(lambda pid=pid: not deployment.runs(pid, 'h2'), 'the end of a')
-            terminal.press_until('q', 'a gone', lambda user=user: 'a' not in deployment.windows('h2', user).values())
+            deployment.ends(pid, 'h2')
+            terminal.press_until_gone('q', 'I am a')
+            assert 'a' not in deployment.windows('h2', user).values()
 
 
 def test_a_password_in_a_users_screenrc_is_an_error_that_says_so(deployment: Deployment) -> None:

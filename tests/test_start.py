@@ -37,6 +37,9 @@ import time
 time.sleep(100000)
 """
 
+# Signals 32 and 33 are no one's but the C library's, which ignores them in what it starts by posix_spawn(3).
+_OF_THE_C_LIBRARY = 1 << 31 | 1 << 32
+
 # The order of starting
 
 
@@ -136,7 +139,7 @@ def test_no_signal_is_ignored_or_blocked(deployment: Deployment) -> None:
     assert deployment.run().status == 0
     status = dict(line.split(maxsplit=1) for line in deployment.written('/tmp/status').splitlines() if '\t' in line)
     assert int(status['SigBlk:'], 16) == 0
-    assert int(status['SigIgn:'], 16) == 0
+    assert int(status['SigIgn:'], 16) & ~_OF_THE_C_LIBRARY == 0
 
 
 def test_a_broken_pipe_ends_a_program_as_in_any_shell(deployment: Deployment) -> None:
@@ -210,7 +213,7 @@ def test_keys_reach_the_program_and_ctrl_c_nothing_but_the_program(deployment: D
         terminal.press('C-d')
         wait_until(lambda: deployment.argv(ended.pid('shell'))[0] == 'sleep', 'the end of file to be read')
         terminal.press('C-c')
-        wait_until(lambda: not deployment.runs(ended.pid('shell')), 'the program to be interrupted')
+        deployment.ends(ended.pid('shell'))
     assert deployment.windows() == {0: 'shell'}
 
 

@@ -163,7 +163,7 @@ def test_a_broken_connection_is_made_again_and_the_wait_goes_on(deployment: Depl
     running.wait_for('component_started')
     agent = the_agent(host)
     kill(host, signal.SIGKILL, _sshd_of_agent(host).pid)
-    wait_until(lambda: not deployment.runs(agent.pid), 'the end of the agent')
+    deployment.ends(agent.pid)
     assert the_agent(host).pid != agent.pid
     assert not running.is_over
     _end(deployment, 'waited')
@@ -181,7 +181,7 @@ def test_what_ended_while_the_connection_was_down_counts_with_its_own_status(alo
     pid = running.wait_for('component_started')['pid']
     host.stop_sshd(sessions=True)
     _end(alone, 'waited')
-    wait_until(lambda: not alone.runs(pid), 'the end of the program')
+    alone.ends(pid)
     running.wait_for('host_lost', host='h1')
     host.start_sshd()
     ended = running.finish()
@@ -196,7 +196,7 @@ def test_a_cable_that_was_out_for_a_moment_is_not_even_noticed(alone: Deployment
     pid = running.wait_for('component_started')['pid']
     host.cut()
     _end(alone, 'waited')
-    wait_until(lambda: not alone.runs(pid), 'the end of the program')
+    alone.ends(pid)
     host.heal()
     ended = running.finish()
     assert ended.status == 1
@@ -211,7 +211,7 @@ def test_an_agent_that_is_killed_is_started_again(deployment: Deployment) -> Non
     running.wait_for('component_started')
     agent = the_agent(host)
     kill(host, signal.SIGKILL, agent.pid)
-    wait_until(lambda: not deployment.runs(agent.pid), 'the end of the agent')
+    deployment.ends(agent.pid)
     _end(deployment, 'waited')
     ended = running.finish()
     assert ended.the('component_exited', 'waited')['status'] == 7
