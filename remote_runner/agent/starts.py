@@ -71,15 +71,13 @@ class Starts:
             self.components[component.key] = component
         os.write(self._wake_write, b'.')
 
-    def tell(self, key: str, message: "Tuple[object, ...]") -> bool:
-        """Say something to the launcher of a component; False where there is none."""
+    def tell(self, key: str, message: "Tuple[object, ...]") -> None:
+        """Say something to the launcher of a component, where there is one."""
         with self._lock:
             component = self.components.get(key)
             peer = component.peer if component is not None else None
-        if peer is None:
-            return False
-        peer.send(message)
-        return True
+        if peer is not None:
+            peer.send(message)
 
     def close(self) -> None:
         """Leave: launchers that have not heard go find the connection closed."""
@@ -232,10 +230,11 @@ def _wait_for_server(agent: "Agent", server: int, folder: str, session: str) -> 
 
 
 def answer(request: "Request") -> "Dict[str, object]":
-    """Operation `answer`: `go`, or `abort` with a `reason`, to the launchers of `keys`; the result lists who got it."""
+    """Operation `answer`: `go`, or `abort` with a `reason`, to the launchers of `keys`."""
     message: "Tuple[str, ...]" = ('go',) if request.header['go'] else ('abort', request.header['reason'])
-    starts = request.agent.starts
-    return {'told': [key for key in request.header['keys'] if starts.tell(key, message)]}
+    for key in request.header['keys']:
+        request.agent.starts.tell(key, message)
+    return {}
 
 
 def _folders(session: str) -> "Iterator[str]":
@@ -300,14 +299,10 @@ def _find(root: str, name: str) -> "Optional[str]":
 
 
 def stop(request: "Request") -> "Dict[str, object]":
-    """Operation `stop`: end the trees of the components `keys`; the launchers' `gone` comes as an event of each.
-
-    The result lists the keys that have no launcher any more.
-    """
-    starts = request.agent.starts
-    message = ('stop', float(request.header['stop_timeout']))
-    absent = [key for key in request.header['keys'] if not starts.tell(key, message)]
-    return {'absent': absent}
+    """Operation `stop`: end the trees of the components `keys`; the launchers' `gone` comes as an event of each."""
+    for key in request.header['keys']:
+        request.agent.starts.tell(key, ('stop', float(request.header['stop_timeout'])))
+    return {}
 
 
 def close_windows(request: "Request") -> "Dict[str, object]":
