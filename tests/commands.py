@@ -70,6 +70,7 @@ class Running:
         self.argv = tuple(str(word) for word in argv)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             self._out, self._err = os.dup(out.fileno()), os.dup(err.fileno())
+        self._peak = 0.0
         streams = {'stdin': subprocess.DEVNULL, 'stdout': self._out, 'stderr': self._err}
         self.process = subprocess.Popen(self.argv, **{**streams, **options})
 
@@ -106,13 +107,20 @@ class Running:
     def end(self, patience: float = PATIENCE) -> Done:
         """Wait for its end."""
         try:
-            wait_until(lambda: bool(os.waitid(os.P_PID, self.pid, _LOOK)), f'the end of {self.argv}', patience)
+            wait_until(self._has_ended, f'the end of {self.argv}', patience)
         except TestbedError as error:
             error.add_note(f'stdout:\n{self.out.decode(errors="replace")}\nstderr:\n{self.err.decode(errors="replace")}')
             raise
-        _, status, usage = os.wait4(self.pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         self.process.returncode = os.waitstatus_to_exitcode(status)
-        return Done(self.argv, self.process.returncode, self.out, self.err, usage.ru_maxrss / 1000)
+        return Done(self.argv, self.process.returncode, self.out, self.err, self._peak)
+
+    def _has_ended(self) -> bool:
+        """Notes its peak of memory meanwhile: rusage would count ours too, from the moment before its exec."""
+        with open(f'/proc/{self.pid}/status') as status:
+            found = re.search(r'^VmHWM:\s*(\d+) kB', status.read(), re.MULTILINE)
+        self._peak = float(found[1]) / 1000 if found else self._peak
+        return bool(os.waitid(os.P_PID, self.pid, _LOOK))
 
 
 #: Whether a process has ended; it can be reaped afterwards.
