@@ -72,7 +72,8 @@ def main(arguments: Sequence[str]) -> int:
             elif options.json:
                 _print_json(outcome)
     if options.fold:
-        _print_folded(done)
+        order = {address.where: number for number, address in enumerate(addresses)}
+        _print_folded(sorted(done, key=lambda outcome: order[outcome.host]))
     return worst
 
 

@@ -47,8 +47,9 @@ def _wants_debug(arguments: Sequence[str]) -> bool:
 
 
 def show_error(error: BaseException) -> None:
-    """An error as log records are: every line of it on stderr, the first with its level."""
-    print(f'ERROR: {error}', file=sys.stderr)  # noqa: T201
+    """An error as log records are, on stderr: each line with its level, but those that belong to the one above."""
+    lines = [line if line.startswith(' ') else f'ERROR: {line}' for line in str(error).split('\n')]
+    print('\n'.join(lines), file=sys.stderr)  # noqa: T201
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -214,14 +214,18 @@ def _show_end(outcome: Outcome, ssh_config: str | None) -> None:
 
 def stop_commands(outcome: Outcome, ssh_config: str | None) -> list[str]:
     """What runs on, a line a host with the command that stops it."""
+    from remote_runner.deploy.board import State
     from remote_runner.ui.tables import ssh_command
 
     lines: list[str] = []
     for host, server in outcome.servers.items():
-        names = [tracked.plan.name for tracked in outcome.running if tracked.host == host]
+        left = [tracked for tracked in outcome.running if tracked.host == host]
+        names = [tracked.plan.name for tracked in left]
+        is_known = all(tracked.state is State.STARTED for tracked in left)
         if names:
             stop = f'screen -S {server}.{outcome.session} -X quit'
             if host != 'localhost':
                 stop = f'{ssh_command([host], ssh_config)} {stop}'
-            lines.append(f'{", ".join(names)} on {host}: still running; to stop: {stop}')
+            state = 'still running' if is_known else 'nobody knows whether still running'
+            lines.append(f'{", ".join(names)} on {host}: {state}; to stop: {stop}')
     return lines

@@ -15,6 +15,7 @@ import os
 import secrets
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -54,7 +55,7 @@ from remote_runner.events import (
 )
 from remote_runner.files.manifest import LocalFiles, build_manifest, remote_path
 from remote_runner.files.transfer import compare, send
-from remote_runner.hosts.address import Address
+from remote_runner.hosts.address import Address, fold
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import LOCALHOST, Opens, Pool
 
@@ -214,7 +215,14 @@ class _Run:
         if len(failures) == 1:
             raise failures[0]
         if failures:
-            error = kind('\n'.join(str(failure) for failure in failures))
+            alike: dict[tuple[str, str | None, str | None], list[str]] = defaultdict(list)
+            for failure in failures:
+                alike[failure.what, failure.component, failure.remedy].append(failure.host or '')
+            lines = [
+                str(RemoteRunnerError(what, host=fold(sorted(hosts)), component=component, remedy=remedy))
+                for (what, component, remedy), hosts in alike.items()
+            ]
+            error = kind('\n'.join(lines))
             error.exit_status = max(failure.exit_status for failure in failures)
             raise error
         return done
@@ -229,8 +237,10 @@ class _Run:
         try:
             host.request('lock', timeout=SHORT, session=self._plan.session, holder=self._me)
         except RequestFailed as error:
-            kind = SessionHeld if error.kind == 'held' else SessionFailed
-            raise kind(error.what, host=host.name) from error
+            if error.kind != 'held':
+                raise SessionFailed(error.what, host=host.name) from error
+            remedy = 'wait for it, end it, or take another session with --screen'
+            raise SessionHeld(error.what, host=host.name, remedy=remedy) from error
 
     def _quit_leftovers(self) -> None:
         for host, ended in self._each(self._quit_one, SessionFailed):
@@ -396,6 +406,8 @@ class _Run:
         """Undo what is half done: starts under way, sessions and folders that nothing came into."""
         for _ in self._pool.each(lambda host: host.give_up(GIVE_UP_TIMEOUT)):
             continue
+        out_of_sight = [t for t in self._board.of(State.STARTED) if t.host in self._board.lost]
+        self._board.lose_sight(out_of_sight, 'the connection to its host is lost')
         self._starter.abort(reason)
         for host, outcome in self._pool.each(self._clean):
             if isinstance(outcome, RemoteRunnerError) and host.name not in self._board.lost:
