@@ -241,9 +241,9 @@ def test_what_was_reported_as_started_stays_although_its_grace_is_not_over(deplo
 def test_windows_that_open_too_late_start_nothing(alone: Deployment) -> None:
     """screen itself hangs past the time limit. A sibling that has started in time stays."""
     _slow_screen(alone, 'h1')
-    alone.sh('late', 'echo >/tmp/ran-late; exec sleep 100000')
+    alone.sh('late', 'echo >/tmp/ran-late; exec sleep 100000', start_timeout=2)
     alone.sleep('early', 'h2')
-    ended = alone.run('--start-timeout', '2')
+    ended = alone.run('--start-timeout', '1000')
     assert ended.status == 1
     assert ended.names('component_failed') == ['late']
     assert alone.runs(ended.pid('early'), 'h2')

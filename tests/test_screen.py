@@ -227,6 +227,32 @@ def test_whatever_way_a_window_ends_its_program_ends_with_it_and_no_other(deploy
     gone(host, family)
 
 
+def test_programs_are_asked_to_end_and_given_time_for_it(deployment: Deployment) -> None:
+    """By whatever quits them: a person, or the next run, which starts nothing before they are done."""
+    deployment.sh('old', 'trap "sleep 0.5; echo >/tmp/in-order; exit" TERM; sleep 100000 & wait; sleep 100000')
+    assert deployment.run().status == 0
+    wait_until(lambda: deployment.sleepers() != [], 'the program to set its trap')
+    deployment.quit()
+    assert deployment.host().path('/tmp/in-order').exists()
+
+    deployment.host().run(['rm', '/tmp/in-order'])
+    assert deployment.run().status == 0
+    wait_until(lambda: deployment.sleepers() != [], 'the program to set its trap')
+    deployment.clear()
+    deployment.sh('new', 'test -e /tmp/in-order || exit 9; exec sleep 100000')
+    ended = deployment.run()
+    assert ended.status == 0, ended.stderr
+
+
+def test_what_a_program_leaves_behind_ends_with_the_session(deployment: Deployment) -> None:
+    deployment.sh('parent', 'setsid sleep 100000 >/dev/null 2>&1 </dev/null & echo started; exit 0', wait=True)
+    ended = deployment.run()
+    assert ended.status == 0, ended.stderr
+    assert len(deployment.sleepers()) == 1
+    deployment.quit()
+    assert deployment.sleepers() == []
+
+
 # What an earlier run left
 
 

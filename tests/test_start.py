@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.attaching import attached
-from tests.deploying import Deployment, ancestors, connections
+from tests.deploying import Deployment, ancestors, connections, deploying
+from tests.testbed import Testbed
 from tests.testbed.process import wait_until
+
+FreshBed = Callable[..., Testbed]
 
 # Tells all that a program can know of its circumstances, as JSON in the file `seen`.
 _LOOK = """\
@@ -177,6 +181,54 @@ def test_base_dir_is_made_and_entered(deployment: Deployment) -> None:
     assert ended.status == 0, ended.stderr
     for number, folder in enumerate(folders.values()):
         assert deployment.written(f'/tmp/cwd-{number}') == f'{folder}\n'
+
+
+def test_a_program_that_closes_its_terminal_runs_on(deployment: Deployment) -> None:
+    program = 'import os, time; os.closerange(0, 100); open("/tmp/closed", "w").write("x"); time.sleep(100000)'
+    deployment.python('daemon', program, start_grace=0.5)
+    ended = deployment.run()
+    assert ended.status == 0, ended.stderr
+    assert deployment.written('/tmp/closed') == 'x'
+    assert deployment.runs(ended.pid('daemon'))
+    deployment.quit()
+    assert not deployment.runs(ended.pid('daemon'))
+
+
+def test_a_full_disk_holds_no_program_back(fresh_bed: FreshBed, tmp_path: Path) -> None:
+    with deploying(fresh_bed(1), tmp_path) as deployment:
+        deployment.host().tmpfs('/root/.local/state', '1M')
+        deployment.sh('printer', 'seq 1000000; touch /tmp/all-is-printed; sleep 100000')
+        ended = deployment.run()
+        assert ended.status == 0, ended.stderr
+        deployment.appears('/tmp/all-is-printed')
+        assert deployment.runs(ended.pid('printer'))
+
+        deployment.host().run(['sh', '-c', 'dd if=/dev/zero of=/root/.local/state/full 2>/dev/null || true'])
+        deployment.clear()
+        deployment.sleep()
+        ended = deployment.run()
+        if ended.status:  # the description of what to start finds no place
+            assert 'No space left' in ended.stderr
+            assert deployment.sleepers() == []
+        else:
+            assert len(deployment.sleepers()) == 1
+
+
+def test_nobody_else_may_read_what_programs_get_and_print(deployment: Deployment) -> None:
+    host = deployment.host('h3')
+    alice, bob = (f'{name}-{deployment.session}' for name in ('alice', 'bob'))
+    home = host.add_user(alice)
+    host.add_user(bob)
+    host.run(['chmod', '755', home])
+    deployment.sh('talker', 'echo a secret; sleep 100000', f'{alice}@h3')
+    with deployment.file(f'{home}/.bashrc', 'umask 0\n', 'h3'):
+        assert deployment.run().status == 0
+    theirs = ['find', home, '/tmp', '/run/screen', '-path', '*remote_runner*', '-user', alice]
+    as_alice = host.run([*theirs, '-readable', '-type', 'f'], check=False).stdout.decode().split()
+    assert any(path.endswith('output.log') for path in as_alice)
+    as_bob = host.run([*theirs, '-readable', '-type', 'f'], user=bob, check=False).stdout.decode().split()
+    assert [path for path in as_bob if not path.endswith('.pyc')] == []
+    assert host.run([*theirs, '-writable'], user=bob, check=False).stdout == b''
 
 
 # At its terminal
