@@ -248,6 +248,12 @@ class Deployment:
     def host(self, name: str = 'h1') -> TestHost:
         return self.bed[name]
 
+    def user(self, name: str, host: str = 'h1', shell: str = '/bin/bash') -> str:
+        """A new user of a host, whom no other test knows; the name that they have there."""
+        account = f'{name}-{self.session}'
+        self.bed[host].add_user(account, shell)
+        return account
+
     def sessions(self, host: str = 'h1', user: str | None = None) -> list[Session]:
         """The sessions of screen on a host, those of other names too."""
         return sessions(self.bed[host], user)

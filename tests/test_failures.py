@@ -95,16 +95,15 @@ def test_a_script_without_interpreter_line_runs_as_from_a_shell(deployment: Depl
 
 def test_base_dirs_that_cannot_be_entered(deployment: Deployment) -> None:
     host = deployment.host()
-    if 'alice' not in host.path('/etc/passwd').read_text():
-        host.add_user('alice')
+    alice = deployment.user('alice')
     host.run(['sh', '-c', 'mkdir -p /tmp/closed/in; chmod 0 /tmp/closed; touch /tmp/file'])
     try:
         for name, user, folder in [
             ('file', 'root', '/tmp/file'),
             ('below a file', 'root', '/tmp/file/below'),
-            ('closed', 'alice', '/tmp/closed'),
-            ('below closed', 'alice', '/tmp/closed/in'),
-            ('not to be made', 'alice', '/usr/mine'),
+            ('closed', alice, '/tmp/closed'),
+            ('below closed', alice, '/tmp/closed/in'),
+            ('not to be made', alice, '/usr/mine'),
             ('in proc', 'root', '/proc/mine'),
         ]:
             deployment.sleep(name, f'{user}@h1', base_dir=folder)

@@ -245,10 +245,11 @@ def test_programs_are_asked_to_end_and_given_time_for_it(deployment: Deployment)
 
 
 def test_what_a_program_leaves_behind_ends_with_the_session(deployment: Deployment) -> None:
-    deployment.sh('parent', 'setsid sleep 100000 >/dev/null 2>&1 </dev/null & echo started; exit 0', wait=True)
+    child = "setsid sh -c 'touch /tmp/child; exec sleep 100000' >/dev/null 2>&1 </dev/null &"
+    deployment.sh('parent', f'{child} while [ ! -e /tmp/child ]; do sleep 0.01; done; exit 0', wait=True)
     ended = deployment.run()
     assert ended.status == 0, ended.stderr
-    assert len(deployment.sleepers()) == 1
+    wait_until(lambda: len(deployment.sleepers()) == 1, 'the child to sleep')
     deployment.quit()
     assert deployment.sleepers() == []
 
@@ -469,18 +470,18 @@ def test_a_users_screendir_is_where_the_session_is(deployment: Deployment) -> No
     assert [path.name.partition('.')[2] for path in host.path('/root/screens').iterdir()] == [deployment.session]
 
 
-@pytest.mark.parametrize(('path', 'mode'), [('/run/screen', '755'), ('/run/screen/S-alice', '755')])
+@pytest.mark.parametrize(('path', 'mode'), [('/run/screen', '755'), ('/run/screen/S-{}', '755')])
 def test_a_socket_folder_that_screen_will_not_use_is_an_error_that_says_so(
     deployment: Deployment, path: str, mode: str
 ) -> None:
     host = deployment.host('h3')
-    if 'alice' not in host.path('/etc/passwd').read_text():
-        host.add_user('alice')
-    host.run(['sh', '-c', 'mkdir -p -m 700 /run/screen/S-alice; chown alice: /run/screen/S-alice'])
+    alice = deployment.user('alice', 'h3')
+    path = path.format(alice)
+    host.run(['install', '-d', '-m', '700', '-o', alice, f'/run/screen/S-{alice}'])
     before = f'{host.path(path).stat().st_mode & 0o7777:o}'
     host.run(['chmod', mode, path])
     try:
-        deployment.sleep(host='alice@h3')
+        deployment.sleep(host=f'{alice}@h3')
         ended = deployment.run()
     finally:
         host.run(['chmod', before, path], check=False)
@@ -495,12 +496,10 @@ _HOMES = ['/nosuch', '', 'relative', '/tmp/odd $HOME \'"*ä\n/home', '/etc/passw
 
 @pytest.mark.parametrize('home', [*_HOMES, None])
 def test_an_odd_home_or_none(deployment: Deployment, home: str | None) -> None:
-    host = deployment.host('h3')
-    if 'nomad' not in host.path('/etc/passwd').read_text():
-        host.add_user('nomad')
+    nomad = deployment.user('nomad', 'h3')
     value = 'unset HOME\n' if home is None else f'export HOME={shlex.quote(home)}\n'
-    deployment.sleep(host='nomad@h3')
-    with deployment.file('/home/nomad/.bashrc', value, 'h3'):
+    deployment.sleep(host=f'{nomad}@h3')
+    with deployment.file(f'/home/{nomad}/.bashrc', value, 'h3'):
         ended = deployment.run()
     assert ended.status == 0, ended.stderr
     assert len(deployment.sleepers(host='h3')) == 1

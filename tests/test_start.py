@@ -214,9 +214,8 @@ def test_a_full_disk_holds_no_program_back(fresh_bed: FreshBed, tmp_path: Path) 
 
 def test_nobody_else_may_read_what_programs_get_and_print(deployment: Deployment) -> None:
     host = deployment.host('h3')
-    alice, bob = (f'{name}-{deployment.session}' for name in ('alice', 'bob'))
-    home = host.add_user(alice)
-    host.add_user(bob)
+    alice, bob = deployment.user('alice', 'h3'), deployment.user('bob', 'h3')
+    home = f'/home/{alice}'
     host.run(['chmod', '755', home])
     deployment.sh('talker', 'echo a secret; sleep 100000', f'{alice}@h3')
     with deployment.file(f'{home}/.bashrc', 'umask 0\n', 'h3'):
