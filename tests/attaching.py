@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,6 +61,16 @@ class Terminal:
 
     def shows_cursor(self) -> bool:
         return self._do('display-message', '-p', '#{cursor_flag}').strip() == '1'
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """While this lasts, what runs in the terminal takes nothing in, as over a line that hangs."""
+        group = int(self._do('display-message', '-p', '#{pane_pid}'))
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(group, signal.SIGCONT)
 
     def close(self) -> None:
         """Close its window; the command gets SIGHUP."""
