@@ -141,13 +141,16 @@ class Board:
             for tracked in components:
                 self._end(tracked, State.FAILED, reason, output)
 
-    def give_up(self, tracked: Tracked, reason: str, output: str = '') -> None:
-        """Its time is up: it has failed, unless it has started just now. Once told go, nobody knows what it did."""
+    def give_up(self, tracked: Tracked, reason: str) -> bool:
+        """Its time is up: it has failed. Once told go, nobody knows what it did. False: it has started meanwhile."""
         with self._changed:
             if tracked.state is State.GOING:
                 self._end(tracked, State.UNKNOWN, f'it was told to start, and then to end again: {reason}')
-            elif tracked.state is not State.STARTED:
-                self._end(tracked, State.FAILED, reason, output)
+            elif tracked.state in PENDING:
+                self._end(tracked, State.FAILED, reason)
+            else:
+                return False
+            return True
 
     def abort(self, components: Iterable[Tracked], reason: str) -> None:
         """Their start is given up before their programs ran; those that have started just now stay."""

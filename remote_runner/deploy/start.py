@@ -159,10 +159,12 @@ class Starter:
 
     def _too_late(self, components: list[Tracked]) -> None:
         """No call-back in time: they have failed, and whatever of them still comes ends itself."""
-        self._answer_abort(components, 'it called back too late')
+        given_up: list[Tracked] = []
         for tracked in components:
             reason = f'no call-back within {self._limit(tracked):g} s; what comes of it later ends itself'
-            self._board.give_up(tracked, reason)
+            if self._board.give_up(tracked, reason):
+                given_up.append(tracked)
+        self._answer_abort(given_up, 'it called back too late')
 
     def _grace(self, components: list[Tracked]) -> None:
         """Give the index its grace: who ends in it without success has failed."""
@@ -189,6 +191,7 @@ class Starter:
                 self.servers[name] = call.result(max(0.0, deadline - time.monotonic()))['server']
 
     def _take_back(self, pending: list[Tracked], reason: str) -> None:
+        pending = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING, among=pending)
         had_go = [tracked for tracked in pending if tracked.state is State.GOING]
         self._board.ending(had_go)
         self._answer_abort(pending, reason)
