@@ -9,6 +9,7 @@ import pytest
 
 from tests.deploying import Deployment, Ended, deploying
 from tests.testbed import Testbed
+from tests.testbed.process import wait_until
 
 FreshBed = Callable[..., Testbed]
 
@@ -167,6 +168,21 @@ def test_start_grace_is_each_components_own(deployment: Deployment) -> None:
     assert ended.status == 1
     assert ended.names('component_failed') == ['patient']
     assert 'later' not in ended.names('component_starting')
+
+
+def test_windows_opened_ahead_are_closed_when_the_index_before_fails(deployment: Deployment) -> None:
+    """During a grace the launchers of the next index come up; nobody sees any of it when the grace ends badly."""
+    folders = f'/root/.local/state/remote_runner/hosts/h1/{deployment.session}'
+    deployment.sh('bad', f'until [ -e {folders}/*/1/spec ]; do sleep 0.01; done; exit 3', start_grace=0.9)
+    deployment.sleep('later', start_index=1)
+    deployment.sleep('later', 'h2', start_index=1)
+    ended = deployment.run()
+    assert ended.status == 1
+    assert ended.names('component_failed') == ['bad']
+    assert {event['component'] for event in ended.events if 'component' in event} == {'bad'}
+    assert deployment.windows() == {0: 'bad'}
+    wait_until(lambda: deployment.own_sessions('h2') == [], 'the end of the session that had nothing but such a window')
+    assert deployment.sleepers() + deployment.sleepers(host='h2') == []
 
 
 def test_a_failure_ends_no_sibling_that_has_started(deployment: Deployment) -> None:

@@ -15,6 +15,7 @@ from remote_runner.agent.request import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import hashlib
     from typing import Any, Deque, Dict, List, Optional, Set, Tuple
 
     from remote_runner.agent.request import Request
@@ -81,11 +82,30 @@ def _make_folders(folder: str) -> "List[str]":
     return made
 
 
-def sha1(path: str) -> str:
-    """The SHA-1 of a file's content in hexadecimal."""
+#: Bytes that Python's own SHA-1 may hash: it is there at once, OpenSSL's is faster and takes as long as this to load.
+_left_for_own = 1 << 20
+
+
+def _new_sha1(size: int) -> "hashlib._Hash":
+    """A SHA-1 that so many bytes will be fed to."""
+    global _left_for_own
+    _left_for_own -= size
+    if _left_for_own >= 0:
+        try:
+            import _sha1  # type: ignore[import-not-found]
+
+            own: "hashlib._Hash" = _sha1.sha1()
+            return own
+        except ImportError:
+            pass  # a Python that was built without it
     import hashlib
 
-    digest = hashlib.sha1()
+    return hashlib.sha1()
+
+
+def sha1(path: str) -> str:
+    """The SHA-1 of a file's content in hexadecimal."""
+    digest = _new_sha1(os.stat(path).st_size)
     with open(path, 'rb', 0) as file:
         while True:
             piece = file.read(PIECE)
@@ -214,15 +234,13 @@ class _Incoming:
     """One file on its way to its target."""
 
     def __init__(self, target: str, size: int, mode: int, digest: str) -> None:
-        import hashlib
-
         if os.path.isdir(target):
             raise Failure('{} is a folder'.format(target), kind='transfer')
         self.missing = size
         self._target = target
         self._mode = mode
         self._expected = digest
-        self._digest = hashlib.sha1()
+        self._digest = _new_sha1(size)
         self._temporary = os.path.join(os.path.dirname(target), _temporary_name())
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:

@@ -8,7 +8,6 @@ import errno
 import json
 import marshal
 import os
-import shutil
 import time
 
 from remote_runner.agent import processes, records, screen
@@ -113,6 +112,8 @@ def _hint(spec: "Dict[str, Any]") -> str:
     name = os.fsdecode(spec['executable'])
     if '/' in name:
         return ''
+    import shutil
+
     found = shutil.which(name, path=os.fsdecode(processes.ENVIRONMENT.get(b'PATH', b'')))
     hint = ' (a relative executable is relative to base_dir{})'
     return hint.format('; did you mean {}?'.format(found) if found else '')

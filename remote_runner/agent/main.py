@@ -7,10 +7,11 @@ threads of the requests. See `wire/frames.py` for the format and `OPERATIONS` fo
 import errno
 import os
 import select
-import signal
 import sys
 import threading
 import time
+
+import _signal
 
 from remote_runner.agent import files, processes, screen, starts
 from remote_runner.agent.request import Failure, Gone, Request
@@ -176,7 +177,7 @@ def main() -> None:
     """Serve the master on stdin and stdout until it is gone."""
     outgoing = os.dup(1)
     os.dup2(2, 1)  # nothing but frames goes out there
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
     agent = Agent(0, outgoing)
     try:
         agent.send(dict(describe(), event='agent'))

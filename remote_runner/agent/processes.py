@@ -3,10 +3,11 @@
 import errno
 import os
 import select
-import signal
 import sys
 import threading
 import time
+
+import _signal
 
 from remote_runner.agent import records, tree
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 16
 #: Signals that Python ignores for itself and that programs must not inherit as ignored.
-IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
 SHELL = '/bin/sh'
 #: The interpreter that runs us, whatever shim stood before it.
 PYTHON = sys.executable or os.readlink('/proc/self/exe')
@@ -56,7 +57,7 @@ def spawn(argv: "List[bytes]", fds: "Tuple[int, int, int]") -> int:
             for target, fd in enumerate(fds):
                 os.dup2(fd, target)
             for number in IGNORED_BY_PYTHON:
-                signal.signal(number, signal.SIG_DFL)
+                _signal.signal(number, _signal.SIG_DFL)
             os.execve(argv[0], argv, ENVIRONMENT)
         except OSError as error:
             os.write(write_report, str(error.errno).encode('ascii'))
@@ -108,7 +109,7 @@ def run(argv: "List[bytes]", timeout: float) -> "Tuple[int, bytes]":
             output.append(data)
     finally:
         os.close(read)
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, _signal.SIGKILL)
     os.waitpid(pid, 0)
     raise OSError(errno.ETIMEDOUT, 'no end within {:g} s'.format(timeout), os.fsdecode(b' '.join(argv)))
 
@@ -242,7 +243,7 @@ def _stream(request: "Request", sources: "Dict[int, str]", pid: int) -> None:
 
 def end_group(pid: int) -> None:
     """TERM, and KILL after two seconds, to the process group that `pid` leads; reaps `pid`."""
-    for number, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
+    for number, patience in ((_signal.SIGTERM, 2.0), (_signal.SIGKILL, 5.0)):
         try:
             os.killpg(pid, number)
         except ProcessLookupError:

@@ -10,8 +10,9 @@ import errno
 import fcntl
 import json
 import os
-import signal
 import stat
+
+import _signal
 
 from remote_runner.agent import processes, records, tree
 from remote_runner.agent.request import Failure
@@ -165,12 +166,12 @@ def quit_session(request: "Request") -> "Dict[str, object]":
                 raise
     mains = {process for process in everything if process[0] in servers}
     stuck = processes.wait_gone(mains, SERVER_TIMEOUT)
-    processes.kill(stuck, signal.SIGKILL)
+    processes.kill(stuck, _signal.SIGKILL)
     left = processes.wait_gone(everything, float(request.header['stop_timeout']) + tree.KILL_TIMEOUT)
     if left:  # no launcher stands behind these: windows that a person opened
-        processes.kill(left, signal.SIGTERM)
+        processes.kill(left, _signal.SIGTERM)
         left = processes.wait_gone(left, 1.0)
-        processes.kill(left, signal.SIGKILL)
+        processes.kill(left, _signal.SIGKILL)
         left = processes.wait_gone(left, tree.KILL_TIMEOUT)
     if stuck or listed != servers:
         _wipe(name, listed)

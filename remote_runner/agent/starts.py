@@ -8,7 +8,6 @@ come back as operation `answer`. A later agent finds running launchers through t
 
 import os
 import select
-import shutil
 import threading
 
 from remote_runner.agent import folders, launcher, peers, processes, screen, tree
@@ -172,6 +171,8 @@ def _prune(session: str, run: str) -> None:
     """Remove the folders of old runs that nothing runs of any more; the newest stay."""
     root = folders.state_folder(session)
     runs = sorted(name for name in os.listdir(root) if name != run and os.path.isdir(os.path.join(root, name)))
+    import shutil  # a tenth of the agent's start
+
     for name in runs[: 1 - KEPT_RUNS]:
         if not any(_is_alive(folder) for folder in folders.component_folders(os.path.join(root, name))):
             shutil.rmtree(os.path.join(root, name), ignore_errors=True)  # what cannot go now goes next time

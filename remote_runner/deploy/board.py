@@ -94,6 +94,11 @@ class Board:
         """All components, in the order of the plan."""
         return list(self._components.values())
 
+    def by_index(self) -> list[list[Tracked]]:
+        """All components, those of each start index together, in the order in which they start."""
+        indexes = sorted({tracked.plan.start_index for tracked in self.all()})
+        return [[tracked for tracked in self.all() if tracked.plan.start_index == index] for index in indexes]
+
     def of(self, *states: State, among: Iterable[Tracked] | None = None) -> list[Tracked]:
         """Those in one of these states."""
         with self._changed:
@@ -117,12 +122,21 @@ class Board:
     # ---- what we do -------------------------------------------------------------------------------------------
 
     def starting(self, components: Iterable[Tracked]) -> None:
-        """Their windows are asked for now."""
+        """It is their turn: their windows are asked for now, or were opened ahead."""
         with self._changed:
             for tracked in components:
-                tracked.state = State.STARTING
+                tracked.state = State.CALLED_BACK if tracked.launcher else State.STARTING
                 tracked.asked_at = time.monotonic()
                 self._tell(tracked, ComponentStarting, index=tracked.plan.start_index)
+                if tracked.gone:
+                    self._end(tracked, State.ABORTED, tracked.reason)
+
+    def never_begun(self, components: Iterable[Tracked]) -> None:
+        """Windows that were opened ahead for them are closed again: they are as before."""
+        with self._changed:
+            for tracked in components:
+                tracked.launcher = tracked.gone = False
+                tracked.window, tracked.reason = -1, ''
 
     def going(self, components: Iterable[Tracked]) -> None:
         """They are told go now: from here on their programs may run."""
@@ -239,8 +253,11 @@ class Board:
             tracked.launcher = False
             status = header.get('status') or {}
             tracked.gone = True
-            if tracked.state in PENDING or tracked.state is State.GOING:
-                self._end(tracked, State.ABORTED, str(status.get('reason') or 'its launcher ended'))
+            why = str(status.get('reason') or 'its launcher ended')
+            if tracked.state is State.PLANNED:
+                tracked.reason = why  # for when its turn comes
+            elif tracked.state in PENDING or tracked.state is State.GOING:
+                self._end(tracked, State.ABORTED, why)
             elif tracked.state is State.STARTED and status.get('state') == 'killed':
                 self._end(tracked, State.FAILED, 'its launcher was killed, and the program was ended')
             elif tracked.state is State.STARTED:

@@ -18,9 +18,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
-from remote_runner.deploy.board import Board, State
+from remote_runner.deploy.board import Board, State, Tracked
 from remote_runner.deploy.check import Checker
 from remote_runner.deploy.outcome import Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
@@ -138,8 +139,8 @@ class _Run:
             self._refuse_running()
         self._prepare()
         self._copy()
-        for index in self._plan.indexes():
-            self._start(index)
+        for components, following in pairwise([*self._board.by_index(), []]):
+            self._start(components, following)
         self._wait()
 
     # ---- hosts ------------------------------------------------------------------------------------------------
@@ -335,9 +336,8 @@ class _Run:
 
     # ---- components -------------------------------------------------------------------------------------------
 
-    def _start(self, index: int) -> None:
-        components = [tracked for tracked in self._board.all() if tracked.plan.start_index == index]
-        if self._starter.start(components, self._base_dirs):
+    def _start(self, components: list[Tracked], following: list[Tracked]) -> None:
+        if self._starter.start(components, following, self._base_dirs):
             return
         self._settle()
         failed = [t for t in components if t.state not in (State.STARTED, State.EXITED)]

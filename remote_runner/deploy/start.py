@@ -21,6 +21,9 @@ START_TIMEOUT = 30.0
 SIBLING_TIMEOUT = 3.0
 #: Seconds that launchers and agents get to obey an abort.
 ABORT_TIMEOUT = 3.0
+#: Seconds before the end of an index's grace at which the windows of the next one are opened; its programs wait.
+LEAD = 1.0
+_NOT_WELL = (State.FAILED, State.ABORTED, State.UNKNOWN)
 
 
 class Starter:
@@ -46,10 +49,22 @@ class Starter:
         #: The pid of the screen server of each host on which we opened windows.
         self.servers: dict[str, int] = {}
         self._calls: dict[str, Call] = {}
+        self._ahead: list[Tracked] = []
 
-    def start(self, components: list[Tracked], base_dirs: dict[str, str]) -> bool:
-        """Start these; True if all have started and none failed within its grace."""
-        calls = self._calls = self._open(components, base_dirs)
+    def start(self, components: list[Tracked], following: list[Tracked], base_dirs: dict[str, str]) -> bool:
+        """Start these; True if all have started and none failed within its grace.
+
+        Windows for those `following` are opened meanwhile. They must be the `components` of the next call; if this one
+        answers False they are closed again.
+        """
+        self._board.starting(components)
+        calls = self._calls
+        opened, self._ahead = self._ahead, []
+        for name, own in by_host(tracked for tracked in components if tracked not in opened).items():
+            try:
+                calls[name] = self._open(name, own, base_dirs, 0.0)
+            except ConnectionLost as error:
+                self._board.abort(own, error.what)
         limits = {tracked.key: tracked.asked_at + self._limit(tracked) for tracked in components}
         end = math.inf
         while True:
@@ -68,8 +83,11 @@ class Starter:
             self._check_calls(calls)
             self._check_hosts(waiting)
             self._go(self._board.of(State.CALLED_BACK, among=components))
-        self._grace(components)
-        return not self._board.of(State.FAILED, State.ABORTED, State.UNKNOWN, among=components)
+        self._grace(components, following, base_dirs)
+        if self._board.of(*_NOT_WELL, among=components):
+            self._close_ahead('a component of an earlier index failed')
+            return False
+        return True
 
     def _limit(self, tracked: Tracked) -> float:
         return self._start_timeout if tracked.plan.start_timeout is None else tracked.plan.start_timeout
@@ -91,25 +109,25 @@ class Starter:
         is_its_own = tracked.state is State.STARTING and server == self.servers.get(tracked.host)
         return said if is_its_own else None
 
-    def _open(self, components: list[Tracked], base_dirs: dict[str, str]) -> dict[str, Call]:
-        """Ask every host for the windows of its components."""
-        self._board.starting(components)
-        calls: dict[str, Call] = {}
-        for name, own in by_host(components).items():
-            try:
-                calls[name] = self._pool.hosts[name].call(
-                    'open',
-                    on_end=self._board.touch,
-                    session=self._session,
-                    run=self._run,
-                    zombie=self._zombie,
-                    components=[self._describe(tracked, base_dirs[tracked.key]) for tracked in own],
-                )
-            except ConnectionLost as error:
-                self._board.abort(own, error.what)
-        return calls
+    def _open(self, name: str, own: list[Tracked], base_dirs: dict[str, str], lead: float) -> Call:
+        """Ask a host for the windows of its components, whose turn comes so many seconds later."""
+        return self._pool.hosts[name].call(
+            'open',
+            on_end=self._board.touch,
+            session=self._session,
+            run=self._run,
+            zombie=self._zombie,
+            components=[self._describe(tracked, base_dirs[tracked.key], lead) for tracked in own],
+        )
 
-    def _describe(self, tracked: Tracked, base_dir: str) -> dict[str, Any]:
+    def _open_ahead(self, components: list[Tracked], base_dirs: dict[str, str]) -> None:
+        """Let launchers come up while the index before theirs still has its grace; they wait for go."""
+        for name, own in by_host(components).items():
+            self._ahead += own
+            with contextlib.suppress(ConnectionLost):  # found and told when their turn comes
+                self._calls[name] = self._open(name, own, base_dirs, LEAD)
+
+    def _describe(self, tracked: Tracked, base_dir: str, lead: float) -> dict[str, Any]:
         plan = tracked.plan
         return {
             'key': tracked.key,
@@ -117,7 +135,7 @@ class Starter:
             'executable': plan.executable,
             'args': plan.args,
             'cwd': base_dir,
-            'start_timeout': self._limit(tracked),
+            'start_timeout': self._limit(tracked) + lead,
             'stop_timeout': plan.stop_timeout,
             'environment': {
                 'RR_RUN': self._run,
@@ -166,21 +184,28 @@ class Starter:
                 given_up.append(tracked)
         self._answer_abort(given_up, 'it called back too late')
 
-    def _grace(self, components: list[Tracked]) -> None:
+    def _grace(self, components: list[Tracked], following: list[Tracked], base_dirs: dict[str, str]) -> None:
         """Give the index its grace: who ends in it without success has failed."""
-        started = self._board.of(State.STARTED, State.EXITED, among=components)
-        for tracked in sorted(started, key=lambda tracked: tracked.started_at + tracked.plan.start_grace):
-            end = tracked.started_at + tracked.plan.start_grace
-            self._board.wait(partial(_has_ended, tracked), end)
+        started = sorted(self._board.of(State.STARTED, State.EXITED, among=components), key=_end_of_grace)
+        is_ahead = len(started) < len(components)  # or never will be
+        for tracked in started:
+            ended, end = partial(_has_ended, tracked), _end_of_grace(tracked)
+            opening = _end_of_grace(started[-1]) - LEAD
+            if not is_ahead and not self._board.wait(ended, min(end, opening)) and opening <= time.monotonic() < end:
+                is_ahead = True
+                self._open_ahead(following, base_dirs)
+            self._board.wait(ended, end)
             if tracked.state is State.EXITED and tracked.status:
-                ended = describe_status(tracked.status)
-                self._board.fail([tracked], f'it ended at once, {ended}', tracked.output)
+                is_ahead = True
+                how = describe_status(tracked.status)
+                self._board.fail([tracked], f'it ended at once, {how}', tracked.output)
 
     # ---- taking back ------------------------------------------------------------------------------------------
 
     def abort(self, reason: str) -> None:
         """Take back all that is starting, and close its windows; what has started stays."""
         self._learn_servers()
+        self._close_ahead(reason)
         self._take_back(self._board.of(State.STARTING, State.CALLED_BACK, State.GOING), reason)
 
     def _learn_servers(self) -> None:
@@ -202,6 +227,17 @@ class Starter:
         self._board.abort([tracked for tracked in pending if tracked not in had_go or tracked.gone], reason)
         self._ask('close_windows', [t for t in pending if t.state is State.ABORTED], session=self._session)
 
+    def _close_ahead(self, reason: str) -> None:
+        """Close the windows of those whose turn will not come now: they were never begun."""
+        ahead, self._ahead = self._ahead, []
+        lost = self._board.lost
+        # Only when its launcher has called back can a window be told from others.
+        self._board.wait(lambda: all(t.launcher or t.gone or t.host in lost for t in ahead), _soon())
+        self._answer_abort(ahead, reason)
+        self._board.wait(lambda: all(t.gone or not t.launcher or t.host in lost for t in ahead), _soon())
+        self._ask('close_windows', ahead, session=self._session)
+        self._board.never_begun(ahead)
+
     def _answer_abort(self, components: Iterable[Tracked], reason: str) -> None:
         self._ask('answer', components, go=False, reason=reason)
 
@@ -218,8 +254,16 @@ class Starter:
                 call.result(max(0.0, deadline - time.monotonic()))
 
 
+def _soon() -> float:
+    return time.monotonic() + ABORT_TIMEOUT
+
+
 def _has_ended(tracked: Tracked) -> bool:
     return tracked.state is not State.STARTED
+
+
+def _end_of_grace(tracked: Tracked) -> float:
+    return tracked.started_at + tracked.plan.start_grace
 
 
 def by_host(components: Iterable[Tracked]) -> dict[str, list[Tracked]]:
