@@ -5,13 +5,13 @@
 """
 
 import errno
-import json
 import marshal
 import os
 import time
 
 from remote_runner.agent import processes, records, screen
 from remote_runner.agent.request import Failure
+from remote_runner.wire.compact_json import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def private_folders(root: str, *names: str) -> str:
 def read_status(folder: str) -> "Optional[Dict[str, Any]]":
     """What the launcher wrote last; None where it wrote nothing (yet)."""
     try:
-        return dict(json.loads(records.read_file(os.path.join(folder, 'status.json')).decode('ascii')))
+        return dict(loads(records.read_file(os.path.join(folder, 'status.json')).decode('ascii')))
     except (FileNotFoundError, ValueError):
         return None
 

@@ -8,7 +8,6 @@ session that matches by prefix), so nothing here takes its word: sessions are li
 import binascii
 import errno
 import fcntl
-import json
 import os
 import stat
 
@@ -16,6 +15,7 @@ import _signal
 
 from remote_runner.agent import processes, records, tree
 from remote_runner.agent.request import Failure
+from remote_runner.wire.compact_json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,12 +102,12 @@ def lock(request: "Request") -> "Dict[str, object]":
         with open(file) as held:
             text = held.read()
         try:
-            holder = str(json.loads(text)['holder'])
+            holder = str(loads(text)['holder'])
         except (ValueError, KeyError, TypeError):
             holder = 'another run'  # it holds the lock and has not written its name yet
         raise Failure('session {} is held by {}'.format(session, holder), kind='held') from None
     os.ftruncate(file, 0)
-    os.write(file, json.dumps({'holder': request.header['holder']}).encode('ascii'))
+    os.write(file, dumps({'holder': request.header['holder']}).encode('ascii'))
     request.agent.locks[session] = file
     return {}
 

@@ -15,7 +15,7 @@ from remote_runner.agent.request import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Optional, Tuple
+    from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
     import _socket
 
@@ -46,6 +46,7 @@ class Starts:
         self._agent = agent
         self._lock = threading.Lock()
         self.components: "Dict[str, Component]" = {}
+        self.sessions: "Set[str]" = set()
         self._strangers: "Dict[int, peers.Peer]" = {}
         self._wake, self._wake_write = os.pipe()
         self._socket: "Optional[_socket.socket]" = None
@@ -82,6 +83,11 @@ class Starts:
         """Leave: launchers that have not heard go find the connection closed."""
         if self.path:
             peers.forget(self.path)
+        for session in self.sessions:
+            try:
+                _prune(session)
+            except OSError:
+                continue  # the next run tries again
 
     def _serve(self) -> None:
         """Take calls and pass on what launchers say."""
@@ -167,13 +173,12 @@ def _forget_dead_agents(folder: str) -> None:
             peers.forget(os.path.join(folder, name))
 
 
-def _prune(session: str, run: str) -> None:
+def _prune(session: str) -> None:
     """Remove the folders of old runs that nothing runs of any more; the newest stay."""
-    root = folders.state_folder(session)
-    runs = sorted(name for name in os.listdir(root) if name != run and os.path.isdir(os.path.join(root, name)))
     import shutil  # a tenth of the agent's start
 
-    for name in runs[: 1 - KEPT_RUNS]:
+    root = folders.state_folder(session)
+    for name in sorted(name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name)))[:-KEPT_RUNS]:
         if not any(_is_alive(folder) for folder in folders.component_folders(os.path.join(root, name))):
             shutil.rmtree(os.path.join(root, name), ignore_errors=True)  # what cannot go now goes next time
 
@@ -190,6 +195,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     header = request.header
     session = header['session']
     request.agent.starts.listen()
+    request.agent.starts.sessions.add(session)
     if screen.users_password():
         raise Failure(
             "the user's .screenrc sets a password, with which no command reaches a session; remove that line",
@@ -217,10 +223,6 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     server = screen.start_session(folder, session, windows, header['zombie'])
     request.agent.sessions[session] = [server]
     threading.Thread(target=_wait_for_server, args=(request.agent, server, folder, session), daemon=True).start()
-    try:
-        _prune(session, header['run'])
-    except OSError:
-        pass  # the next run tries again; this one has started
     return {'server': server, 'started': True}
 
 

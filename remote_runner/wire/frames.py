@@ -15,8 +15,9 @@ always take the next one: a full pipe in one direction never blocks the other.
 Text that is not valid UTF-8 (paths, arguments) travels as lone surrogates (PEP 383).
 """
 
-import json
 import struct
+
+from remote_runner.wire.compact_json import dumps, loads
 
 PREFIX = struct.Struct('>II')
 #: Bytes of a stream that may be under way without credit. Less than the window of an SSH channel (2 MiB with OpenSSH),
@@ -35,7 +36,7 @@ class FrameError(ValueError):
 
 def encode(header: "dict[str, object]", body: "bytes | memoryview" = b'') -> bytes:
     """The bytes of one frame."""
-    text = json.dumps(header, separators=(',', ':')).encode('ascii')
+    text = dumps(header).encode('ascii')
     return PREFIX.pack(len(text), len(body)) + text + body
 
 
@@ -81,7 +82,7 @@ class Decoder:
 
 def _header(text: bytes) -> "dict[str, object]":
     try:
-        header = json.loads(text.decode('ascii'))
+        header = loads(text.decode('ascii'))
     except ValueError:
         raise FrameError('a header that is not JSON: {!r}'.format(text[:80])) from None
     if not isinstance(header, dict):
