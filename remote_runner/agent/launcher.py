@@ -24,10 +24,8 @@ import time
 
 import _signal
 
-PATH = __file__
-ROOT = PATH.rsplit('/', 3)[0]
 if __name__ == '__main__':
-    sys.path.insert(0, ROOT)
+    sys.path.insert(0, __file__.rsplit('/', 3)[0])
 
 from remote_runner.agent.peers import Peer, accept, connect, forget, listen
 from remote_runner.agent.records import PIECE, Folder, Log, read_file

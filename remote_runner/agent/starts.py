@@ -10,7 +10,7 @@ import os
 import select
 import threading
 
-from remote_runner.agent import folders, launcher, peers, processes, screen, tree
+from remote_runner.agent import folders, peers, processes, screen, tree
 from remote_runner.agent.request import Failure
 
 TYPE_CHECKING = False
@@ -206,12 +206,12 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     first = len(folders.component_folders(folder))
     windows: "List[screen.Window]" = []
     short = screen.safe_path(root)
-    launcher_path = screen.safe_path(launcher.ROOT) + launcher.PATH[len(launcher.ROOT) :]
+    launcher = os.path.join(screen.safe_path(os.path.dirname(__file__)), 'launcher' + os.path.splitext(__file__)[1])
     for number, item in enumerate(header['components'], first):
         folder_of_one, token = folders.write_component(request, item, number)
         component = Component(item['key'], folder_of_one, token)
         request.agent.starts.add(component)
-        argv = [processes.PYTHON, '-IS', launcher_path, os.path.join(short, header['run'], str(number))]
+        argv = [processes.PYTHON, '-IS', launcher, os.path.join(short, header['run'], str(number))]
         windows.append(screen.Window(item['name'], argv))
     servers = screen.known_sessions(request, session)
     if len(servers) > 1:

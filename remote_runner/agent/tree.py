@@ -8,7 +8,6 @@ import errno
 import posix
 import time
 
-import _ctypes
 import _signal
 
 from remote_runner.agent.records import read_file
@@ -25,6 +24,8 @@ PR_SET_CHILD_SUBREAPER = 36
 
 def prctl(option: int, value: int) -> None:
     """prctl(2); Python has no other way to it than through ctypes."""
+    import _ctypes
+
     function = _ctypes.dlsym(_ctypes.dlopen(None, 0), 'prctl')  # type: ignore[arg-type]
     _ctypes.call_function(function, (option, value, 0, 0, 0))
 

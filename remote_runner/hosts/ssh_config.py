@@ -213,12 +213,13 @@ class Resolver:
 class _Group:
     """Hosts to which the same lines of ssh_config apply, but for HostName, Port and User.
 
-    OpenSSH is asked about the first two of them. If its answers are what `Outline` foretells, and are equal in all
-    else, the others are not asked about.
+    OpenSSH is asked about the first two of them, at the same time. If its answers are what `Outline` foretells, and are
+    equal in all else, the others are not asked about.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._asked = 0
         self._samples: list[Values] = []
         self._alike = True
 
@@ -226,23 +227,32 @@ class _Group:
         self, name: str, outline: Outline, user: str | None, port: int | None, ask: Callable[[], Values]
     ) -> Values:
         """The values for one host of the group, if need be by `ask`."""
-        with self._lock:
-            own = {
-                'hostname': [(outline.hostname or '%h').replace('%h', name).lower()],
-                'port': [str(port or outline.port or 22)],
-                'user': [user or outline.user or login_name()],
-            }
-            if self._alike and len(self._samples) == 2:
-                return {**self._samples[0], **own}
-            if self._alike:
-                values = ask()
+        own = {
+            'hostname': [(outline.hostname or '%h').replace('%h', name).lower()],
+            'port': [str(port or outline.port or 22)],
+            'user': [user or outline.user or login_name()],
+        }
+        with self._changed:
+            self._asked += 1
+            is_sample = self._asked <= 2
+            if not is_sample:
+                self._changed.wait_for(lambda: not self._alike or len(self._samples) == 2)
+                if self._alike:
+                    return {**self._samples[0], **own}
+        if not is_sample:
+            return ask()
+        values: Values = {}
+        try:
+            values = ask()
+            return values
+        finally:
+            with self._changed:
                 self._samples.append(values)
                 first = self._samples[0]
-                self._alike = all(values.get(keyword) == value for keyword, value in own.items()) and all(
+                self._alike &= all(values.get(keyword) == value for keyword, value in own.items()) and all(
                     values.get(keyword) == first.get(keyword) for keyword in _USED
                 )
-                return values
-        return ask()
+                self._changed.notify_all()
 
 
 #: Keywords that a Target is made of, but for those that a group of hosts may differ in.
