@@ -8,35 +8,64 @@ The terminal, `--json` and whoever runs a plan from Python read the same stream:
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time as clock
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class _Fields:
+    """A class whose annotations are its fields, to be given by keyword, as with `dataclass(kw_only=True, frozen=True)`.
+
+    To make twenty dataclasses takes as long as to reach a host.
+    """
+
+    _names: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        cls._names = (*cls._names, *cls.__annotations__)
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+        wrong = values.keys() - set(self._names) or {name for name in self._names if not hasattr(self, name)}
+        if wrong:
+            raise TypeError(f'{type(self).__name__}: unknown or missing: {", ".join(sorted(wrong))}')
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f'{name} is fixed')
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({", ".join(f"{name}={getattr(self, name)!r}" for name in self._names)})'
+
+
+class Event(_Fields):
     """Something that happened.
 
     Args:
-        time: when, in seconds since the epoch, by the clock of this machine.
+        time: when, in seconds since the epoch, by the clock of this machine; the moment of its making, if not given.
         host: where, as the user wrote it; None where it concerns the whole run.
         component: the name of the component that it concerns.
     """
 
-    time: float = field(default_factory=clock.time)
+    time: float = math.nan
     host: str | None = None
     component: str | None = None
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **values: Any) -> None:
+            super().__init__(**{'time': clock.time(), **values})
 
     def to_dict(self) -> dict[str, Any]:
         """The event for JSON: its fields, and its kind in snake case as `event`."""
         kind = re.sub(r'(?<!^)(?=[A-Z])', '_', type(self).__name__).lower()
-        return {'event': kind, **{name: value for name, value in asdict(self).items() if value is not None}}
+        values = {name: getattr(self, name) for name in self._names}
+        return {'event': kind, **{name: value for name, value in values.items() if value is not None}}
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
     """A run begins. `components` are labels (`name@host`) by start index."""
 
@@ -46,40 +75,34 @@ class RunStarted(Event):
     components: dict[int, tuple[str, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
 class HostConnecting(Event):
     """The connection to a host is being made."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class HostConnected(Event):
     """A host is connected and its agent runs; `seconds` since it was asked for."""
 
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
 class HostFailed(Event):
     """A host could not be reached, trusted or authenticated, or cannot be worked with; `error` says why."""
 
     error: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class HostMerged(Event):
     """`host` and `same_as` are two names of one machine and user; both are served over one connection."""
 
     same_as: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class HostLost(Event):
     """The connection to a host broke after it was made."""
 
     error: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class SessionQuit(Event):
     """What an earlier run left was ended: so many sessions with so many processes."""
 
@@ -88,7 +111,6 @@ class SessionQuit(Event):
     processes: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class FilesCompared(Event):
     """What is on a host was compared with what should be there; `to_send` of `files` differ, of `bytes` bytes."""
 
@@ -97,7 +119,6 @@ class FilesCompared(Event):
     bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class FilesSending(Event):
     """How far the copying to a host is: so many of its bytes arrived."""
 
@@ -105,7 +126,6 @@ class FilesSending(Event):
     of_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class FilesSent(Event):
     """All files of a host are there: `sent` were sent (`bytes` bytes), `modes` got other permission bits alone."""
 
@@ -116,14 +136,12 @@ class FilesSent(Event):
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
 class ComponentStarting(Event):
     """The window of a component is being opened."""
 
     index: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class ComponentStarted(Event):
     """A component's program runs: it was proven by its launcher."""
 
@@ -132,7 +150,6 @@ class ComponentStarted(Event):
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
 class ComponentFailed(Event):
     """A component did not start, or (while it was waited for) ended without success. `output`: its last lines."""
 
@@ -140,33 +157,28 @@ class ComponentFailed(Event):
     output: str = ''
 
 
-@dataclass(frozen=True, kw_only=True)
 class ComponentExited(Event):
     """A component's program ended; `status` as a shell shows it (128 + n for signal n)."""
 
     status: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class ComponentStopped(Event):
     """A component was ended by us, with all its descendants."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ComponentAborted(Event):
     """A component's start was given up before its program ran."""
 
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class ComponentUnknown(Event):
     """Nobody can say whether a component runs; `reason` says what is known."""
 
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunEnded(Event):
     """The run is over. `exit_status`: 0 done, 1 something failed, 2 usage, 3 a host, 130 interrupted."""
 

@@ -6,7 +6,6 @@ import base64
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,21 +69,21 @@ class TestReading:
         subprocess.run(['ssh-keygen', '-q', '-H', '-f', file], check=True, capture_output=True)
         assert 'node' not in file.read_text()
         assert KnownHosts().judge(target, key(1))[0] is Verdict.KNOWN
-        assert KnownHosts().judge(replace(target, port=2222), key(2))[0] is Verdict.KNOWN
-        assert KnownHosts().judge(replace(target, hostname='elsewhere'), key(1))[0] is Verdict.NEW
+        assert KnownHosts().judge(target._replace(port=2222), key(2))[0] is Verdict.KNOWN
+        assert KnownHosts().judge(target._replace(hostname='elsewhere'), key(1))[0] is Verdict.NEW
 
     def test_other_ports(self, target: Target, file: Path) -> None:
         file.write_text(line('node.example.org', key(1)) + line('[node.example.org]:2222', key(2)))
-        assert KnownHosts().judge(replace(target, port=2222), key(2))[0] is Verdict.KNOWN
-        assert KnownHosts().judge(replace(target, port=2222), key(1))[0] is Verdict.CHANGED
+        assert KnownHosts().judge(target._replace(port=2222), key(2))[0] is Verdict.KNOWN
+        assert KnownHosts().judge(target._replace(port=2222), key(1))[0] is Verdict.CHANGED
         # As with OpenSSH, a host on another port may show the key that it shows on port 22, and nothing follows from
         # it showing another one.
-        assert KnownHosts().judge(replace(target, port=3333), key(1))[0] is Verdict.KNOWN
-        assert KnownHosts().judge(replace(target, port=3333), key(2))[0] is Verdict.NEW
+        assert KnownHosts().judge(target._replace(port=3333), key(1))[0] is Verdict.KNOWN
+        assert KnownHosts().judge(target._replace(port=3333), key(2))[0] is Verdict.NEW
 
     def test_a_host_key_alias(self, target: Target, file: Path) -> None:
         file.write_text(line('alias', key(1)))
-        assert KnownHosts().judge(replace(target, host_key_alias='alias', port=7), key(1))[0] is Verdict.KNOWN
+        assert KnownHosts().judge(target._replace(host_key_alias='alias', port=7), key(1))[0] is Verdict.KNOWN
         assert KnownHosts().judge(target, key(1))[0] is Verdict.NEW
 
     def test_changed(self, target: Target, file: Path) -> None:
@@ -122,7 +121,7 @@ class TestReading:
     def test_all_files_count(self, target: Target, file: Path, tmp_path: Path) -> None:
         (tmp_path / 'two').write_text(line('node.example.org', key(2)))
         (tmp_path / 'global').write_text(line('node.example.org', key(3)))
-        everywhere = replace(target, global_known_hosts_files=(str(tmp_path / 'global'), str(tmp_path / 'none')))
+        everywhere = target._replace(global_known_hosts_files=(str(tmp_path / 'global'), str(tmp_path / 'none')))
         known = KnownHosts()
         assert [known.judge(everywhere, key(n))[0] for n in (2, 3)] == [Verdict.KNOWN] * 2
         assert known.judge(everywhere, key(4))[0] is Verdict.CHANGED
@@ -153,12 +152,12 @@ class TestAdding:
     def test_what_is_there_stays(self, target: Target, file: Path) -> None:
         file.write_text('# mine\nwithout an end')
         file.chmod(0o644)
-        KnownHosts().add(replace(target, port=2222), key(1))
+        KnownHosts().add(target._replace(port=2222), key(1))
         assert file.read_text().startswith('# mine\nwithout an end\n[node.example.org]:2222 ssh-ed25519 ')
         assert file.stat().st_mode & 0o777 == 0o644
 
     def test_hashed(self, target: Target, file: Path) -> None:
-        hashed = replace(target, hash_known_hosts=True)
+        hashed = target._replace(hash_known_hosts=True)
         KnownHosts().add(hashed, key(1))
         assert file.read_text().startswith('|1|')
         assert KnownHosts().judge(hashed, key(1))[0] is Verdict.KNOWN
@@ -172,7 +171,7 @@ class TestAdding:
 
     def test_many_runs_at_once(self, target: Target, file: Path) -> None:
         def store(number: int) -> None:
-            KnownHosts().add(replace(target, hostname=f'n{number}'), key(number))
+            KnownHosts().add(target._replace(hostname=f'n{number}'), key(number))
 
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(store, range(100)))
@@ -187,7 +186,7 @@ class TestAdding:
         assert len(file.read_text().splitlines()) == 1
 
     def test_without_a_file_for_this_run_alone(self, target: Target) -> None:
-        nowhere = replace(target, user_known_hosts_files=())
+        nowhere = target._replace(user_known_hosts_files=())
         known = KnownHosts()
         assert known.add(nowhere, key(1)) is None
         assert known.judge(nowhere, key(1))[0] is Verdict.KNOWN
@@ -195,7 +194,7 @@ class TestAdding:
 
     def test_a_file_that_cannot_be_written(self, target: Target) -> None:
         with pytest.raises(HostError, match=r'cannot be stored in /dev/null/x'):
-            KnownHosts().add(replace(target, user_known_hosts_files=('/dev/null/x',)), key(1))
+            KnownHosts().add(target._replace(user_known_hosts_files=('/dev/null/x',)), key(1))
 
 
 Config = Callable[..., SshOptions]
@@ -407,7 +406,7 @@ class TestTrust:
 
     def test_what_is_added_is_what_was_shown(self, bed: Testbed, connector: Connector, known: Path) -> None:
         [offer] = collect(connector, [parse_address('h1')]).offers
-        other = replace(offer, key=key(1))
+        other = offer._replace(key=key(1))
         add(connector, [other])  # whoever answered then: this is the key that was looked at
         with pytest.raises(HostKeyChanged):
             connector.connect(parse_address('h1'))

@@ -6,7 +6,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ class TestWhatComesOut:
     def test_is_data(self, here: Path) -> None:
         one = component(args=['x'])
         plan = plan_of(here, one)
-        with pytest.raises(FrozenInstanceError):
+        with pytest.raises(AttributeError):
             plan.components[0].name = 'y'  # type: ignore[misc]
         hash(plan)
         assert plan == plan_of(here, one)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_runner.config import util
 from remote_runner.config.component import Component, Config
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 _SECOND_NAMES = ('options', 'opts', 'ssh_user', 'user')
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     """What users' files made: the config, and the `options` and `extra_options` that they have seen."""
 
     config: Config

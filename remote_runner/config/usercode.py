@@ -15,11 +15,10 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_tb
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from remote_runner.config import python2
 from remote_runner.config.paths import neighbour
@@ -33,8 +32,7 @@ _INSTALLED = ('site-packages', 'dist-packages')
 _FRAMES_SHOWN = 6
 
 
-@dataclass(frozen=True)
-class UserFile:
+class UserFile(NamedTuple):
     """A file of a user's: `kind` is what messages call it ('config', 'muddler', 'arg parser')."""
 
     path: str
@@ -140,8 +138,7 @@ class UserCode:
                 sys.modules.pop(name, None)
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A line of a user's file."""
 
     path: str

@@ -7,9 +7,8 @@ import posixpath
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_runner.config.paths import expanded, neighbour
 from remote_runner.errors import AddressError
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 _LABELS_SHOWN = 3
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """What one entry of `files` wants to stand at a path of a host."""
 
     is_directory: bool

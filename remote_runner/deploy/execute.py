@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.address import Address
@@ -16,8 +16,7 @@ from remote_runner.hosts.pool import FANOUT, Opens, connect, distinct, each
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Executed:
+class Executed(NamedTuple):
     """What a command did on one host.
 
     Args:

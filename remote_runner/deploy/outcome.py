@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from remote_runner.deploy.board import State, Tracked
 from remote_runner.deploy.start import START_TIMEOUT, describe_status
@@ -10,8 +11,7 @@ from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.pool import FANOUT
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     """How a plan is carried out.
 
     Args:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from remote_runner.config.component import Component, Config
 from remote_runner.deploy.check import Checker
@@ -21,8 +20,7 @@ from remote_runner.hosts.address import Address, parse_hosts
 _SESSION = re.compile(r'[A-Za-z0-9_.-]{1,64}')
 
 
-@dataclass(frozen=True)
-class FilePlan:
+class FilePlan(NamedTuple):
     """One file to bring to a host, or one directory to create there.
 
     Args:
@@ -36,8 +34,7 @@ class FilePlan:
     is_directory: bool = False
 
 
-@dataclass(frozen=True)
-class ComponentPlan:
+class ComponentPlan(NamedTuple):
     """One program on one host, ready to start. It is identified by (name, host).
 
     Args:
@@ -99,8 +96,7 @@ class ComponentPlan:
         }
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """All components of a run, in the order in which the config added them.
 
     Args:
@@ -151,7 +147,7 @@ class Plan:
                 unknown.append(_unknown(name, known))
         if unknown:
             raise UsageError(f'no component is called {", ".join(unknown)}')
-        return replace(self, components=tuple(c for c in self.components if c.label in chosen))
+        return self._replace(components=tuple(c for c in self.components if c.label in chosen))
 
     def limit(self, hosts: Iterable[str]) -> Plan:
         """The plan with the components of those hosts alone.
@@ -175,7 +171,7 @@ class Plan:
                     unknown.append(_unknown(str(wanted), list(addresses)))
         if unknown:
             raise UsageError(f'no component runs on {", ".join(unknown)}')
-        return replace(self, components=tuple(c for c in self.components if c.host in chosen))
+        return self._replace(components=tuple(c for c in self.components if c.host in chosen))
 
     def to_dict(self, secret: str | None = None) -> dict[str, Any]:
         """The plan for JSON; where an argument holds `secret` (the password), it is masked."""
@@ -253,7 +249,7 @@ def _plan_component(component: Component, checker: Checker) -> ComponentPlan | N
         values.update(checker.read_local(component.label, values))
     if address is None or 'name' not in values:
         return None
-    known: dict[str, Any] = {name: values[name] for name in ComponentPlan.__dataclass_fields__ if name in values}
+    known: dict[str, Any] = {name: values[name] for name in ComponentPlan._fields if name in values}
     return ComponentPlan(**{'executable': '', **known, 'address': address, 'files': files})
 
 

@@ -17,7 +17,6 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -194,7 +193,7 @@ class _Run:
         ]
         if len(first) < len(hosts):
             checker = Checker(self._plan.config_dir)
-            merged = [replace(component, address=machine) for component, machine in placed]
+            merged = [component._replace(address=machine) for component, machine in placed]
             checker.check_unique(merged)
             checker.check_targets(merged)
             if checker.faults:

@@ -7,14 +7,13 @@ import stat
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from remote_runner.errors import TransferFailed
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One file that should stand on a host.
 
     Args:
@@ -29,8 +28,7 @@ class Entry:
     mode: int
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """All files and folders that should stand on one host, each path once."""
 
     files: tuple[Entry, ...]

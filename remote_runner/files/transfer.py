@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
 from remote_runner.files.manifest import Entry, LocalFiles, Manifest
@@ -24,8 +23,7 @@ REPORT_STEP = 0.1
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """What has to be done on a host: files to send, and (path, mode) of those that need other permission bits alone."""
 
     send: tuple[Entry, ...]

@@ -16,8 +16,8 @@ import ipaddress
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from remote_runner.errors import AddressError
 
@@ -31,8 +31,7 @@ _NOT_IN_A_NAME = re.compile(r'[\s\x00-\x1f\x7f\'"`$\\;&<>|(){}\[\],@/#*?!:]')
 _NOT_IN_A_USER = re.compile(r'[\s\x00-\x1f\x7f\'"`;&<>|(){}\[\],/#:]')
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(NamedTuple):
     """A host as the user wrote it. `str()` gives that form back.
 
     Args:
@@ -213,7 +212,7 @@ def _with_weight(address: Address, word: str, text: str) -> Address:
         raise AddressError(f'the weight {word} in {text!r} is not above zero')
     if len(address.weights) == 2:
         raise AddressError(f'{text!r} has more than two weights')
-    return replace(address, weights=(*address.weights, weight))
+    return address._replace(weights=(*address.weights, weight))
 
 
 def _parse_word(word: str) -> Iterator[Address]:

@@ -15,8 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from remote_runner.errors import BootstrapFailed, ConnectionLost, HostError, HostSilent, RequestFailed
 from remote_runner.hosts.bootstrap import start_agent
@@ -33,8 +32,7 @@ INTERRUPTIBLE = 0.5
 FRAME_TIMEOUT = 3.0
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What an agent says of its host: the operation `describe`."""
 
     python: str

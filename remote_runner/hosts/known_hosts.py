@@ -14,9 +14,9 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from remote_runner.errors import HostError
 from remote_runner.hosts.certificates import why_not_believed
@@ -30,8 +30,7 @@ _HASHED = '|1|'
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of a known_hosts file."""
 
     file: str

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from remote_runner.errors import AddressError, HostError
 from remote_runner.hosts.address import Address, parse_address
@@ -47,8 +48,7 @@ class SshOptions:
     credentials: Credentials = field(default_factory=Credentials)
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """All that is needed to reach one host, resolved. Names are those of ssh_config(5).
 
     Args:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from remote_runner.hosts.patterns import matches
 
@@ -25,8 +25,7 @@ class _Unclear(Exception):
     """The files hold something whose meaning here is not certain."""
 
 
-@dataclass(frozen=True)
-class Outline:
+class Outline(NamedTuple):
     """What the files say about one name.
 
     Args:
@@ -40,8 +39,7 @@ class Outline:
     rest: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(NamedTuple):
     """A setting, and the Host lines (with those around an Include) that must all match for it to apply."""
 
     conditions: tuple[Patterns, ...]

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from remote_runner.errors import HostKeyChanged, HostKeyUnknown, RemoteRunnerError
 from remote_runner.hosts.address import Address
@@ -20,8 +20,7 @@ from remote_runner.hosts.ssh import Connector
 from remote_runner.hosts.ssh_config import Target
 
 
-@dataclass(frozen=True)
-class Offer:
+class Offer(NamedTuple):
     """A host's key as the host itself shows it now.
 
     Args:
@@ -37,8 +36,7 @@ class Offer:
     verdict: Verdict
 
 
-@dataclass(frozen=True)
-class Collection:
+class Collection(NamedTuple):
     """What was found.
 
     Args:
