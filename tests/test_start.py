@@ -293,3 +293,15 @@ def test_programs_go_on_after_remote_runner_and_all_connections_are_gone(deploym
     count = int(deployment.written('/tmp/count'))
     wait_until(lambda: int(deployment.written('/tmp/count')) > count + 5, 'the counter to go on')
     assert deployment.runs(ended.pid('counter'))
+
+
+def test_the_folders_of_many_old_runs_are_removed(deployment: Deployment) -> None:
+    folder = f'/root/.local/state/remote_runner/hosts/h1/{deployment.session}'
+    for number in range(12):
+        deployment.host().run(['mkdir', '-p', f'{folder}/20200101-0000{number:02}-0000/0'])
+    deployment.sleep()
+    run = deployment.run().events[0]['run']
+    names = [f'20200101-0000{number:02}-0000' for number in range(8, 12)]
+    runs = deployment.host().path(folder)
+    wait_until(lambda: len(list(runs.glob('*-*-*'))) == 5, 'the old folders to go')
+    assert sorted(path.name for path in runs.glob('*-*-*')) == [*names, run]

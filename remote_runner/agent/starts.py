@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 #: Seconds that a guard gets to end what a killed keeper left, beyond any stop_timeout that makes sense.
 LAST_WORD_TIMEOUT = 300.0
-#: Folders of earlier runs of a session that are kept.
+#: Folders of the latest runs of a session that are kept, and the number from which on the others are removed.
 KEPT_RUNS = 5
+MOST_RUNS = 10
 
 
 class Component:
@@ -150,6 +151,7 @@ class Starts:
         if 'gone' not in status and 'launcher' in status:
             processes.wait_gone(processes.identify([status['launcher']]), LAST_WORD_TIMEOUT)
             status = folders.read_status(component.folder) or {}
+        status['output'] = folders.tail(component.folder)
         self._agent.event('launcher', key=component.key, message=['closed'], status=status)
 
     def _pass_on(self, component: Component, message: "Tuple[Any, ...]") -> None:
@@ -174,11 +176,14 @@ def _forget_dead_agents(folder: str) -> None:
 
 
 def _prune(session: str) -> None:
-    """Remove the folders of old runs that nothing runs of any more; the newest stay."""
+    """Remove the folders of old runs that nothing runs of any more, if they have become many; the newest stay."""
+    root = folders.state_folder(session)
+    runs = sorted(name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name)))
+    if len(runs) < MOST_RUNS:
+        return
     import shutil  # a tenth of the agent's start
 
-    root = folders.state_folder(session)
-    for name in sorted(name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name)))[:-KEPT_RUNS]:
+    for name in runs[:-KEPT_RUNS]:
         if not any(_is_alive(folder) for folder in folders.component_folders(os.path.join(root, name))):
             shutil.rmtree(os.path.join(root, name), ignore_errors=True)  # what cannot go now goes next time
 

@@ -260,6 +260,8 @@ class Board:
                 self._end(tracked, State.ABORTED, why)
             elif tracked.state is State.STARTED and status.get('state') == 'killed':
                 self._end(tracked, State.FAILED, 'its launcher was killed, and the program was ended')
+            elif tracked.state is State.STARTED and 'exit_status' in status:  # it ended just as the agent came
+                self._exit(tracked, status['exit_status'], str(status['output']))
             elif tracked.state is State.STARTED:
                 self._end(tracked, State.UNKNOWN, 'its launcher was killed, and nobody saw the program end')
 
