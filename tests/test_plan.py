@@ -28,7 +28,7 @@ def here(tmp_path: Path) -> Path:
 
 
 def component(**attributes: Any) -> Component:
-    return Component(**{'name': 'c', 'host': 'h', 'executable': 'x', **attributes})
+    return Component(**{'name': 'c', 'host': 'h', 'executable': 'run-it', **attributes})
 
 
 def plan_of(here: Path, *components: Component) -> Plan:
@@ -47,7 +47,7 @@ def faults_of(here: Path, *components: Component) -> list[str]:
 class TestWhatComesOut:
     def test_defaults(self, here: Path) -> None:
         [planned] = plan_of(here, component()).components
-        assert (planned.name, planned.host, planned.executable, planned.base_dir) == ('c', 'h', 'x', None)
+        assert (planned.name, planned.host, planned.executable, planned.base_dir) == ('c', 'h', 'run-it', None)
         assert (planned.args, planned.files, planned.start_index, planned.wait) == ((), (), 0, False)
         assert (planned.start_timeout, planned.start_grace, planned.stop_timeout) == (None, 0.1, 5)
         assert (planned.label, planned.is_local, planned.address.name) == ('c@h', False, 'h')
@@ -202,6 +202,16 @@ class TestFaults:
                 f'c@h: files: {name}/a is not readable',
                 f'c@h: files: {name}/closed/b cannot be used: Permission denied',
             ]
+
+    def test_executable_that_is_brought_without_its_bit(self, here: Path) -> None:
+        """Its mode goes with it, so it could not run there either."""
+        relative = component(executable='a', files={'a': 'a', 'program': 'x'})
+        absolute = component(name='d', executable='/w/bin/x', base_dir='/w', files={'b': 'bin/x'})
+        good = component(name='e', executable='x', files={'program': 'x', 'a': 'y'})
+        assert faults_of(here, relative, absolute, good) == [
+            f'c@h: executable a is {here}/a, which is not executable (chmod +x {here}/a)',
+            f'd@h: executable /w/bin/x is {here}/b, which is not executable (chmod +x {here}/b)',
+        ]
 
     def test_links(self, here: Path) -> None:
         (here / 'good').symlink_to('a')

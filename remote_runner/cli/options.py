@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NoReturn
 
+from remote_runner.defaults import CONNECT_TIMEOUT, FANOUT
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
     from remote_runner.hosts.ssh_config import SshOptions
 
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
-FANOUT = 64
-CONNECT_TIMEOUT = 10.0
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from remote_runner import __version__
 from remote_runner.cli.main import COMMANDS, show_error
 from remote_runner.cli.options import Parser, add_connection_options, add_log_level, joined, seconds, ssh_options
+from remote_runner.defaults import START_TIMEOUT
 
 if TYPE_CHECKING:
     from remote_runner.config.settings import Settings
     from remote_runner.deploy.plan import Plan
     from remote_runner.deploy.run import Outcome
 
-START_TIMEOUT = 30.0
 _DESCRIPTION = """\
 Deploy and run the components of a config file over many hosts, through plain SSH, in one screen session a host.
 
@@ -67,7 +67,8 @@ def make_parser() -> argparse.ArgumentParser:
         action='append',
         default=[],
         metavar='NAMES',
-        help='only these components: names or name@host with * and ?, several with commas; repeatable',
+        help='only these components: names or name@host with * and ?, several with commas; repeatable '
+        '(the session is replaced all the same; with --no-kill the others run on)',
     )
     config.add_argument(
         '--limit', action='append', default=[], metavar='HOSTS', help='only the components of these hosts; repeatable'
@@ -196,6 +197,7 @@ def _selected(plan: Plan, options: argparse.Namespace) -> Plan:
 def _show_end(outcome: Outcome, ssh_config: str | None) -> None:
     """What ended the run, and after an interruption what runs on and how to stop it."""
     from remote_runner.errors import ComponentFailed, HostsFailed, StartFailed
+    from remote_runner.ui.tables import stop_lines
 
     log = logging.getLogger(__name__)
     for host, why in outcome.skipped.items():
@@ -208,24 +210,5 @@ def _show_end(outcome: Outcome, ssh_config: str | None) -> None:
         show_error(outcome.error)  # of components and hosts the display has said it all
     if outcome.error is not None:
         log.debug('what ended the run', exc_info=outcome.error)
-        for line in stop_commands(outcome, ssh_config):
+        for line in stop_lines(outcome, ssh_config):
             log.error('%s', line)
-
-
-def stop_commands(outcome: Outcome, ssh_config: str | None) -> list[str]:
-    """What runs on, a line a host with the command that stops it."""
-    from remote_runner.deploy.board import State
-    from remote_runner.ui.tables import ssh_command
-
-    lines: list[str] = []
-    for host, server in outcome.servers.items():
-        left = [tracked for tracked in outcome.running if tracked.host == host]
-        names = [tracked.plan.name for tracked in left]
-        is_known = all(tracked.state is State.STARTED for tracked in left)
-        if names:
-            stop = f'screen -S {server}.{outcome.session} -X quit'
-            if host != 'localhost':
-                stop = f'{ssh_command([host], ssh_config)} {stop}'
-            state = 'still running' if is_known else 'nobody knows whether still running'
-            lines.append(f'{", ".join(names)} on {host}: {state}; to stop: {stop}')
-    return lines

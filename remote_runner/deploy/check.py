@@ -73,7 +73,7 @@ class Checker:
                 self._addresses[host] = error
         address = self._addresses[host]
         if isinstance(address, AddressError):
-            self.fault(label, f'host {address}')
+            self.fault(label, f'host: {address}')
             return None
         return address
 
@@ -137,11 +137,11 @@ class Checker:
             for number, component in enumerate(there):
                 self._add_targets(targets, component, number)
             self._check_parents(targets)
+            self._check_executables(targets, there)
 
     def _add_targets(self, targets: dict[str, Target], component: ComponentPlan, number: int) -> None:
-        base_dir = f'/<{number}>' if component.base_dir is None else _from_home(component.base_dir)
         for file in component.files:
-            path = target_path(base_dir, file.remote)
+            path = target_path(_base_dir(component, number), file.remote)
             target = Target(file.is_directory, file.local, component.label, file.remote)
             other = targets.setdefault(path, target)
             if not target.agrees_with(other):
@@ -162,6 +162,15 @@ class Checker:
                     break
                 above = posixpath.dirname(above)
 
+    def _check_executables(self, targets: Mapping[str, Target], there: Iterable[ComponentPlan]) -> None:
+        """What is brought to be run has the execute bit, which goes with it."""
+        for number, component in enumerate(there):
+            target = targets.get(target_path(_base_dir(component, number), component.executable))
+            if target is not None and not target.is_directory:
+                _, reason = self._kind(target.local, needs=os.X_OK)
+                if reason:
+                    self.fault(component.label, f'executable {component.executable} is {target.local}, which {reason}')
+
     def _kind(self, path: str, needs: int = os.R_OK) -> tuple[bool, str | None]:
         """Whether a local path is a directory, and why it cannot be used."""
         key = f'{needs}{path}'
@@ -174,6 +183,11 @@ def target_path(base_dir: str, remote: str) -> str:
     """Where `remote` lies on its host, as far as that can be said from here; `base_dir` as `_from_home` gives it."""
     path = remote if remote.startswith(('/', '~')) else f'{base_dir}/{remote}'
     return posixpath.normpath(f'/{path.lstrip("/")}' if path.startswith('/') else path)
+
+
+def _base_dir(component: ComponentPlan, number: int) -> str:
+    """The base_dir of one of the components of a host, or what stands for a temporary one."""
+    return f'/<{number}>' if component.base_dir is None else _from_home(component.base_dir)
 
 
 def _from_home(base_dir: str) -> str:

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from remote_runner.defaults import FANOUT
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Header, Host
-from remote_runner.hosts.pool import FANOUT, Opens, connect, distinct, each
+from remote_runner.hosts.pool import Opens, connect, distinct, each
 
 log = logging.getLogger(__name__)
 

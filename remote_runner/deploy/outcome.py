@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from remote_runner.defaults import FANOUT, START_TIMEOUT
 from remote_runner.deploy.board import State, Tracked
-from remote_runner.deploy.start import START_TIMEOUT, describe_status
+from remote_runner.deploy.start import describe_status
 from remote_runner.errors import RemoteRunnerError
-from remote_runner.hosts.pool import FANOUT
 
 
 class RunOptions(NamedTuple):

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TypeVar
 
+from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import Board, State, Tracked
 from remote_runner.deploy.check import Checker
 from remote_runner.deploy.outcome import Outcome, RunOptions, report
@@ -57,7 +58,7 @@ from remote_runner.files.manifest import LocalFiles, build_manifest, remote_path
 from remote_runner.files.transfer import compare, send
 from remote_runner.hosts.address import Address, fold
 from remote_runner.hosts.host import Host
-from remote_runner.hosts.pool import LOCALHOST, Opens, Pool
+from remote_runner.hosts.pool import Opens, Pool
 
 __all__ = ['Outcome', 'RunOptions', 'deploy']
 

@@ -15,8 +15,6 @@ from remote_runner.errors import ConnectionLost, HostError, RemoteRunnerError, R
 from remote_runner.hosts.host import Call
 from remote_runner.hosts.pool import Pool
 
-#: Seconds that a component has for its call-back, by default.
-START_TIMEOUT = 30.0
 #: Seconds that components which are still starting get when another one of their index has failed.
 SIBLING_TIMEOUT = 3.0
 #: Seconds that launchers and agents get to obey an abort.

@@ -10,10 +10,10 @@ import threading
 import time
 from contextlib import suppress
 
+from remote_runner.defaults import LOCALHOST
 from remote_runner.errors import ConnectionLost
 from remote_runner.hosts.tail import Tail
 
-HOST = 'localhost'
 _PIPE_SIZE = 1024 * 1024  # bytes; what Linux allows everybody (pipe(7))
 _CHUNK = 64 * 1024
 
@@ -34,7 +34,7 @@ class LocalConnection:
         """
         with self._lock:
             if self._closed:
-                raise ConnectionLost('the connection was closed', host=HOST)
+                raise ConnectionLost('the connection was closed', host=LOCALHOST)
             self._channels = {channel for channel in self._channels if not channel.closed}
             channel = LocalChannel(command)
             self._channels.add(channel)
@@ -115,9 +115,9 @@ class LocalChannel:
                     poll.register(self._wake, select.POLLIN)
                     poll.poll()
                 except BrokenPipeError as error:
-                    raise ConnectionLost('the command reads no more input', host=HOST) from error
+                    raise ConnectionLost('the command reads no more input', host=LOCALHOST) from error
         if view:
-            raise ConnectionLost('the channel was closed', host=HOST)
+            raise ConnectionLost('the channel was closed', host=LOCALHOST)
 
     def stderr(self) -> bytes:
         """See `Channel.stderr`."""

@@ -12,17 +12,15 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
+from remote_runner.defaults import FANOUT, LOCALHOST
 from remote_runner.errors import ConnectionLost, RemoteRunnerError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.connection import Connection
 from remote_runner.hosts.host import INTERRUPTIBLE, Header, Host
 from remote_runner.hosts.local import LocalConnection
 
-#: Hosts that are worked on at the same time, by default.
-FANOUT = 64
 #: Seconds between two heartbeats: without any for a minute an agent ends, and lets go of its locks.
 HEARTBEAT = 15.0
-LOCALHOST = 'localhost'
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+from remote_runner.defaults import CONNECT_TIMEOUT
 from remote_runner.errors import AddressError, HostError
 from remote_runner.hosts.address import Address, parse_address
 from remote_runner.hosts.credentials import Credentials
@@ -24,7 +25,6 @@ from remote_runner.hosts.patterns import matches
 from remote_runner.hosts.ssh_config_files import ConfigFiles, Outline
 from remote_runner.hosts.ssh_config_readers import Values, home, login_name, values_of_openssh, values_of_paramiko
 
-CONNECT_TIMEOUT = 10.0  # seconds, where neither the user nor ssh_config says another
 MOST_HOPS = 16
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from remote_runner.defaults import FANOUT
 from remote_runner.errors import HostKeyChanged, HostKeyUnknown, RemoteRunnerError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.handshake import host_key
 from remote_runner.hosts.known_hosts import Verdict
-from remote_runner.hosts.pool import FANOUT, each
+from remote_runner.hosts.pool import each
 from remote_runner.hosts.public_key import PublicKey
 from remote_runner.hosts.ssh import Connector
 from remote_runner.hosts.ssh_config import Target

@@ -6,16 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from shlex import quote
+from typing import TYPE_CHECKING
 
+from remote_runner.defaults import LOCALHOST
+from remote_runner.deploy import board
 from remote_runner.ui.progress import Component, State
 from remote_runner.ui.text import count, harmless, indented, seconds, width
+
+if TYPE_CHECKING:
+    from remote_runner.deploy.outcome import Outcome
 
 #: Rows that are shown; of more only those that went wrong.
 MOST_ROWS = 200
 _COLUMNS = ('COMPONENT', 'HOST', 'PID', 'WINDOW', 'STATE', 'TIME')
 _NUMBERS = {'PID', 'WINDOW', 'TIME'}
 _STYLES = {'started': '32', 'failed': '1;31', 'unknown': '1;31', 'aborted': '33', 'not started': '2'}
-_LOCAL = 'localhost'
 
 
 @dataclass(frozen=True)
@@ -99,13 +104,29 @@ def attach_lines(rows: Iterable[Row], session: str, ssh_config_file: str | None 
     """How to look at the components that have a window: one line for this machine, one for all other hosts."""
     hosts = dict.fromkeys(row.host for row in rows if row.state not in ('not started', 'aborted'))
     screen = f'screen -x {quote(session)}'
-    lines = [screen] if _LOCAL in hosts else []
-    hosts.pop(_LOCAL, None)
+    lines = [screen] if LOCALHOST in hosts else []
+    hosts.pop(LOCALHOST, None)
     if hosts:
         lines.append(f'{ssh_command(list(hosts), ssh_config_file)} {screen}')
     if lines:
         lines[-1] += '   (windows: Ctrl-a ", leave: Ctrl-a d)'
     return [f'attach: {line}' for line in lines]
+
+
+def stop_lines(outcome: Outcome, ssh_config: str | None) -> list[str]:
+    """What runs on, a line a host with the command that stops it."""
+    lines: list[str] = []
+    for host, server in outcome.servers.items():
+        left = [tracked for tracked in outcome.running if tracked.host == host]
+        names = [tracked.plan.name for tracked in left]
+        is_known = all(tracked.state is board.State.STARTED for tracked in left)
+        if names:
+            stop = f'screen -S {server}.{outcome.session} -X quit'
+            if host != LOCALHOST:
+                stop = f'{ssh_command([host], ssh_config)} {stop}'
+            state = 'still running' if is_known else 'nobody knows whether still running'
+            lines.append(f'{", ".join(names)} on {host}: {state}; to stop: {stop}')
+    return lines
 
 
 def failures(rows: Iterable[Row]) -> str:
