@@ -13,13 +13,15 @@ import time
 
 import _signal
 
-from remote_runner.agent import files, processes, screen, starts
+from remote_runner.agent import processes
 from remote_runner.agent.request import Failure, Gone, Request
 from remote_runner.wire import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional
+
+    from remote_runner.agent.starts import Starts
 
 #: Seconds of silence after which a master that sends heartbeats counts as gone.
 SILENCE = 60.0
@@ -39,7 +41,18 @@ class Agent:
         self._heartbeat = False
         self.locks: "Dict[str, int]" = {}
         self.sessions: "Dict[str, List[int]]" = {}
-        self.starts = starts.Starts(self)
+        self._starts: "Optional[Starts]" = None
+        self._starts_lock = threading.Lock()
+
+    @property
+    def starts(self) -> "Starts":
+        """The components that are started or watched over this connection."""
+        with self._starts_lock:
+            if self._starts is None:
+                from remote_runner.agent.starts import Starts
+
+                self._starts = Starts(self)
+            return self._starts
 
     def send(self, header: "Dict[str, Any]", body: bytes = b'') -> None:
         """Send one frame.
@@ -96,7 +109,7 @@ class Agent:
     def _work(self, request: Request) -> None:
         number = request.header['id']
         try:
-            answer: "Dict[str, Any]" = {'id': number, 'result': OPERATIONS[request.header['op']](request)}
+            answer: "Dict[str, Any]" = {'id': number, 'result': operation(request.header['op'])(request)}
         except Gone:
             answer = {'id': number, 'error': {'what': 'cancelled', 'kind': 'cancelled'}}
         except Failure as failure:
@@ -123,7 +136,8 @@ class Agent:
         deadline = time.monotonic() + FAREWELL
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        self.starts.close()
+        if self._starts is not None:
+            self._starts.close()
 
 
 def describe(request: "Optional[Request]" = None) -> "Dict[str, object]":
@@ -137,7 +151,7 @@ def describe(request: "Optional[Request]" = None) -> "Dict[str, object]":
         'hostname': uts.nodename,
         'platform': '{}-{}'.format(uts.sysname.lower(), uts.machine),
         'identity': machine_identity(),
-        'screen': screen.find(),
+        'screen': processes.find('screen'),
         'cores': os.cpu_count(),
         'load': os.getloadavg()[0],
         'time': time.time(),
@@ -151,22 +165,37 @@ def machine_identity() -> str:
     return '{} {} {}'.format(boot, os.stat('/proc/self/ns/pid').st_ino, os.getuid())
 
 
-OPERATIONS: "Dict[str, Callable[[Request], Any]]" = {
-    'describe': describe,
-    'exec': processes.execute,
-    'prepare': files.prepare,
-    'compare': files.compare,
-    'put': files.put,
-    'remove': files.remove,
-    'lock': screen.lock,
-    'running': starts.running,
-    'quit': screen.quit_session,
-    'open': starts.open_windows,
-    'answer': starts.answer,
-    'watch': starts.watch,
-    'stop': starts.stop,
-    'close_windows': starts.close_windows,
+#: Where the operations are that do not stand here: many connections need few of them, and imports take time.
+OPERATIONS = {
+    'exec': 'processes.execute',
+    'prepare': 'files.prepare',
+    'compare': 'files.compare',
+    'put': 'files.put',
+    'remove': 'files.remove',
+    'lock': 'screen.lock',
+    'running': 'starts.running',
+    'quit': 'screen.quit_session',
+    'open': 'starts.open_windows',
+    'answer': 'starts.answer',
+    'watch': 'starts.watch',
+    'stop': 'starts.stop',
+    'close_windows': 'starts.close_windows',
 }
+
+
+def operation(name: str) -> "Callable[[Request], Any]":
+    """What answers a request.
+
+    Raises:
+        KeyError: there is no such operation.
+    """
+    if name == 'describe':
+        return describe
+    module, _, function = OPERATIONS[name].partition('.')
+    module = 'remote_runner.agent.' + module
+    __import__(module)
+    found: "Callable[[Request], Any]" = getattr(sys.modules[module], function)
+    return found
 
 
 #: Done by the reading thread itself: they never wait, and their order counts.

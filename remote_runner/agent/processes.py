@@ -24,6 +24,8 @@ PIECE = 1 << 16
 #: Signals that Python ignores for itself and that programs must not inherit as ignored.
 IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
 SHELL = '/bin/sh'
+#: Folders beside $PATH in which programs are looked for: a login shell's PATH may be bare.
+PLACES = ['/usr/local/bin', '/usr/bin', '/bin', '/opt/local/bin']
 #: The interpreter that runs us, whatever shim stood before it.
 PYTHON = sys.executable or os.readlink('/proc/self/exe')
 
@@ -39,6 +41,15 @@ def login_environment() -> "Dict[bytes, bytes]":
 
 
 ENVIRONMENT = login_environment()
+
+
+def find(program: str) -> "Optional[str]":
+    """The path of a program of the host, or None."""
+    for folder in os.fsdecode(ENVIRONMENT.get(b'PATH', b'')).split(':') + PLACES:
+        candidate = os.path.join(folder, program)
+        if folder and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+    return None
 
 
 def spawn(argv: "List[bytes]", fds: "Tuple[int, int, int]") -> int:

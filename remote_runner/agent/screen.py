@@ -19,7 +19,7 @@ from remote_runner.wire.compact_json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, Optional, Set, Tuple
+    from typing import Dict, List, Set, Tuple
 
     from remote_runner.agent.request import Request
 
@@ -33,23 +33,11 @@ MAX_WORD = 400
 SCROLLBACK = 10000
 #: Windows that a session may have (the most that screen can).
 MAX_WINDOWS = 2048
-#: Folders beside $PATH in which screen is looked for: a login shell's PATH may be bare.
-PLACES = ['/usr/local/bin', '/usr/bin', '/bin', '/opt/local/bin']
-
-
-def find() -> "Optional[str]":
-    """The path of screen, or None."""
-    path = os.fsdecode(processes.ENVIRONMENT.get(b'PATH', b'')).split(':') + PLACES
-    for folder in path:
-        candidate = os.path.join(folder, 'screen')
-        if folder and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return candidate
-    return None
 
 
 def require() -> bytes:
     """The path of screen; a Failure where there is none."""
-    path = find()
+    path = processes.find('screen')
     if path is None:
         raise Failure('screen is not installed', kind='no-screen')
     return os.fsencode(path)
