@@ -5,10 +5,10 @@ renamed: a reader sees the old file or the new one, an interrupted copy leaves n
 running executable can be replaced.
 """
 
-import collections
 import errno
 import os
 import stat
+from _collections import deque  # type: ignore[import-not-found]  # `collections` takes long to import
 
 from remote_runner.agent import processes
 from remote_runner.agent.request import Failure
@@ -169,7 +169,7 @@ class _Writer:
     """Cuts the stream of contents into files."""
 
     def __init__(self) -> None:
-        self._waiting: "Deque[Tuple[str, int, int, str]]" = collections.deque()
+        self._waiting: "Deque[Tuple[str, int, int, str]]" = deque()
         self._file: "Optional[_Incoming]" = None
         self._folders: "Set[str]" = set()
 

@@ -8,13 +8,13 @@ import errno
 import os
 import select
 import sys
-import threading
 import time
 
 import _signal
 
 from remote_runner.agent import processes
 from remote_runner.agent.request import Failure, Gone, Request
+from remote_runner.agent.threads import Lock, Thread
 from remote_runner.wire import frames
 
 TYPE_CHECKING = False
@@ -35,14 +35,14 @@ class Agent:
     def __init__(self, incoming: int, outgoing: int) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
-        self._write_lock = threading.Lock()
+        self._write_lock = Lock()
         self._requests: "Dict[int, Request]" = {}
-        self._threads: "List[threading.Thread]" = []
+        self._threads: "List[Thread]" = []
         self._heartbeat = False
         self.locks: "Dict[str, int]" = {}
         self.sessions: "Dict[str, List[int]]" = {}
         self._starts: "Optional[Starts]" = None
-        self._starts_lock = threading.Lock()
+        self._starts_lock = Lock()
 
     @property
     def starts(self) -> "Starts":
@@ -102,9 +102,7 @@ class Agent:
             if header['op'] in INLINE:
                 self._work(request)
                 return
-            thread = threading.Thread(target=self._work, args=(request,), daemon=True)
-            self._threads = [old for old in self._threads if old.is_alive()] + [thread]
-            thread.start()
+            self._threads = [old for old in self._threads if old.is_alive()] + [Thread(self._work, request)]
 
     def _work(self, request: Request) -> None:
         number = request.header['id']

@@ -4,7 +4,6 @@ import errno
 import os
 import select
 import sys
-import threading
 import time
 
 import _signal
@@ -157,11 +156,10 @@ def wait_gone(processes: "Set[Process]", timeout: float) -> "Set[Process]":
     """
     deadline = time.monotonic() + timeout
     left = alive(processes)
-    never = threading.Event()
     while left and time.monotonic() < deadline:
         pidfd = _pidfd(min(left)[0])
         if pidfd is None:
-            never.wait(0.02)
+            select.poll().poll(20)
         else:
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)

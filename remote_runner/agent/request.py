@@ -1,8 +1,8 @@
 """A request that an agent works on, and the two ways in which it can end early."""
 
-import collections
-import threading
+from _collections import deque  # type: ignore[import-not-found]  # `collections` takes long to import
 
+from remote_runner.agent.threads import Condition
 from remote_runner.wire import frames
 
 TYPE_CHECKING = False
@@ -32,11 +32,11 @@ class Request:
     def __init__(self, agent: "Agent", header: "Dict[str, Any]") -> None:
         self.agent = agent
         self.header = header
-        self._parts: "Deque[Tuple[object, bytes]]" = collections.deque()
+        self._parts: "Deque[Tuple[object, bytes]]" = deque()
         self._credit = frames.WINDOW
         self._gone = False
         self._when_gone: "Optional[Callable[[], object]]" = None
-        self._changed = threading.Condition()
+        self._changed = Condition()
 
     # Called by the reading thread.
 

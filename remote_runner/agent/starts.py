@@ -8,10 +8,10 @@ come back as operation `answer`. A later agent finds running launchers through t
 
 import os
 import select
-import threading
 
 from remote_runner.agent import folders, peers, processes, screen, tree
 from remote_runner.agent.request import Failure
+from remote_runner.agent.threads import Lock, Thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ class Starts:
 
     def __init__(self, agent: "Agent") -> None:
         self._agent = agent
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self.components: "Dict[str, Component]" = {}
         self.sessions: "Set[str]" = set()
         self._strangers: "Dict[int, peers.Peer]" = {}
         self._wake, self._wake_write = os.pipe()
         self._socket: "Optional[_socket.socket]" = None
-        self._thread: "Optional[threading.Thread]" = None
+        self._thread: "Optional[Thread]" = None
         self.path = ''
 
     def listen(self) -> None:
@@ -63,8 +63,7 @@ class Starts:
             _forget_dead_agents(folder)
             self.path = os.path.join(folder, 'agent-{}'.format(os.getpid()))
             self._socket = peers.listen(self.path)
-            self._thread = threading.Thread(target=self._serve, daemon=True)
-            self._thread.start()
+            self._thread = Thread(self._serve)
 
     def add(self, component: Component) -> None:
         """Expect calls of this component, or (with a peer) listen to it."""
@@ -140,7 +139,7 @@ class Starts:
             component.peer.sock.close()
             with self._lock:
                 component.peer = None
-            threading.Thread(target=self._last_word, args=(component,), daemon=True).start()
+            Thread(self._last_word, component)
             return
         for message in messages:
             self._pass_on(component, message)
@@ -228,7 +227,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
         return {'server': servers[0], 'started': False}
     server = screen.start_session(folder, session, windows, header['zombie'])
     request.agent.sessions[session] = [server]
-    threading.Thread(target=_wait_for_server, args=(request.agent, server, folder, session), daemon=True).start()
+    Thread(_wait_for_server, request.agent, server, folder, session)
     return {'server': server, 'started': True}
 
 
