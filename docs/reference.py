@@ -8,7 +8,6 @@ readers of the code, are made fit for autodoc.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 import inspect
 import re
@@ -90,25 +89,14 @@ class EventClasses(Generated):
     """All events: fields, meaning, and what they are called in JSON."""
 
     def lines(self) -> Iterator[str]:
-        common = {field.name for field in dataclasses.fields(events.Event)}
         for kind in _subclasses(events, events.Event):
-            fields = [field for field in dataclasses.fields(kind) if field.name not in common]
-            signature = ', '.join(f'{field.name}: {field.type}' for field in fields)
+            signature = ', '.join(f'{name}: {type_}' for name, type_ in kind.__annotations__.items())
             yield f'::::{{py:class}} {kind.__name__}({signature})'
             yield ':module: remote_runner.events'
             yield ''
-            yield f'{_first(kind)} In JSON: `{_json_name(kind)}`.'
+            yield f'{_first(kind)} In JSON: `{kind.kind()}`.'
             yield '::::'
             yield ''
-
-
-def _json_name(kind: type[events.Event]) -> str:
-    required = {
-        field.name: None
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
-    return str(kind(**required).to_dict()['event'])
 
 
 class ErrorClasses(Generated):

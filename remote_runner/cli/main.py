@@ -21,6 +21,7 @@ from remote_runner.errors import RemoteRunnerError
 #: Subcommands: their modules, each with `main(arguments) -> exit status`, and what they do.
 COMMANDS = {
     'run': ('remote_runner.cli.run', 'deploy a config (also without the word `run`)'),
+    'plan': ('remote_runner.cli.plan', 'show what a run would do, and do nothing'),
     'exec': ('remote_runner.cli.exec', 'run a command on many hosts'),
     'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),
 }

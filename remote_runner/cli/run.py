@@ -119,8 +119,6 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
-    from remote_runner.config.loader import load
-    from remote_runner.deploy.plan import check_session, make_plan
     from remote_runner.deploy.run import RunOptions, deploy
     from remote_runner.events import Events
     from remote_runner.hosts.ssh import Connector
@@ -129,13 +127,7 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.ui.terminal import Terminal
 
     configure(options.log_level)
-    check_session(options.screen)
-    settings = _settings(options)
-    # With --json stdout is for events alone, and configs like to print.
-    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
-        loaded = load(settings)
-    plan = make_plan(loaded.config, settings.config_dir, options.screen, settings.config_file)
-    plan = _selected(plan, options)
+    _, plan = load_plan(options)
     events = Events()
     how = RunOptions(
         kill_first=not options.no_kill,
@@ -155,6 +147,24 @@ def main(arguments: Sequence[str]) -> int:
         outcome = deploy(plan, connector, how, events)
     _show_end(outcome, options.ssh_config)
     return outcome.exit_status
+
+
+def load_plan(options: argparse.Namespace) -> tuple[Settings, Plan]:
+    """The plan of the config and muddlers that these options name, and the settings with which it was loaded.
+
+    Raises:
+        ConfigFaults, UsageError: it makes no sense.
+    """
+    from remote_runner.config.loader import load
+    from remote_runner.deploy.plan import check_session, make_plan
+
+    check_session(options.screen)
+    settings = _settings(options)
+    # With --json stdout is for JSON alone, and configs like to print.
+    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+        loaded = load(settings)
+    plan = make_plan(loaded.config, settings.config_dir, options.screen, settings.config_file)
+    return settings, _selected(plan, options)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -1,0 +1,40 @@
+"""What a run would do, as data for `remote_runner plan`: nothing is touched for it but files of this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from remote_runner.deploy.plan import Plan
+from remote_runner.files.manifest import LocalFiles
+
+
+def preview(plan: Plan, secret: str | None = None) -> dict[str, Any]:
+    """The plan for JSON, in the order in which it is carried out, with the sizes of files.
+
+    Args:
+        plan: what would be carried out.
+        secret: the password, which is masked in arguments.
+
+    Returns:
+        `session`, `config_file`, `config_dir`, `hosts`, and `indexes`: objects of `index` and `components`, which have
+        the values of the config and of each file `local`, `remote`, `is_directory`, `size` (bytes) and `mode` (`0755`).
+
+    Raises:
+        TransferFailed: a local file is not there any more.
+    """
+    local_files = LocalFiles()
+    components: dict[int, list[dict[str, Any]]] = {index: [] for index in plan.indexes()}
+    for component in plan.components:
+        shown = component.to_dict(secret)
+        for file in shown['files']:
+            if not file['is_directory']:
+                entry = local_files.entry(file['local'], file['remote'])
+                file.update(size=entry.size, mode=f'{entry.mode:04o}')
+        components[component.start_index].append(shown)
+    return {
+        'session': plan.session,
+        'config_file': plan.config_file,
+        'config_dir': plan.config_dir,
+        'hosts': list(plan.hosts()),
+        'indexes': [{'index': index, 'components': of_index} for index, of_index in components.items()],
+    }
