@@ -55,8 +55,14 @@ def test_for_scripts(commands: Commands, tmp_path: Path) -> None:
     server = shown['indexes'][0]['components'][0]
     assert server['args'] == ['--pass', '***', 'two words']
     assert server['files'] == [
-        {'local': f'{tmp_path}/bin/server.py', 'remote': 'server.py', 'is_directory': False, 'size': 1234, 'mode': '0751'},
-        {'local': f'{tmp_path}/data', 'remote': 'data', 'is_directory': True},
+        {
+            'local': f'{tmp_path}/bin/server.py',
+            'remote': 'server.py',
+            'is_directory': False,
+            'size': 1234,
+            'mode': '0751',
+        },
+        {'local': f'{tmp_path}/data', 'remote': 'data/', 'is_directory': True},
     ]
     assert shown['indexes'][1]['components'][0]['wait'] is True
 
