@@ -20,7 +20,9 @@ def main(path: str, level: str = 'INFO') -> int:
         with open(path, encoding='utf-8') as lines, Terminal() as terminal:
             stream.listen(terminal)
             for line in lines:
-                exec(line, {**vars(events), 'emit': stream.emit, 'logging': logging, 'terminal': terminal, 'sys': sys})
+                names = {**vars(events), 'emit': stream.emit, 'logging': logging, 'terminal': terminal, 'sys': sys}
+                # Compiled first: after a KeyboardInterrupt in text that exec runs, `python -m` ends by SIGINT.
+                exec(compile(line, path, 'exec'), names)
     except KeyboardInterrupt:
         logging.error('interrupted')
         return 130

@@ -83,7 +83,7 @@ def collect(connector: Connector, addresses: Sequence[Address], fanout: int = FA
     order = [*hops, *(resolved[address].known_as for address in addresses if address in resolved)]
     return Collection(
         offers=tuple(offers[name] for name in dict.fromkeys(order) if name in offers),
-        waiting=tuple(address for address, target in resolved.items() if target.known_as in untrusted),
+        waiting=tuple(a for a in addresses if a in resolved and resolved[a].known_as in untrusted),
         failures=tuple(failures),
     )
 
