@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
+@dataclass_transform(eq_default=False, kw_only_default=True, frozen_default=True)
 class _Fields:
-    """What `dataclass(kw_only=True, frozen=True)` makes of a class: its annotations are fields, given by keyword.
+    """What `dataclass(eq=False, kw_only=True, frozen=True)` makes of a class: annotations are fields, given by keyword.
 
     To make twenty classes with `dataclass` takes longer than all else of the import.
     """

@@ -170,6 +170,16 @@ def test_start_grace_is_each_components_own(deployment: Deployment) -> None:
     assert 'later' not in ended.names('component_starting')
 
 
+@pytest.mark.parametrize('options', [(), ('--on-failure', 'stop')], ids=['leave', 'stop'])
+def test_what_a_program_leaves_behind_that_fails_is_ended(deployment: Deployment, options: tuple[str, ...]) -> None:
+    deployment.sh('bad', 'setsid sleep 100000 & sleep 0.05; exit 3', start_grace=5)
+    deployment.sh('done', 'setsid sleep 100000 & sleep 0.05; exit 0', 'h2', start_grace=5)
+    ended = deployment.run(*options)
+    assert ended.names('component_failed') == ['bad']
+    assert deployment.sleepers() == []
+    assert len(deployment.sleepers(host='h2')) == (0 if options else 1)
+
+
 def test_windows_opened_ahead_are_closed_when_the_index_before_fails(deployment: Deployment) -> None:
     """During a grace the launchers of the next index come up; nobody sees any of it when the grace ends badly."""
     folders = f'/root/.local/state/remote_runner/hosts/h1/{deployment.session}'

@@ -24,7 +24,7 @@ print('printed by the config')
 def commands(tmp_path: Path) -> Commands:
     """Of somebody whose hosts cannot be reached."""
     config = tmp_path / 'ssh_config'
-    config.write_text('Host *\n  ProxyCommand touch /tmp/connected-by-plan; false\n')
+    config.write_text(f'Host *\n  ProxyCommand touch {tmp_path}/connected; false\n')
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'data').mkdir()
     (tmp_path / 'bin/server.py').write_bytes(b'#' * 1234)
@@ -74,7 +74,7 @@ def test_of_a_choice(commands: Commands, tmp_path: Path) -> None:
 
 def test_connects_to_nobody(commands: Commands, tmp_path: Path) -> None:
     commands.run('plan', '-c', 'config.py', '-F', str(tmp_path / 'ssh_config'), cwd=tmp_path, status=0)
-    assert not Path('/tmp/connected-by-plan').exists()
+    assert not (tmp_path / 'connected').exists()
 
 
 def test_of_a_config_with_faults(commands: Commands, tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ class Agent:
         deadline = time.monotonic() + FAREWELL
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        for file in self.locks.values():
+            os.close(file)  # the next run need not wait for what follows
         if self._starts is not None:
             self._starts.close()
 

@@ -210,8 +210,8 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     first = len(folders.component_folders(folder))
     windows: "List[screen.Window]" = []
     short = screen.safe_path(root)
-    root, *names, own = __file__.rsplit('/', 3)
-    launcher = os.path.join(screen.safe_path(root), *names, own.replace('starts', 'launcher'))
+    code, package, agent, _ = __file__.rsplit('/', 3)
+    launcher = os.path.join(screen.safe_path(code), package, agent, 'launcher' + os.path.splitext(__file__)[1])
     for number, item in enumerate(header['components'], first):
         folder_of_one, token = folders.write_component(request, item, number)
         component = Component(item['key'], folder_of_one, token)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import gc
 import importlib
-import os
 import re
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
 from types import FrameType
@@ -71,19 +67,11 @@ def entry_point() -> NoReturn:
             signal.signal(number, _interrupt)
     try:
         status = main(sys.argv[1:])
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as under >&-
+            sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has enough: as cat(1) under head(1).
         sys.stdout = None
         status = 128 + signal.SIGPIPE
-    _end(status)
-
-
-def _end(status: int) -> NoReturn:
-    """End without taking apart first what goes with the process anyway: that would take as long as a deploy's start."""
-    if all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        atexit._run_exitfuncs()  # those of configs, too
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
-        os._exit(status)
+    gc.freeze()  # the end of the process frees it all: nothing need be looked through for garbage before
     sys.exit(status)

@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.prog = 'remote_runner plan'
     parser.description = _DESCRIPTION
     parser.usage = '%(prog)s -c CONFIG [-m MUDDLER]... [options]'
-    parser.epilog = 'exit status: 0 the config is right, 2 it is not'
+    parser.epilog = 'exit status: 0 the config is right, 2 it is not, 1 a file vanished meanwhile'
     return parser
 
 

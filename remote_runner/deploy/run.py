@@ -343,8 +343,9 @@ class _Run:
         failed = [t for t in components if t.state not in (State.STARTED, State.EXITED)]
         if not failed:
             return  # what was unknown has started
-        if self._options.stop_on_failure:
-            stop_components(self._board, self._pool, self._board.of(State.STARTED))
+        # Programs that ended at once may have left descendants, and so may those that ended with success.
+        wanted = (State.FAILED, State.STARTED, State.EXITED) if self._options.stop_on_failure else (State.FAILED,)
+        stop_components(self._board, self._pool, [t for t in self._board.of(*wanted) if t.pid])
         raise StartFailed('\n'.join(report(tracked) for tracked in failed))
 
     def _settle(self) -> None:

@@ -185,18 +185,16 @@ class Starter:
     def _grace(self, components: list[Tracked], following: list[Tracked], base_dirs: dict[str, str]) -> None:
         """Give the index its grace: who ends in it without success has failed."""
         started = sorted(self._board.of(State.STARTED, State.EXITED, among=components), key=_end_of_grace)
-        is_ahead = len(started) < len(components)  # or never will be
         for tracked in started:
             ended, end = partial(_has_ended, tracked), _end_of_grace(tracked)
             opening = _end_of_grace(started[-1]) - LEAD
-            if not is_ahead and not self._board.wait(ended, min(end, opening)) and opening <= time.monotonic() < end:
-                is_ahead = True
+            self._board.wait(ended, min(end, opening))
+            if not self._ahead and opening <= time.monotonic() < end and all(map(_is_well, components)):
                 self._open_ahead(following, base_dirs)
             self._board.wait(ended, end)
             if tracked.state is State.EXITED and tracked.status:
-                is_ahead = True
-                how = describe_status(tracked.status)
-                self._board.fail([tracked], f'it ended at once, {how}', tracked.output)
+                how = f'within its start_grace ({tracked.plan.start_grace:g} s), {describe_status(tracked.status)}'
+                self._board.fail([tracked], f'it ended {how}', tracked.output)
 
     # ---- taking back ------------------------------------------------------------------------------------------
 
@@ -227,14 +225,15 @@ class Starter:
 
     def _close_ahead(self, reason: str) -> None:
         """Close the windows of those whose turn will not come now: they were never begun."""
-        ahead, self._ahead = self._ahead, []
-        lost = self._board.lost
+        ahead, lost = self._ahead, self._board.lost
+        broken = {name for name, call in self._calls.items() if call.failed} | self._board.dead_sessions.keys()
         # Only when its launcher has called back can a window be told from others.
-        self._board.wait(lambda: all(t.launcher or t.gone or t.host in lost for t in ahead), _soon())
+        self._board.wait(lambda: all(t.launcher or t.gone or t.host in {*lost, *broken} for t in ahead), _soon())
         self._answer_abort(ahead, reason)
         self._board.wait(lambda: all(t.gone or not t.launcher or t.host in lost for t in ahead), _soon())
         self._ask('close_windows', ahead, session=self._session)
         self._board.never_begun(ahead)
+        self._ahead = []
 
     def _answer_abort(self, components: Iterable[Tracked], reason: str) -> None:
         self._ask('answer', components, go=False, reason=reason)
@@ -258,6 +257,10 @@ def _soon() -> float:
 
 def _has_ended(tracked: Tracked) -> bool:
     return tracked.state is not State.STARTED
+
+
+def _is_well(tracked: Tracked) -> bool:
+    return tracked.state is State.STARTED or (tracked.state is State.EXITED and not tracked.status)
 
 
 def _end_of_grace(tracked: Tracked) -> float:

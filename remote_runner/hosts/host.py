@@ -101,6 +101,11 @@ class Call:
         """True once the answer is there, or never comes."""
         return self._answer is not None or self._lost is not None
 
+    @property
+    def failed(self) -> bool:
+        """True once it is known that there will be no result."""
+        return self._lost is not None or (self._answer is not None and 'error' in self._answer)
+
     def send(self, part: Any, body: bytes | memoryview) -> bool:
         """Send a part, waiting for credit; False when no more are wanted: the answer then says why.
 

@@ -14,8 +14,7 @@ _WIDEST = 40  # columns of a label that others are aligned with
 def preview_text(shown: Mapping[str, Any]) -> str:
     """The lines of `deploy.preview.preview`: a heading, then the components by start index."""
     components = [component for index in shown['indexes'] for component in index['components']]
-    labels = [harmless(f'{component["name"]}@{component["host"]}') for component in components]
-    column = min(_WIDEST, max(map(width, labels), default=0))
+    column = min(_WIDEST, max((width(_label(component)) for component in components), default=0))
     lines = [
         f'session {harmless(shown["session"])}: {count(len(components), "component")} on '
         f'{count(len(shown["hosts"]), "host")}{_files(components)}'
@@ -23,10 +22,14 @@ def preview_text(shown: Mapping[str, Any]) -> str:
     for index in shown['indexes']:
         lines.append(f'index {index["index"]}')
         for component in index['components']:
-            label = harmless(f'{component["name"]}@{component["host"]}')
+            label = _label(component)
             padding = ' ' * max(0, column - width(label))
             lines.append(f'  {label}{padding}  {_command(component)}{_files([component])}{_notes(component)}')
     return '\n'.join(lines) + '\n'
+
+
+def _label(component: Mapping[str, Any]) -> str:
+    return harmless(f'{component["name"]}@{component["host"]}')
 
 
 def _command(component: Mapping[str, Any]) -> str:
