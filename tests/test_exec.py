@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.commands import Commands, alias_of, nothing_runs, ssh_config
+from tests.commands import COMMAND, ROOT, Commands, alias_of, nothing_runs, ssh_config
 from tests.openssh import output
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
@@ -313,3 +315,12 @@ def test_help_is_there_without_hosts(commands: Commands) -> None:
     done = commands.run('exec', '--help')
     assert '--fold' in done.stdout
     assert done.stderr == ''
+
+
+@pytest.mark.parametrize(('redirection', 'status'), [('>&-', 0), ('2>&-', 0), ('>&- 2>&-', 0), ('>/dev/full', 1)])
+def test_streams_that_are_closed_or_full(redirection: str, status: int) -> None:
+    command = f'{" ".join(map(shlex.quote, COMMAND))} exec -H localhost -- echo hi {redirection}'
+    done = subprocess.run(['sh', '-c', command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert 'Traceback' not in done.stderr
+    assert ('cannot be written' in done.stderr) == (status == 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
+import os
 import re
 import signal
 import sys
@@ -61,17 +63,24 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 def entry_point() -> NoReturn:
     """What the installed command runs."""
+    # Closed streams (`>&-`) are None: whoever closed them wants to read nothing.
+    sys.stdout, sys.stderr = (stream or open(os.devnull, 'w') for stream in (sys.stdout, sys.stderr))  # noqa: PTH123, SIM115
     gc.set_threshold(50_000, 20, 20)  # imports make much that stays and no garbage
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup(1)
             signal.signal(number, _interrupt)
     try:
         status = main(sys.argv[1:])
-        if sys.stdout is not None:  # as under >&-
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has enough: as cat(1) under head(1).
         sys.stdout = None
         status = 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) or error.filename is not None:
+            raise
+        sys.stdout = None
+        show_error(RemoteRunnerError(f'the output cannot be written: {error.strerror}'))
+        status = 1
     gc.freeze()  # the end of the process frees it all: nothing need be looked through for garbage before
     sys.exit(status)
