@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -10,6 +10,7 @@ from remote_runner.deploy.board import Board, State, Tracked
 from remote_runner.deploy.plan import ComponentPlan
 from remote_runner.events import Events
 from remote_runner.hosts.address import parse_address
+from remote_runner.hosts.host import Host
 
 
 class _Agent:
@@ -28,7 +29,8 @@ def board() -> Board:
 
 def _say(board: Board, *message: object, **fields: Any) -> Tracked:
     [tracked] = board.all()
-    board.hear(_Agent(), {'event': 'launcher', 'key': tracked.key, 'message': list(message), **fields})  # type: ignore[arg-type]
+    event = {'event': 'launcher', 'key': tracked.key, 'message': list(message), **fields}
+    board.hear(cast('Host', _Agent()), event)
     return tracked
 
 

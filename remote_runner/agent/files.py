@@ -8,7 +8,7 @@ running executable can be replaced.
 import errno
 import os
 import stat
-from _collections import deque  # type: ignore[import-not-found]  # `collections` takes long to import
+from _collections import deque  # `collections` takes long to import
 
 from remote_runner.agent import processes
 from remote_runner.agent.request import Failure
@@ -92,7 +92,7 @@ def _new_sha1(size: int) -> "hashlib._Hash":
     _left_for_own -= size
     if _left_for_own >= 0:
         try:
-            import _sha1  # type: ignore[import-not-found]
+            import _sha1
 
             own: "hashlib._Hash" = _sha1.sha1()
             return own

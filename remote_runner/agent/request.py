@@ -1,6 +1,6 @@
 """A request that an agent works on, and the two ways in which it can end early."""
 
-from _collections import deque  # type: ignore[import-not-found]  # `collections` takes long to import
+from _collections import deque  # `collections` takes long to import
 
 from remote_runner.agent.threads import Condition
 from remote_runner.wire import frames

@@ -1,7 +1,6 @@
 """Threads of an agent, on Python's own primitives: to import `threading` takes as long as all modules of the agent."""
 
 import _thread
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +20,7 @@ class Thread:
     def _run(self, work: "Callable[..., object]", arguments: "tuple[object, ...]") -> None:
         try:
             work(*arguments)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())  # to stderr, which the master quotes
-        finally:
+        finally:  # Python writes what it raises to stderr, which the master quotes
             self._runs.release()
 
     def is_alive(self) -> bool:

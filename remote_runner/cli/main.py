@@ -64,7 +64,8 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def entry_point() -> NoReturn:
     """What the installed command runs."""
     # Closed streams (`>&-`) are None: whoever closed them wants to read nothing.
-    sys.stdout, sys.stderr = (stream or open(os.devnull, 'w') for stream in (sys.stdout, sys.stderr))  # noqa: PTH123, SIM115
+    streams = (sys.stdout, sys.stderr)
+    sys.stdout, sys.stderr = (stream or os.fdopen(os.open(os.devnull, os.O_WRONLY), 'w') for stream in streams)
     gc.set_threshold(50_000, 20, 20)  # imports make much that stays and no garbage
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup(1)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 _METADATA = 'importlib.metadata'
 
@@ -31,10 +32,10 @@ def _version(name: str) -> str:
 def _hidden() -> Iterator[None]:
     """What paramiko is told not to use, as far as nobody uses it yet."""
     metadata = ModuleType(_METADATA)
-    metadata.version = _version  # type: ignore[attr-defined]
-    stand_ins = {'invoke': None, _METADATA: metadata}
+    vars(metadata)['version'] = _version
+    stand_ins: dict[str, Any] = {'invoke': None, _METADATA: metadata}  # None is how `import` is told that there is none
     hidden = {} if 'paramiko' in sys.modules else {k: v for k, v in stand_ins.items() if k not in sys.modules}
-    sys.modules.update(hidden)  # type: ignore[arg-type]  # None is how `import` is told that there is none
+    sys.modules.update(hidden)
     try:
         yield
     finally:

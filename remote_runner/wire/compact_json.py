@@ -28,7 +28,7 @@ def _accelerated() -> "Tuple[Dumps, Loads]":
     from _json import encode_basestring_ascii, make_encoder, make_scanner
 
     encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ':', ',', False, False, True)
-    scan = make_scanner(_Decoding())  # type: ignore[arg-type]
+    scan = make_scanner(_Decoding())  # type: ignore[arg-type]  # typeshed names its own result here
 
     def dumps(value: object) -> str:
         return ''.join(encode(value, 0))
