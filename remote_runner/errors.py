@@ -73,6 +73,11 @@ class ConfigFaults(ConfigError):
         super().__init__(f'the config has {count}; no host was touched:\n' + '\n'.join(f'  - {f}' for f in self.faults))
 
 
+def together(faults: Sequence[RemoteRunnerError]) -> RemoteRunnerError:
+    """Several faults as one report; a single one as itself."""
+    return faults[0] if len(faults) == 1 else ConfigFaults([str(fault) for fault in faults])
+
+
 class HostError(RemoteRunnerError):
     """A host could not be reached, trusted or authenticated, or has not what is needed."""
 

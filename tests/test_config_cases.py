@@ -25,7 +25,7 @@ def test_message(name: str) -> None:
     file = CASES / f'{name}.config'
     settings = Settings(config_file=str(file))
     with pytest.raises(ConfigError) as caught:
-        make_plan(load(settings).config, settings.config_dir, 'runner')
+        plan(settings)
     message = str(caught.value)
     assert caught.value.exit_status == 2
     assert PACKAGE not in message
@@ -40,6 +40,11 @@ def test_message(name: str) -> None:
             position = message.index(text, position) + len(text)
     if ': the config ended' in message or 'Error' in head:
         assert str(file) in message
+
+
+def plan(settings: Settings) -> None:
+    loaded = load(settings)
+    make_plan(loaded.config, settings.config_dir, 'runner', faults=loaded.faults)
 
 
 def test_there_are_cases() -> None:

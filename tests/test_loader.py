@@ -200,6 +200,97 @@ class TestFiles:
         assert not (tmp_path / 'ran').exists()
 
 
+class TestAllFaults:
+    """Whatever is wrong with the files is told at once."""
+
+    @pytest.mark.parametrize(
+        ('statement', 'wrong'),
+        [
+            ("c.exectable = 'x'", 'exectable'),
+            ("c . exectable='x'", 'exectable'),
+            ("c.nmae += 'x'", 'nmae'),
+            ('del c.fils', 'fils'),
+            ("setattr(c, 'wiat', True)", 'wiat'),
+            ("delattr(c, 'wiat')", 'wiat'),
+            ("a = c.hots = 'x'", 'hots'),
+            ("c.host, c.hots = 'xy'", 'hots'),
+            ("if True: c.hots = 'x'", 'hots'),
+            ("for c.args in [[]]: c.hots = 'x'", 'hots'),
+            ("with open(__file__): c.hots = 'x'", 'hots'),
+            ("(lambda: None)(); c.hots = 'x'; c.name = 'b'", 'hots'),
+        ],
+    )
+    def test_a_config_goes_on_after_an_attribute_that_is_unknown(
+        self, run: Load, tmp_path: Path, statement: str, wrong: str
+    ) -> None:
+        loaded = run(f"c = Component(name='a')\n{statement}\nc.start_index = 7\nconfig.add_component(c)\n")
+        [fault] = loaded.faults
+        assert str(fault).startswith(
+            f'{tmp_path}/cfg/config.py, line 2: AttributeError: a Component has no attribute {wrong!r}; the nearest is '
+        )
+        assert isinstance(fault, UserCodeError)
+        assert fault.output == statement
+        assert [c.start_index for c in loaded.config.all_components()] == [7]
+
+    def test_the_same_line_in_a_loop_is_told_once(self, run: Load) -> None:
+        loaded = run('for i in range(3):\n    c = Component()\n    c.nmae = i\n    config.add_component(c)\n')
+        assert len(loaded.faults) == 1
+        assert len(list(loaded.config.all_components())) == 3
+
+    def test_functions_and_muddlers_go_on_too(self, run: Load) -> None:
+        loaded = run(
+            'def add(name):\n    c = Component(name=name)\n    c.hots = 1\n    config.add_component(c)\nadd("a")\n',
+            'def muddle(config):\n    for c in config.all_components():\n        c.fils = {}\n        c.name = "b"\n',
+        )
+        assert ['hots' in str(fault) for fault in loaded.faults] == [True, False]
+        assert [c.name for c in loaded.config.all_components()] == ['b']
+
+    @pytest.mark.parametrize(
+        'text',
+        [
+            'try: c.nmae = 1\nexcept AttributeError: print("caught")\n',
+            'try:\n    if True:\n        c.nmae = 1\nexcept Exception as error: print("caught", error)\n',
+            'from contextlib import suppress\nwith suppress(AttributeError): c.nmae = 1\nprint("caught")\n',
+        ],
+    )
+    def test_a_config_that_deals_with_the_error_itself(
+        self, run: Load, capsys: pytest.CaptureFixture[str], text: str
+    ) -> None:
+        assert run(f'{COMPONENT}{text}').faults == ()
+        assert 'caught' in capsys.readouterr().out
+
+    def test_attributes_of_other_objects(self, run: Load) -> None:
+        loaded = run(f'{COMPONENT}class Mine: pass\nmine = Mine()\nmine.anything = 5\nc.name = mine.anything\n')
+        assert loaded.faults == ()
+        with pytest.raises(UserCodeError, match='line 3: AttributeError'):
+            run(f'{COMPONENT}None.anything = 5\n')
+
+    def test_what_ends_the_load_comes_with_what_was_found_before(self, run: Load, tmp_path: Path) -> None:
+        with pytest.raises(ConfigFaults) as caught:
+            run('c = Component()\nc.hots = 1\nundefined\n', '', 'def muddle(config): 1 / 0\n', extra_args='x')
+        assert [fault.splitlines()[0] for fault in caught.value.faults] == [
+            '--extra-args needs --arg-parser (name the file whose parse_args() reads them)',
+            f"{tmp_path}/cfg/config.py, line 2: AttributeError: a Component has no attribute 'hots'; "
+            "the nearest is 'host'",
+            f"{tmp_path}/cfg/config.py, line 3: NameError: name 'undefined' is not defined",
+            f'muddler {tmp_path}/tools/muddler1.py: does not define muddle '
+            '(define muddle(config) or muddle(config, options))',
+        ]
+
+    def test_files_that_do_not_compile(self, run: Load, tmp_path: Path) -> None:
+        with pytest.raises(ConfigFaults) as caught:
+            run('(\n', 'def\n')
+        assert [fault.splitlines()[0].split(': ')[:2] for fault in caught.value.faults] == [
+            [f'{tmp_path}/cfg/config.py, line 1', 'SyntaxError'],
+            [f'{tmp_path}/tools/muddler1.py, line 1', 'SyntaxError'],
+        ]
+
+    def test_the_lines_of_later_errors_are_the_users(self, run: Load, tmp_path: Path) -> None:
+        text = 'class Mine: pass\nmine = Mine()\n\nmine.a = (\n    1 /\n    0)\n'
+        with pytest.raises(UserCodeError, match=r'config\.py, line 5: ZeroDivisionError'):
+            run(text)
+
+
 class TestMuddlers:
     def test_apply_in_order_in_the_callers_directory(self, run: Load, tmp_path: Path) -> None:
         loaded = run(
@@ -266,9 +357,8 @@ class TestMuddlers:
         ],
     )
     def test_that_cannot_be_used(self, run: Load, tmp_path: Path, text: str, message: str) -> None:
-        with pytest.raises(ConfigError) as caught:
-            run(COMPONENT, text)
-        assert str(caught.value).startswith(f'muddler {tmp_path}/tools/muddler1.py: {message}')
+        [fault] = run(COMPONENT, text).faults
+        assert str(fault).startswith(f'muddler {tmp_path}/tools/muddler1.py: {message}')
 
     def test_callable_objects(self, run: Load) -> None:
         loaded = run(
@@ -403,9 +493,11 @@ class TestArgParsers:
         assert str(caught.value) == f'arg parser {file}: {expected}'
 
     def test_extra_args_need_one(self, run: Load) -> None:
-        with pytest.raises(UsageError, match='--extra-args needs --arg-parser'):
-            run(extra_args='--user-count 3')
-        assert run(extra_args='').extra_options is None
+        [fault] = run(extra_args='--user-count 3').faults
+        assert isinstance(fault, UsageError)
+        assert '--extra-args needs --arg-parser' in str(fault)
+        loaded = run(extra_args='')
+        assert (loaded.extra_options, loaded.faults) == (None, ())
 
     def test_words_of_extra_args(self) -> None:
         assert list(ExtraArgs("a 'b c'")) == ['a', 'b c']

@@ -163,7 +163,7 @@ def load_plan(options: argparse.Namespace) -> tuple[Settings, Plan]:
     # With --json stdout is for JSON alone, and configs like to print.
     with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
         loaded = load(settings)
-    plan = make_plan(loaded.config, settings.config_dir, options.screen, settings.config_file)
+    plan = make_plan(loaded.config, settings.config_dir, options.screen, settings.config_file, loaded.faults)
     return settings, _selected(plan, options)
 
 

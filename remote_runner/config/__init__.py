@@ -2,6 +2,7 @@
 
 `attributes` is the table of what a component may say; `component` the two classes that users see, `util` the helpers
 beside them. `settings` is the command line as users' files see it, `usercode` runs one such file and turns its errors
-into messages that name its own lines, `python2` recognises files of the other Python, and `loader` is the story:
-parser, config, muddlers. `paths` is what they share about local paths.
+into messages that name its own lines, `going_on` lets it run on after an attribute that no component has, `python2`
+recognises files of the other Python, and `loader` is the story: parser, config, muddlers. `paths` is what they share
+about local paths.
 """

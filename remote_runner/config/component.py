@@ -13,6 +13,10 @@ from remote_runner.config.attributes import ATTRIBUTES, BadValueError, read_args
 from remote_runner.errors import ConfigError
 
 
+class UnknownAttributeError(AttributeError):
+    """An attribute that no component has; the message names the nearest that it has."""
+
+
 class Component:
     """One program on one host.
 
@@ -109,7 +113,7 @@ class Component:
             return AttributeError(name)
         nearest = get_close_matches(name, ATTRIBUTES, n=1, cutoff=0)
         # Not named in the exception (its `name` and `obj`): Python would then add a suggestion of its own.
-        return AttributeError(f'a Component has no attribute {name!r}; the nearest is {nearest[0]!r}')
+        return UnknownAttributeError(f'a Component has no attribute {name!r}; the nearest is {nearest[0]!r}')
 
 
 def fault(name: str, reason: str) -> str:

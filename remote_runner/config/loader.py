@@ -6,7 +6,7 @@ The result is a `Config` as the user's files left it; what is in it is checked b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,7 @@ from remote_runner.config import util
 from remote_runner.config.component import Component, Config
 from remote_runner.config.settings import ExtraArgs, Options, Settings
 from remote_runner.config.usercode import UserCode, UserFile
-from remote_runner.errors import ConfigError, ConfigFaults, UsageError
+from remote_runner.errors import ConfigError, RemoteRunnerError, UsageError, together
 
 if TYPE_CHECKING:
     from inspect import Parameter
@@ -25,26 +25,34 @@ _SECOND_NAMES = ('options', 'opts', 'ssh_user', 'user')
 
 
 class Loaded(NamedTuple):
-    """What users' files made: the config, and the `options` and `extra_options` that they have seen."""
+    """What users' files made.
+
+    Args:
+        config: the config.
+        options, extra_options: what the files have seen under these names.
+        faults: what is wrong with the files. With any, the config is worth no more than a look for further ones.
+    """
 
     config: Config
     options: Options
     extra_options: Any
+    faults: tuple[RemoteRunnerError, ...] = ()
 
 
 def load(settings: Settings) -> Loaded:
     """Run the arg parser, the config and the muddlers.
 
+    What is wrong with them is gathered for as long as the config is worth a look, and then is in the result; an error
+    that leaves no such config is raised, with all that were found before.
+
     Raises:
-        UsageError: there are extra arguments and no parser for them.
         ConfigError: a file is missing or unreadable, or does not define what it must.
         UserCodeError: a file raised an error; the message names its own line.
+        UsageError: there are extra arguments and no parser for them.
+        ConfigFaults: several of these.
         SystemExit: the user's arg parser ended the command: status 0 after its `--help`, 2 after argparse's message
             about a wrong argument.
     """
-    if settings.extra_args and settings.arg_parser is None:
-        raise UsageError('--extra-args needs --arg-parser', remedy='name the file whose parse_args() reads them')
-    config_file, parser_file, muddler_files = _files(settings)
     options = settings.options()
     namespace: dict[str, object] = {
         'Component': Component,
@@ -53,35 +61,43 @@ def load(settings: Settings) -> Loaded:
         'localhost': Config.LOCAL_HOST,
     }
     with UserCode() as code, util.relative_to(settings.config_dir):
-        extra_options = None
+        if settings.extra_args and settings.arg_parser is None:
+            remedy = 'name the file whose parse_args() reads them'
+            code.note(UsageError('--extra-args needs --arg-parser', remedy=remedy))
+        config_file, parser_file, muddler_files = _files(code, settings)
+        namespace['extra_options'] = None
         if parser_file:
             module = code.run(parser_file, 'remote_runner_arg_parser', namespace)
             extra_args = ExtraArgs(settings.extra_args or '')
-            extra_options = _call(code, parser_file, module, 'parse_args', (extra_args, settings.ssh_user))
-        namespace['extra_options'] = extra_options
-        config = _run_config(code, config_file, namespace)
+            parse_args = _function(parser_file, module, 'parse_args')
+            namespace['extra_options'] = parse_args.call(code, extra_args, settings.ssh_user)
+        config = None
+        with code.noting():
+            config = _run_config(code, config_file, namespace)
+        muddles = []
         for number, file in enumerate(muddler_files, start=1):
-            module = code.run(file, f'remote_runner_muddler_{number}', namespace)
-            _call(code, file, module, 'muddle', (config, options))
-    return Loaded(config, options, extra_options)
+            with code.noting():
+                module = code.run(file, f'remote_runner_muddler_{number}', namespace)
+                muddles.append(_function(file, module, 'muddle'))
+        if config is not None:
+            with code.noting():
+                for muddle in muddles:
+                    muddle.call(code, config, options)
+                return Loaded(config, options, namespace['extra_options'], tuple(code.faults))
+        raise together(code.faults)
 
 
-def _files(settings: Settings) -> tuple[UserFile, UserFile | None, list[UserFile]]:
-    """The users' files, all of them readable; else one error that names all that are not."""
+def _files(code: UserCode, settings: Settings) -> tuple[UserFile, UserFile | None, list[UserFile]]:
+    """The users' files, all of which can be read and compiled; else one error that names all that cannot."""
     config = UserFile(settings.config_file, 'config')
     parser = UserFile(settings.arg_parser, 'arg parser') if settings.arg_parser else None
     muddlers = [UserFile(path, 'muddler') for path in settings.muddlers]
-    failures: list[ConfigError] = []
+    readable = True
     for file in (config, parser, *muddlers):
-        try:
-            if file:
-                file.source()
-        except ConfigError as error:
-            failures.append(error)
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise ConfigFaults([str(failure) for failure in failures])
+        if file:
+            readable = code.compiles(file) and readable
+    if not readable:
+        raise together(code.faults)
     return config, parser, muddlers
 
 
@@ -95,8 +111,19 @@ def _run_config(code: UserCode, file: UserFile, namespace: dict[str, object]) ->
     return config
 
 
-def _call(code: UserCode, file: UserFile, module: ModuleType, name: str, arguments: Sequence[object]) -> Any:
-    """Call the function that a muddler or parser must define, with as many of `arguments` as it takes."""
+class _Function(NamedTuple):
+    """A function that a user's file defines for us to call, with as many of the arguments as it takes."""
+
+    file: UserFile
+    function: Callable[..., Any]
+    takes: int
+
+    def call(self, code: UserCode, *arguments: object) -> Any:
+        return code.call(self.file, self.function, *arguments[: self.takes])
+
+
+def _function(file: UserFile, module: ModuleType, name: str) -> _Function:
+    """The function that a muddler or parser must define."""
     import inspect  # late: it takes 10 ms, and most runs have no muddler
 
     function = module.__dict__.get(name)
@@ -110,11 +137,11 @@ def _call(code: UserCode, file: UserFile, module: ModuleType, name: str, argumen
     try:
         signature = inspect.signature(function)
     except ValueError:  # a built-in function without one
-        return code.call(file, function, *arguments)
+        return _Function(file, function, 2)
     count = _takes(list(signature.parameters.values()))
     if count is None:
         raise ConfigError(f'{file.kind} {file.path}: {name}{signature} cannot be called', remedy=f'define {wanted}')
-    return code.call(file, function, *arguments[:count])
+    return _Function(file, function, count)
 
 
 def _takes(parameters: Sequence[Parameter]) -> int | None:

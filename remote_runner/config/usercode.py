@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
-from types import ModuleType, TracebackType
+from types import CodeType, ModuleType, TracebackType
 from typing import Any, NamedTuple
 
-from remote_runner.config import python2
+from remote_runner.config import going_on, python2
+from remote_runner.config.attributes import ATTRIBUTES
+from remote_runner.config.component import UnknownAttributeError
 from remote_runner.config.paths import neighbour
 from remote_runner.errors import ConfigError, RemoteRunnerError, UserCodeError
 
@@ -72,9 +74,15 @@ class UserFile(NamedTuple):
 
 
 class UserCode:
-    """The modules that users' files become, for as long as one load lasts. Use as a context manager."""
+    """The modules that users' files become, for as long as one load lasts. Use as a context manager.
+
+    Attributes:
+        faults: what was found to be wrong and did not end the load.
+    """
 
     def __init__(self) -> None:
+        self.faults: list[RemoteRunnerError] = []
+        self._codes: dict[UserFile, CodeType] = {}
         self._replaced: dict[str, ModuleType | None] = {}
         self._beside: dict[str, dict[str, ModuleType]] = {}
 
@@ -88,20 +96,49 @@ class UserCode:
             else:
                 sys.modules[name] = module
 
+    def note(self, fault: RemoteRunnerError) -> None:
+        """One fault more, unless the same line said the same before (in a loop, say)."""
+        if str(fault) not in map(str, self.faults):
+            self.faults.append(fault)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """An error of a user's file in here is one fault more, and what comes after it goes on."""
+        try:
+            yield
+        except ConfigError as error:
+            self.note(error)
+
+    def compiles(self, file: UserFile) -> bool:
+        """Whether `file` can be read and compiled; if not, that is noted."""
+        with self.noting():
+            source = file.source()
+            with self.inside(file):
+                self._codes[file] = going_on.compiled(source, file.path, ATTRIBUTES)
+        return file in self._codes
+
     def run(self, file: UserFile, name: str, namespace: Mapping[str, object]) -> ModuleType:
-        """Run `file` as the module `name`, with the names of `namespace` in it.
+        """Run `file`, which compiles, as the module `name`, with the names of `namespace` in it.
 
         Raises:
-            ConfigError: the file cannot be read.
-            UserCodeError: it raised an error, or does not compile.
+            UserCodeError: it raised an error.
         """
-        source = file.source()
+
+        def noted() -> bool:
+            """Whether the error in hand is one after which the file may go on."""
+            error = sys.exc_info()[1]
+            if isinstance(error, UnknownAttributeError):
+                self.note(told(error, file))
+                return True
+            return False
+
         module = ModuleType(name)
         module.__dict__.update(namespace, __file__=file.path)
+        module.__dict__[going_on.NOTED] = noted
         self._replaced.setdefault(name, sys.modules.get(name))
         sys.modules[name] = module
         with self.inside(file):
-            exec(compile(source, file.path, 'exec', dont_inherit=True), module.__dict__)  # noqa: S102 - it is the point
+            exec(self._codes[file], module.__dict__)  # noqa: S102 - it is the point
         return module
 
     def call(self, file: UserFile, function: Callable[..., Any], *args: object) -> Any:
@@ -193,11 +230,12 @@ def _said(error: BaseException, file: UserFile) -> str:
         return f'the {file.kind} ended itself: {error.code}'
     if isinstance(error, RemoteRunnerError):
         return str(error)
+    kind = 'AttributeError' if isinstance(error, UnknownAttributeError) else type(error).__name__
     try:
         text = error.msg if isinstance(error, SyntaxError) else str(error)
     except Exception:  # the user's own __str__ is broken
         text = '(its message cannot be shown)'
-    return f'{type(error).__name__}: {text}' if text else type(error).__name__
+    return f'{kind}: {text}' if text else kind
 
 
 def _is_meant(error: SystemExit) -> bool:

@@ -7,14 +7,14 @@ carrying it out, showing it and writing it down see the same plain values.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from remote_runner.config.component import Component, Config
 from remote_runner.deploy.check import Checker
-from remote_runner.errors import ConfigFaults, UsageError
+from remote_runner.errors import ConfigFaults, RemoteRunnerError, UsageError, together
 from remote_runner.hosts.address import Address, parse_hosts
 
 _SESSION = re.compile(r'[A-Za-z0-9_.-]{1,64}')
@@ -183,7 +183,13 @@ class Plan(NamedTuple):
         }
 
 
-def make_plan(config: Config, config_dir: str, session: str, config_file: str | None = None) -> Plan:
+def make_plan(
+    config: Config,
+    config_dir: str,
+    session: str,
+    config_file: str | None = None,
+    faults: Sequence[RemoteRunnerError] = (),
+) -> Plan:
     """Check everything that can be checked on this machine, and make the plan.
 
     Args:
@@ -191,10 +197,12 @@ def make_plan(config: Config, config_dir: str, session: str, config_file: str | 
         config_dir: absolute directory to which relative local paths are relative.
         session: the name of the screen session.
         config_file: absolute path of the config, to be remembered.
+        faults: what is known to be wrong with the user's files.
 
     Raises:
         UsageError: the session's name is none that screen can be trusted with.
-        ConfigFaults: something is wrong with the components; all of it in one report.
+        ConfigFaults: something is wrong with the components; all of it in one report, after `faults`.
+        RemoteRunnerError: the one of `faults`, if nothing else is wrong.
     """
     check_session(session)
     checker = Checker(config_dir)
@@ -208,7 +216,9 @@ def make_plan(config: Config, config_dir: str, session: str, config_file: str | 
     checker.check_unique(components)
     checker.check_targets(components)
     if checker.faults:
-        raise ConfigFaults(checker.report())
+        raise ConfigFaults([*map(str, faults), *checker.report()])
+    if faults:
+        raise together(faults)
     return Plan(tuple(components), config_dir, session, config_file)
 
 
