@@ -343,6 +343,34 @@ def test_a_dead_session_of_our_name_is_no_obstacle(deployment: Deployment) -> No
     assert deployment.the_session().state == 'Detached'
 
 
+_STALE = """\
+import os, socket, sys
+folder, session, pid = sys.argv[1:]
+socket.socket(socket.AF_UNIX).bind(os.path.join(folder, pid + '.' + session))
+"""
+
+
+@pytest.mark.parametrize('is_running', [False, True])
+def test_another_program_that_has_the_pid_of_a_dead_session_is_left_alone(
+    deployment: Deployment, is_running: bool
+) -> None:
+    deployment.sleep()
+    assert deployment.run().status == 0
+    host, server = deployment.host(), deployment.the_session().pid
+    pid = int(host.run(['sh', '-c', 'setsid sleep 100017 >/dev/null 2>&1 & echo $!']).stdout)
+    try:
+        host.run(['python3', '-c', _STALE, '/run/screen/S-root', deployment.session, str(pid)])
+        if not is_running:
+            kill(host, signal.SIGKILL, server)
+        ended = deployment.run()
+        assert ended.status == 0, ended.stderr
+        assert deployment.runs(pid)
+        assert not deployment.runs(server)
+        assert deployment.the_session().state == 'Detached'
+    finally:
+        kill(host, signal.SIGKILL, pid)
+
+
 def test_a_session_whose_server_is_stopped_is_quit_with_all_its_processes(deployment: Deployment) -> None:
     word = add_hydra(deployment, 'hydra')
     assert deployment.run().status == 0

@@ -1,6 +1,6 @@
 """The folders of components on this host: where they lie, what is written for a launcher, and what it left behind.
 
-`<state>/hosts/<hostname>/<session>/<run>/<number>` holds `spec` and `token` (written here), `status.json`,
+`<state>/hosts/<hostname>/<session>/<run>/<number>` holds `spec` (written here, as `spec.new`), `status.json`,
 `output.log` and `output.idx` (written by the launcher, see `agent/records.py`).
 """
 
@@ -120,7 +120,17 @@ def _hint(spec: "Dict[str, Any]") -> str:
 
 
 def read_spec(folder: str) -> "Dict[str, Any]":
-    return dict(marshal.loads(records.read_file(os.path.join(folder, 'spec'))))
+    """What a launcher is told.
+
+    Raises:
+        FileNotFoundError: it was never written.
+    """
+    for name in ('spec', 'spec.new', 'spec'):  # it is renamed once, maybe between two looks
+        try:
+            return dict(marshal.loads(records.read_file(os.path.join(folder, name))))
+        except FileNotFoundError as error:
+            missing = error
+    raise missing
 
 
 def _encode(text: str) -> bytes:
@@ -137,7 +147,7 @@ def component_folders(run_folder: str) -> "List[str]":
 
 
 def write_component(request: "Request", item: "Dict[str, Any]", number: int) -> "Tuple[str, str]":
-    """Write spec and token of one component; its folder, and the token."""
+    """Write the spec of one component; its folder, and the token with which its launcher will call back."""
     header = request.header
     folder = os.path.join(state_folder(header['session']), header['run'], str(number))
     os.makedirs(folder, 0o700)
@@ -165,7 +175,7 @@ def write_component(request: "Request", item: "Dict[str, Any]", number: int) -> 
         'deadline': time.monotonic() + item['start_timeout'],
         'agent': request.agent.starts.path,
         'control': control,
+        'token': token,
     }
-    records.write_file(os.path.join(folder, 'spec'), marshal.dumps(spec, 2))
-    records.write_file(os.path.join(folder, 'token'), token.encode('ascii'))
+    records.write_file(os.path.join(folder, 'spec.new'), marshal.dumps(spec, 2))
     return folder, token

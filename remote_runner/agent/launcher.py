@@ -1,19 +1,21 @@
 """What a screen window runs: it calls back, starts the component's program on «go», and ends its whole tree.
 
-Two processes of this file stand behind every component (`main` forks once, on «go»):
+Two processes of this file stand behind every component (`main` forks once, before anything else):
 
 * the *guard*, the window's own process. It waits for the keeper and takes over its duties if that is killed.
-* the *keeper*: it owns the inner pseudo-terminal, starts the program in it, relays between it and the window, writes
-  `output.log`, answers whoever connects to its control socket, and ends the tree on TERM, HUP or `stop`.
+* the *keeper*: it calls back and waits for «go». Then it owns the inner pseudo-terminal, starts the program in it,
+  relays between it and the window, writes `output.log`, answers whoever connects to its control socket, and ends the
+  tree on TERM, HUP or `stop`.
 
 Both are child subreapers (prctl(2)), so that no descendant of the program can leave the tree, and the keeper has a
 parent-death signal, so that no single `kill -9` leaves a descendant behind or `status.json` wrong. The proof that
 nothing is left is `waitpid` answering ECHILD.
 
 It starts in milliseconds, because it imports built-in modules alone. Its one argument is the folder of the component:
-`spec` (marshal: see `agent/starts.py`), `token` (renamed when claimed, so that a second start of the same window, the
-`r` key of a zombie window, counts as one by hand), and what it writes itself: `status.json`, `output.log` (mode 0600)
-and `output.idx` (records of two little-endian numbers, float64 Unix time and uint64 offset in `output.log`).
+`spec` (marshal: see `agent/folders.py`; named `spec.new` until it is claimed, so that a second start of the same
+window, the `r` key of a zombie window, counts as one by hand), and what it writes itself: `status.json`, `output.log`
+(mode 0600) and `output.idx` (records of two little-endian numbers, float64 Unix time and uint64 offset in
+`output.log`).
 It imports modules that are built into Python and its siblings alone.
 """
 
@@ -28,7 +30,7 @@ if __name__ == '__main__':
     sys.path.insert(0, __file__.rsplit('/', 3)[0])
 
 from remote_runner.agent.peers import Peer, accept, connect, forget, listen
-from remote_runner.agent.records import PIECE, Folder, Log, read_file
+from remote_runner.agent.records import PIECE, Folder, Log
 from remote_runner.agent.terminal import EXIT_NOT_FOUND, RING, StartError, Window, copy_size, say, start_program
 from remote_runner.agent.tree import (
     PR_SET_CHILD_SUBREAPER,
@@ -50,12 +52,11 @@ EXIT_ABORTED = 75  # EX_TEMPFAIL, sysexits(3)
 
 def wait_for_go(folder: Folder, agent: Peer, signals: Signals) -> str:
     """Say hello and wait for the answer: '' for go, else the reason why not."""
-    token = read_file(folder.path + '/token.used').decode('ascii')
     try:
         load = posix.getloadavg()[0]
     except OSError:
         load = -1.0
-    agent.send(('hello', token, posix.getpid(), folder.status['window'], load))
+    agent.send(('hello', folder.spec['token'], folder.status['launcher'], folder.status['window'], load))
     poll = select.poll()
     poll.register(agent.fd, select.POLLIN)
     poll.register(signals.fd, select.POLLIN)
@@ -240,7 +241,9 @@ class Keeper:
             self.code = exit_code(status)
             now = time.time()
             state = 'stopping' if self._tree.ending else 'exited'
-            self._folder.write_status(state, exit_status=self.code, ended=now, log_errno=self._log.error)
+            # Where nothing is left `_finish` writes it, with the rest.
+            write = self._folder.write_status if left else self._folder.note
+            write(state, exit_status=self.code, ended=now, log_errno=self._log.error)
             self._tell('exited', status, now)
         return left
 
@@ -282,12 +285,13 @@ def guard(folder: Folder, keeper: int, signals: Signals) -> int:
         tree.tick()
 
 
-def main(path: str) -> int:
-    """Run the component in folder `path`; the exit status of the window."""
-    signals = Signals((_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT, _signal.SIGCHLD))
-    folder = Folder(path)
+def keep(folder: Folder) -> int:
+    """What the keeper does, from calling back to the end of the tree; the exit status of the window."""
+    signals = Signals((_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT, _signal.SIGCHLD, _signal.SIGWINCH))
+    if posix.getppid() != folder.status['launcher']:
+        return EXIT_ABORTED
     agent = None
-    if folder.claim():
+    if folder.claimed:
         agent = connect(folder.spec['agent'])
         reason = wait_for_go(folder, agent, signals) if agent else 'the one who opened this window is gone'
         if reason:
@@ -297,23 +301,23 @@ def main(path: str) -> int:
     else:
         say('started by hand')
     control = listen(folder.spec['control'])
+    code = Keeper(folder, agent, control, signals).run()
+    forget(folder.spec['control'])
+    return code
+
+
+def main(path: str) -> int:
+    """Run the component in folder `path`; the exit status of the window."""
+    signals = Signals((_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT, _signal.SIGCHLD))
+    folder = Folder(path)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    me = posix.getpid()
     keeper = posix.fork()
     if keeper:
-        control.close()
-        if agent:
-            agent.sock.close()
         return guard(folder, keeper, signals)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     prctl(PR_SET_PDEATHSIG, _signal.SIGTERM)
-    own = Signals((_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT, _signal.SIGCHLD, _signal.SIGWINCH))
-    if posix.getppid() != me:
-        return EXIT_ABORTED
     try:
-        code = Keeper(folder, agent, control, own).run()
-        forget(folder.spec['control'])
-        return code
+        return keep(folder)
     except BaseException:
         sys.excepthook(*sys.exc_info())
         posix.kill(posix.getpid(), _signal.SIGKILL)  # a fault of ours: the guard ends the tree and says so

@@ -12,7 +12,7 @@ from remote_runner.agent import records, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Iterable, List, Optional, Set, Tuple
+    from typing import Dict, Iterable, List, Optional, Set, Tuple, Union
 
     from remote_runner.agent.request import Request
 
@@ -29,17 +29,20 @@ PLACES = ['/usr/local/bin', '/usr/bin', '/bin', '/opt/local/bin']
 PYTHON = sys.executable or os.readlink('/proc/self/exe')
 
 
-def login_environment() -> "Dict[bytes, bytes]":
-    """The environment that the connection gave us, untouched by our interpreter (proc(5), `environ`).
+def environment(process: "Union[int, str]") -> "Dict[bytes, bytes]":
+    """The environment with which a process began: its pid, or 'self' (proc(5), `environ`).
 
-    Python >= 3.7 puts an LC_CTYPE of its own into os.environ (PEP 538); programs must not see it.
+    Raises:
+        OSError: it is gone, or another user's.
     """
-    with open('/proc/self/environ', 'rb') as file:
+    with open('/proc/{}/environ'.format(process), 'rb') as file:
         pairs = [item.split(b'=', 1) for item in file.read().split(b'\0') if b'=' in item]
     return {pair[0]: pair[1] for pair in pairs}
 
 
-ENVIRONMENT = login_environment()
+#: What the connection gave us. Python >= 3.7 puts an LC_CTYPE of its own into os.environ (PEP 538), which programs must
+#: not see.
+ENVIRONMENT = environment('self')
 
 
 def find(program: str) -> "Optional[str]":

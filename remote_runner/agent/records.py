@@ -79,6 +79,8 @@ class Folder:
     def __init__(self, path: str) -> None:
         self.path = path
         self.error = 0
+        #: Whether this is the start that the agent waits for; any later one is by hand.
+        self.claimed = self._claim()
         self.spec: "Values" = marshal.loads(read_file(path + '/spec'))
         self.status = {
             'name': self.spec['name'],
@@ -88,20 +90,23 @@ class Folder:
             'launcher': posix.getpid(),
         }  # type: Values
 
-    def claim(self) -> bool:
-        """True for the start that the agent waits for, False for any later one."""
+    def _claim(self) -> bool:
         try:
-            posix.rename(self.path + '/token', self.path + '/token.used')
+            posix.rename(self.path + '/spec.new', self.path + '/spec')
         except FileNotFoundError:
             return False
         return True
+
+    def note(self, state: str, **more: object) -> None:
+        """Make `state` the component's state, for the next `write_status` to tell."""
+        self.status.update(more, state=state)
 
     def write_status(self, state: str, **more: object) -> None:
         """Make `state` the component's state for everyone who looks.
 
         A full disk must not end the program: the state then stays as it was, and is told over the sockets alone.
         """
-        self.status.update(more, state=state)
+        self.note(state, **more)
         try:
             write_file(self.path + '/status.json', json_text(self.status).encode('ascii') + b'\n')
         except OSError as error:
@@ -109,21 +114,27 @@ class Folder:
 
 
 class Log:
-    """`output.log` and its index of times. A full disk loses output, never the program."""
+    """`output.log` and, from the first output on, its index of times. A full disk loses output, never the program."""
 
     def __init__(self, folder: str) -> None:
-        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC
         self.error = 0
-        self._fd = posix.open(folder + '/output.log', flags, 0o600)
-        self._index = posix.open(folder + '/output.idx', flags, 0o600)
+        self._folder = folder
+        self._fd = self._open('output.log')
+        self._index = -1
         self._size = posix.fstat(self._fd).st_size
         self._indexed = 0.0
+
+    def _open(self, name: str) -> int:
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC
+        return posix.open(self._folder + '/' + name, flags, 0o600)
 
     def write(self, data: bytes) -> None:
         """Append; `error` holds the errno of the first piece that could not be written."""
         try:
             now = time.time()
             if abs(now - self._indexed) >= INDEX_STEP:
+                if self._index < 0:
+                    self._index = self._open('output.idx')
                 # A marshalled float is a type byte and the little-endian float64.
                 posix.write(self._index, marshal.dumps(now, 2)[1:] + self._size.to_bytes(8, 'little'))
                 self._indexed = now

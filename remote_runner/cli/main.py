@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import fcntl
 import gc
 import importlib
 import os
 import re
 import signal
+import stat
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -24,6 +29,7 @@ COMMANDS = {
     'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),
 }
 EXIT_INTERRUPTED = 130
+_STDERR = 2
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -83,5 +89,28 @@ def entry_point() -> NoReturn:
         sys.stdout = None
         show_error(RemoteRunnerError(f'the output cannot be written: {error.strerror}'))
         status = 1
-    gc.freeze()  # the end of the process frees it all: nothing need be looked through for garbage before
-    sys.exit(status)
+    _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """End the process, without taking apart first all that Python holds: that takes 20 ms.
+
+    What users' code may have left is seen to: threads, exit handlers, and files with what is not written yet.
+    """
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.main_thread():
+            thread.join()
+    atexit._run_exitfuncs()
+    if any(_may_hold_output(int(file.name)) for file in Path('/proc/self/fd').iterdir()):
+        gc.freeze()  # nothing need be looked through for garbage before
+        sys.exit(status)
+    os._exit(status)
+
+
+def _may_hold_output(number: int) -> bool:
+    """Whether an open file can be written to and is neither a socket nor a standard stream."""
+    try:
+        flags, mode = fcntl.fcntl(number, fcntl.F_GETFL), os.fstat(number).st_mode
+    except OSError:
+        return False  # that of the list itself
+    return number > _STDERR and flags & os.O_ACCMODE != os.O_RDONLY and not stat.S_ISSOCK(mode)

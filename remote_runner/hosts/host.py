@@ -321,12 +321,15 @@ class Host:
         with contextlib.suppress(HostError):
             self.write({'id': 0, 'op': 'ping'}, timeout=0.0)  # a frame that is under way is a sign of life itself
 
-    def close(self) -> None:
-        """Close the connection; the agent ends with it. What it started for the user stays. Safe to call twice."""
+    def dismiss(self) -> None:
+        """From now on the end of the connection is no news."""
         with self._lock:
             self._closed = True
-        self._channel.close()
-        self._connection.close()
+
+    def close(self) -> None:
+        """Close the connection; the agent ends with it. What it started for the user stays. Safe to call twice."""
+        self.dismiss()
+        self._connection.close()  # and with it the channel
 
     def _read(self) -> None:
         error: HostError = ConnectionLost('the agent ended', host=self.name)

@@ -8,6 +8,7 @@ What takes the other half is of no use to us, and kept from it during its import
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -48,5 +49,8 @@ with _hidden():
     from paramiko.auth_handler import AuthOnlyHandler
     from paramiko.ssh_exception import IncompatiblePeer
     from paramiko.transport import ServiceRequestingTransport
+
+# paramiko would stop all transports at the end of the process, one after the other; the system closes them at once.
+atexit.unregister(vars(paramiko.transport).get('_join_lingering_threads'))  # type: ignore[arg-type]
 
 __all__ = ['AuthOnlyHandler', 'IncompatiblePeer', 'ServiceRequestingTransport', 'paramiko']

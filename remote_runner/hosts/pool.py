@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
@@ -21,6 +22,9 @@ from remote_runner.hosts.local import LocalConnection
 
 #: Seconds between two heartbeats: without any for a minute an agent ends, and lets go of its locks.
 HEARTBEAT = 15.0
+#: Seconds after which connections that are not wanted any more are closed. Closing takes 2 ms each, which a command
+#: that ends now leaves to the system.
+LINGER = 0.1
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')
@@ -159,8 +163,14 @@ class Pool:
         return each(list(dict.fromkeys(self.hosts.values())), work, self.fanout)
 
     def close(self) -> None:
-        """Close all connections. Safe to call twice."""
+        """Close all connections within `LINGER` seconds. Safe to call twice."""
         self._closed.set()
+        for host in self.hosts.values():
+            host.dismiss()
+        threading.Thread(target=self._close, name='close', daemon=True).start()
+
+    def _close(self) -> None:
+        time.sleep(LINGER)
         for host in list(self.hosts.values()):
             host.close()
 
