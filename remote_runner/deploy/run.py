@@ -18,7 +18,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TypeVar
 
 from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import Board, State, Tracked
@@ -63,7 +62,6 @@ from remote_runner.hosts.pool import Opens, Pool
 __all__ = ['Outcome', 'RunOptions', 'deploy']
 
 log = logging.getLogger(__name__)
-Result = TypeVar('Result')
 
 #: Seconds that one host has to look at, or clean up, small things.
 SHORT = 30.0
@@ -111,6 +109,7 @@ class _Run:
         self._temporary: dict[str, dict[str, str]] = {}
         run_id = time.strftime('%Y%m%d-%H%M%S-') + secrets.token_hex(2)
         self.outcome = Outcome(run_id, plan.session)
+        self._local_files = LocalFiles()
         self._starter = Starter(
             self._board, self._pool, plan.session, run_id, start_timeout=options.start_timeout, zombie=options.zombie
         )
@@ -133,12 +132,9 @@ class _Run:
         """The story."""
         self._connect()
         self._lock()
-        if self._options.kill_first:
-            self._quit_leftovers()
-        else:
+        if not self._options.kill_first:
             self._refuse_running()
-        self._prepare()
-        self._copy()
+        self._make_ready()
         for components, following in pairwise([*self._board.by_index(), []]):
             self._start(components, following)
         self._wait()
@@ -204,15 +200,9 @@ class _Run:
         for component, machine in placed:
             self._board.add(component, machine.where)
 
-    def _each(self, work: Callable[[Host], Result], kind: type[RemoteRunnerError]) -> list[tuple[Host, Result]]:
-        """Do `work` on all hosts in parallel; when all are done, raise the errors together, as one of `kind`."""
-        done: list[tuple[Host, Result]] = []
-        failures: list[RemoteRunnerError] = []
-        for host, outcome in self._pool.each(work):
-            if isinstance(outcome, RemoteRunnerError):
-                failures.append(outcome)
-            else:
-                done.append((host, outcome))
+    def _each(self, work: Callable[[Host], None]) -> None:
+        """Do `work` on all hosts in parallel; when all are done, raise the errors together."""
+        failures = [error for _, error in self._pool.each(work) if error is not None]
         if len(failures) == 1:
             raise failures[0]
         if failures:
@@ -223,16 +213,16 @@ class _Run:
                 str(RemoteRunnerError(what, host=fold(sorted(hosts)), component=component, remedy=remedy))
                 for (what, component, remedy), hosts in alike.items()
             ]
-            error = kind('\n'.join(lines))
+            kinds = {type(failure) for failure in failures}
+            error = (kinds.pop() if len(kinds) == 1 else RemoteRunnerError)('\n'.join(lines))
             error.exit_status = max(failure.exit_status for failure in failures)
             raise error
-        return done
 
     # ---- sessions ---------------------------------------------------------------------------------------------
 
     def _lock(self) -> None:
         """Be the only run at work on this session, on every host."""
-        self._each(self._lock_one, SessionHeld)
+        self._each(self._lock_one)
 
     def _lock_one(self, host: Host) -> None:
         try:
@@ -243,28 +233,9 @@ class _Run:
             remedy = 'wait for it, end it, or take another session with --screen'
             raise SessionHeld(error.what, host=host.name, remedy=remedy) from error
 
-    def _quit_leftovers(self) -> None:
-        for host, ended in self._each(self._quit_one, SessionFailed):
-            if ended['sessions']:
-                quit_event = SessionQuit(
-                    host=host.name,
-                    session=self._plan.session,
-                    sessions=ended['sessions'],
-                    processes=ended['processes'],
-                )
-                self._events.emit(quit_event)
-
-    def _quit_one(self, host: Host) -> dict[str, int]:
-        patience = max((c.stop_timeout for c in self._plan.components), default=0.0)
-        try:
-            asked = {'session': self._plan.session, 'stop_timeout': patience}
-            return dict(host.request('quit', timeout=patience + SHORT, **asked))
-        except RequestFailed as error:
-            raise SessionFailed(error.what, host=host.name) from error
-
     def _refuse_running(self) -> None:
         """With `--no-kill`: a component that still runs cannot be started again."""
-        self._each(self._refuse_running_on, SessionFailed)
+        self._each(self._refuse_running_on)
 
     def _refuse_running_on(self, host: Host) -> None:
         wanted = {t.plan.name: t for t in self._board.all() if t.host == host.name}
@@ -278,11 +249,28 @@ class _Run:
                     remedy='without --no-kill the session is replaced',
                 )
 
-    # ---- files ------------------------------------------------------------------------------------------------
+    # ---- what stands before the first start -------------------------------------------------------------------
 
-    def _prepare(self) -> None:
-        """Make the components' folders, and learn what their base_dirs are called there."""
-        self._each(self._prepare_on, TransferFailed)
+    def _make_ready(self) -> None:
+        """Quit what an earlier run left and bring the files, on each host as soon as it can."""
+        self._each(self._make_ready_on)
+
+    def _make_ready_on(self, host: Host) -> None:
+        if self._options.kill_first:
+            self._quit_leftovers(host)
+        self._prepare_on(host)
+        self._copy_to(host)
+
+    def _quit_leftovers(self, host: Host) -> None:
+        patience = max((c.stop_timeout for c in self._plan.components), default=0.0)
+        try:
+            ended = host.request(
+                'quit', timeout=patience + SHORT, session=self._plan.session, stop_timeout=patience
+            )
+        except RequestFailed as error:
+            raise SessionFailed(error.what, host=host.name) from error
+        if ended['sessions']:
+            self._events.emit(SessionQuit(host=host.name, session=self._plan.session, **ended))
 
     def _prepare_on(self, host: Host) -> None:
         own = [tracked for tracked in self._board.all() if tracked.host == host.name]
@@ -296,10 +284,6 @@ class _Run:
             self._base_dirs[tracked.key] = folder
             if tracked.plan.base_dir is None:
                 self._temporary.setdefault(host.name, {})[tracked.key] = folder
-
-    def _copy(self) -> None:
-        self._local_files = LocalFiles()
-        self._each(self._copy_to, TransferFailed)
 
     def _copy_to(self, host: Host) -> None:
         begun = time.monotonic()
