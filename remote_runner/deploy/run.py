@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import socket
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -110,6 +111,8 @@ class _Run:
         run_id = time.strftime('%Y%m%d-%H%M%S-') + secrets.token_hex(2)
         self.outcome = Outcome(run_id, plan.session)
         self._local_files = LocalFiles()
+        self._taken_back = False
+        self._making_ready: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._starter = Starter(
             self._board, self._pool, plan.session, run_id, start_timeout=options.start_timeout, zombie=options.zombie
         )
@@ -256,23 +259,24 @@ class _Run:
         self._each(self._make_ready_on)
 
     def _make_ready_on(self, host: Host) -> None:
-        if self._options.kill_first:
-            self._quit_leftovers(host)
-        self._prepare_on(host)
-        self._copy_to(host)
+        with self._making_ready[host.name]:
+            for step in (self._quit_leftovers, self._prepare, self._copy):
+                if not self._taken_back:
+                    step(host)
 
     def _quit_leftovers(self, host: Host) -> None:
+        if not self._options.kill_first:
+            return
         patience = max((c.stop_timeout for c in self._plan.components), default=0.0)
         try:
-            ended = host.request(
-                'quit', timeout=patience + SHORT, session=self._plan.session, stop_timeout=patience
-            )
+            asked = {'session': self._plan.session, 'stop_timeout': patience}
+            ended = host.request('quit', timeout=patience + SHORT, **asked)
         except RequestFailed as error:
             raise SessionFailed(error.what, host=host.name) from error
         if ended['sessions']:
             self._events.emit(SessionQuit(host=host.name, session=self._plan.session, **ended))
 
-    def _prepare_on(self, host: Host) -> None:
+    def _prepare(self, host: Host) -> None:
         own = [tracked for tracked in self._board.all() if tracked.host == host.name]
         asked = [[tracked.plan.name, tracked.plan.base_dir] for tracked in own]
         try:
@@ -285,7 +289,7 @@ class _Run:
             if tracked.plan.base_dir is None:
                 self._temporary.setdefault(host.name, {})[tracked.key] = folder
 
-    def _copy_to(self, host: Host) -> None:
+    def _copy(self, host: Host) -> None:
         begun = time.monotonic()
         placed = [
             (file.local, remote_path(self._base_dirs[tracked.key], file.remote), file.is_directory)
@@ -389,6 +393,7 @@ class _Run:
 
     def take_back(self, reason: str) -> None:
         """Undo what is half done: starts under way, sessions and folders that nothing came into."""
+        self._taken_back = True
         for _ in self._pool.each(lambda host: host.give_up(GIVE_UP_TIMEOUT)):
             continue
         out_of_sight = [t for t in self._board.of(State.STARTED) if t.host in self._board.lost]
@@ -399,6 +404,8 @@ class _Run:
                 log.warning('%s could not be cleaned up: %s', host.name, outcome.what)
 
     def _clean(self, host: Host) -> None:
+        if self._making_ready[host.name].acquire(timeout=GIVE_UP_TIMEOUT):  # what it was about is known now
+            self._making_ready[host.name].release()
         own = [tracked for tracked in self._board.all() if tracked.host == host.name]
         never = [t for t in own if t.state in (State.PLANNED, State.ABORTED)]
         nothing_ran = len(never) == len(own)
