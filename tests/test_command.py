@@ -136,6 +136,22 @@ class TestExitStatus:
         assert done.status == 130
         assert 'Traceback' not in done.stderr
 
+    def test_what_a_config_leaves_behind_is_done_before_the_end(self, commands: Commands, tmp_path: Path) -> None:
+        lines = [
+            'import atexit, pathlib, threading, time',
+            "def write(name): pathlib.Path(name).write_text('whole')",
+            "options.keeps = open('buffered', 'w')",
+            "options.keeps.write('whole')",
+            "atexit.register(write, 'at-exit')",
+            "def later(): time.sleep(0.3); write('thread')",
+            'threading.Thread(target=later).start()',
+            component('x', 'dead'),
+        ]
+        write(tmp_path, config='\n'.join(lines))
+        commands.run('plan', '-c', 'config.py', cwd=tmp_path)
+        for name in ('buffered', 'at-exit', 'thread'):
+            assert (tmp_path / name).read_text() == 'whole'
+
     def test_interrupted_in_the_config(self, commands: Commands, tmp_path: Path) -> None:
         write(tmp_path, config="open('there', 'w').write('x')\nimport time\ntime.sleep(1000)\n")
         with commands.start('-c', tmp_path / 'config.py') as command:

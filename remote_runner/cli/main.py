@@ -102,7 +102,6 @@ def _end(status: int) -> NoReturn:
             thread.join()
     atexit._run_exitfuncs()
     if any(_may_hold_output(int(file.name)) for file in Path('/proc/self/fd').iterdir()):
-        gc.freeze()  # nothing need be looked through for garbage before
         sys.exit(status)
     os._exit(status)
 

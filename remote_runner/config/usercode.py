@@ -20,7 +20,7 @@ from traceback import walk_tb
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NamedTuple
 
-from remote_runner.config import going_on, python2
+from remote_runner.config import going_on
 from remote_runner.config.attributes import ATTRIBUTES
 from remote_runner.config.component import UnknownAttributeError
 from remote_runner.config.paths import neighbour
@@ -192,6 +192,8 @@ class Place(NamedTuple):
 
 def told(error: BaseException, file: UserFile) -> UserCodeError:
     """What a user's code raised as a message that names the user's own lines and no others."""
+    from remote_runner.config import python2  # late: its patterns take a millisecond, and most files are right
+
     places = [
         Place(frame.f_code.co_filename, line)
         for frame, line in walk_tb(error.__traceback__)
