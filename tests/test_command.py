@@ -138,13 +138,11 @@ class TestExitStatus:
 
     def test_what_a_config_leaves_behind_is_done_before_the_end(self, commands: Commands, tmp_path: Path) -> None:
         lines = [
-            'import atexit, pathlib, threading, time',
-            "def write(name): pathlib.Path(name).write_text('whole')",
+            'import atexit, pathlib, threading',
             "options.keeps = open('buffered', 'w')",
             "options.keeps.write('whole')",
-            "atexit.register(write, 'at-exit')",
-            "def later(): time.sleep(0.3); write('thread')",
-            'threading.Thread(target=later).start()',
+            "atexit.register(pathlib.Path('at-exit').write_text, 'whole')",
+            "threading.Timer(0.3, pathlib.Path('thread').write_text, ['whole']).start()",
             component('x', 'dead'),
         ]
         write(tmp_path, config='\n'.join(lines))

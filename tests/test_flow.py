@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.commands import ROOT, Done, Site, alias_of, component, eventually_exists, nothing_runs, ssh_config
+from tests.deploying import agents, connections
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
 
@@ -128,7 +129,8 @@ class TestOrder:
             span('component_starting', 3, 'late'),
             span('component_started', 3, 'late'),
         ]
-        parallel = {'host_connecting', 'files_compared', 'component_starting'}  # with what follows, on other hosts
+        # With what follows, on other hosts.
+        parallel = {'host_connecting', 'session_quit', 'files_compared', 'component_starting'}
         for (first, earlier), (later, last) in pairwise(story):
             assert first < later
             assert earlier < last
@@ -236,7 +238,9 @@ class TestUnreachable:
         return [site.bed[name].path(f'/tmp/base-{site.session}/file').read_text() for name in ('h1', 'h2')]
 
     def test_stops_before_anything_is_changed(self, partly: Site) -> None:
-        before = [(host.processes(), partly.deployment.windows(host.name)) for host in partly.bed.hosts[:2]]
+        hosts = partly.bed.hosts[:2]
+        wait_until(lambda: not any(connections(host) or agents(host) for host in hosts), 'the first run to hang up')
+        before = [(host.processes(), partly.deployment.windows(host.name)) for host in hosts]
         done = partly.deploy(status=3)
         assert done.event('host_failed')['host'] == 'dead'
         assert {event['host'] for event in done.events('host_connected')} == {'h1', 'h2'}
@@ -247,9 +251,8 @@ class TestUnreachable:
         for kind in ('session_quit', 'files_compared', 'files_sent', 'component_starting'):
             assert not done.events(kind)
         assert done.event('run_ended')['exit_status'] == 3
-        wait_until(lambda: len(partly.bed['h1'].processes()) <= len(before[0][0]), 'our connection is gone')
-        wait_until(lambda: len(partly.bed['h2'].processes()) <= len(before[1][0]), 'our connection is gone')
-        now = [(host.processes(), partly.deployment.windows(host.name)) for host in partly.bed.hosts[:2]]
+        wait_until(lambda: not any(connections(host) or agents(host) for host in hosts), 'the second run to hang up')
+        now = [(host.processes(), partly.deployment.windows(host.name)) for host in hosts]
         assert now == before
         assert self.content(partly) == ['old', 'old']
 
