@@ -178,11 +178,11 @@ def _family(pid: int) -> list[int]:
     """The process and its descendants."""
     found = [pid]
     for parent in found:
-        for children in Path(f'/proc/{parent}/task').glob('*/children'):
-            try:
+        try:
+            for children in Path(f'/proc/{parent}/task').glob('*/children'):
                 found += map(int, children.read_text().split())
-            except OSError:
-                continue  # ended meanwhile
+        except OSError:
+            continue  # it, or a thread of it, has just ended
     return found
 
 
