@@ -1,7 +1,7 @@
 """The first code that runs on a host after the marker: finds the agent in the cache, or asks for it, and starts it.
 
-Short, because each host compiles it each time. Two lines stand around it: `i = <stdin>` from the bootstrap command, and
-the call of `_start`. It answers on stdout with one line, `have` or `need <python tag>`; after `need` comes a line with a
+Short, because each host compiles it each time. Two lines stand around it: `i = <stdin>` of the bootstrap command and
+the call of `_start`. It answers on stdout with a line, `have` or `need <python tag>`; after `need` comes a line with a
 length and that many bytes: a JSON object {path: source text}, of which `agent/store.py` is run to store them all.
 
 This file runs as it stands, in the namespace of `python3 -c`; it must not need anything that a later line defines.

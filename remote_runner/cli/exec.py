@@ -46,19 +46,23 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_args(arguments)
-    from remote_runner.deploy.execute import Executed, execute
     from remote_runner.hosts.address import parse_hosts
-    from remote_runner.hosts.ssh import Connector
+    from remote_runner.hosts.ahead import Ahead
     from remote_runner.ui.log import configure
 
     configure(options.log_level)
     addresses = parse_hosts(options.hosts, exclude=options.exclude)
     if not addresses:
         raise UsageError('no host is left', remedy='see --hosts and --exclude')
+    ahead = Ahead(ssh_options(options), addresses, options.fanout)
+    # The rest is imported while the hosts answer.
+    from remote_runner.deploy.execute import Executed, execute
+    from remote_runner.hosts.ssh import Connector
+
     printer = None if options.fold or options.json else _Prefixed()
     worst = 0
     done: list[Executed] = []
-    with Connector(ssh_options(options)) as connector:
+    with Connector(ahead=ahead) as connector:
         command = ' '.join(options.command)
         for _, outcome in execute(addresses, command, connector, fanout=options.fanout, hear=printer):
             if not isinstance(outcome, Executed):

@@ -119,15 +119,20 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
-    from remote_runner.deploy.run import RunOptions, deploy
-    from remote_runner.events import Events
-    from remote_runner.hosts.ssh import Connector
+    from remote_runner.hosts.ahead import Ahead
     from remote_runner.ui.log import configure
-    from remote_runner.ui.output import JsonLines
-    from remote_runner.ui.terminal import Terminal
 
     configure(options.log_level)
     _, plan = load_plan(options)
+    addresses = dict.fromkeys(component.address for component in plan.components)
+    ahead = Ahead(ssh_options(options, lambda: terminal.paused()), addresses, options.fanout)
+    # The rest is imported while the hosts answer.
+    from remote_runner.deploy.run import RunOptions, deploy
+    from remote_runner.events import Events
+    from remote_runner.hosts.ssh import Connector
+    from remote_runner.ui.output import JsonLines
+    from remote_runner.ui.terminal import Terminal
+
     events = Events()
     how = RunOptions(
         kill_first=not options.no_kill,
@@ -143,7 +148,7 @@ def main(arguments: Sequence[str]) -> int:
     events.listen(terminal)
     if options.json:
         events.listen(JsonLines())
-    with Connector(ssh_options(options, terminal.paused)) as connector, terminal:
+    with Connector(ahead=ahead) as connector, terminal:
         outcome = deploy(plan, connector, how, events)
     _show_end(outcome, options.ssh_config)
     return outcome.exit_status

@@ -18,13 +18,14 @@ from types import TracebackType
 
 from remote_runner.errors import HostError, HostKeyChanged, HostKeyUnknown, HostUnreachable
 from remote_runner.hosts.address import Address
+from remote_runner.hosts.ahead import Ahead
 from remote_runner.hosts.auth import Wallet, authenticate
 from remote_runner.hosts.dial import Proxy, dial
 from remote_runner.hosts.handshake import exchange_keys, host_key, hung_up, signature_algorithms, why_no_ssh
 from remote_runner.hosts.known_hosts import KnownHosts, Verdict
 from remote_runner.hosts.paramiko_import import paramiko
 from remote_runner.hosts.ssh_channel import SshChannel
-from remote_runner.hosts.ssh_config import Resolver, SshOptions, Target
+from remote_runner.hosts.ssh_config import SshOptions, Target
 from remote_runner.hosts.transport import KEEPALIVE, SILENCE_LIMIT, Link, Transport
 
 PENDING = 8  # connects to one server at a time; sshd's MaxStartups begins to drop at 10
@@ -106,6 +107,7 @@ class Connector:
 
     Args:
         options: what the command line says.
+        ahead: connections that are begun already, with options of their own.
         keepalive: seconds of silence after which a host is asked for a sign of life.
         silence_limit: seconds of silence after which a connection counts as dead.
         auth_limit: seconds that a server has to answer each attempt to log in.
@@ -120,12 +122,14 @@ class Connector:
         self,
         options: SshOptions | None = None,
         *,
+        ahead: Ahead | None = None,
         keepalive: float = KEEPALIVE,
         silence_limit: float = SILENCE_LIMIT,
         auth_limit: float = AUTH_LIMIT,
     ) -> None:
-        self.options = options or SshOptions()
-        self.resolver = Resolver(self.options)
+        self._ahead = ahead or Ahead(options or SshOptions(), [])
+        self.options = self._ahead.options
+        self.resolver = self._ahead.resolver
         self.known_hosts = KnownHosts()
         self._wallet = Wallet(self.options.credentials)
         self._keepalive = keepalive
@@ -164,12 +168,13 @@ class Connector:
         return target.hostname, target.port, target.user, target.jump, target.proxy_command
 
     def close(self) -> None:
-        """Close the connections to jump hosts and agents."""
+        """Close the connections to jump hosts and agents, and those that were begun for nothing."""
         with self._lock:
             jumps = list(self._jumps.values())
         for jump in jumps:
             if jump.connection is not None:
                 jump.connection.close()
+        self._ahead.close()
         self._wallet.close()
 
     def handshake(self, target: Target, where: str) -> Transport:
@@ -216,7 +221,7 @@ class Connector:
         while True:
             proxy = Proxy(target.proxy_command) if target.proxy_command is not None else None
             try:
-                link = _link(target, jump, proxy, deadline, where)
+                link = self._link(target, jump, proxy, deadline, where)
             except HostUnreachable as error:
                 if jump is None or jump.lost is None:
                     server.did_not_answer(error)
@@ -233,6 +238,19 @@ class Connector:
                 raise failure
             threading.Event().wait(pause)
             pause *= 2
+
+    def _link(
+        self, target: Target, jump: SshConnection | None, proxy: Proxy | None, deadline: float, where: str
+    ) -> Link:
+        if jump is not None:
+            return Link(_through(jump, target, deadline, where))
+        if proxy is not None:
+            return Link(proxy.socket, proxy.close)
+        try:
+            begun = self._ahead.take(target)
+        except HostUnreachable as error:
+            raise _same(error, error.what, where) from error
+        return Link(begun or dial(target.hostname, target.port, target.address_family, deadline, where))
 
     def _jump(self, target: Target, where: str) -> SshConnection:
         """The connection to a jump host. Whoever waited while it could not be made gets the same error."""
@@ -288,14 +306,6 @@ class Connector:
             )
         file = self.known_hosts.add(target, key)
         _log.info('%s: new host key %s%s', where, key, f' added to {file}' if file else '')
-
-
-def _link(target: Target, jump: SshConnection | None, proxy: Proxy | None, deadline: float, where: str) -> Link:
-    if jump is not None:
-        return Link(_through(jump, target, deadline, where))
-    if proxy is not None:
-        return Link(proxy.socket, proxy.close)
-    return Link(dial(target.hostname, target.port, target.address_family, deadline, where))
 
 
 def _through(jump: SshConnection, target: Target, deadline: float, where: str) -> paramiko.Channel:

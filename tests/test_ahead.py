@@ -1,0 +1,89 @@
+"""Connections that are begun before the program that uses them is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from remote_runner.errors import HostUnreachable
+from remote_runner.hosts.address import parse_address, parse_hosts
+from remote_runner.hosts.ahead import Ahead
+from remote_runner.hosts.ssh import Connector
+from remote_runner.hosts.ssh_config import SshOptions
+from tests.deploying import connections
+from tests.testbed import Testbed
+from tests.testbed.process import wait_until
+
+
+def options(bed: Testbed, tmp_path: Path, more: str = '') -> SshOptions:
+    config = tmp_path / 'ssh_config'
+    config.write_text(f'Include {bed.ssh_config}\n{more}')
+    return SshOptions(config_file=str(config))
+
+
+def begin(bed: Testbed, tmp_path: Path, hosts: str, more: str = '', **limits: int) -> Ahead:
+    return Ahead(options(bed, tmp_path, more), parse_hosts([hosts]), **limits)
+
+
+def served(bed: Testbed, *names: str) -> bool:
+    """Whether each of these hosts has one connection."""
+    return all(len(connections(bed[name])) >= 1 for name in names)
+
+
+def test_a_connection_is_taken_and_used(bed: Testbed, tmp_path: Path) -> None:
+    ahead = begin(bed, tmp_path, 'h[1-2]')
+    wait_until(lambda: served(bed, 'h1', 'h2'), 'sshd to have answered')
+    before = [p.pid for p in connections(bed['h1'])]
+    with Connector(ahead=ahead) as connector:
+        for name in ('h1', 'h2'):
+            with connector.connect(parse_address(name)) as connection:
+                assert connection.open('echo "$SSH_CONNECTION"').read(100)
+                if name == 'h1':
+                    assert {p.pid for p in connections(bed['h1'])} & set(before)
+        # The next one is dialled as ever.
+        with connector.connect(parse_address('h1')) as connection:
+            assert connection.open('echo again').read(100) == b'again\n'
+
+
+def test_what_nobody_takes_is_closed(bed: Testbed, tmp_path: Path) -> None:
+    with Connector(ahead=begin(bed, tmp_path, 'h1')):
+        wait_until(lambda: served(bed, 'h1'), 'sshd to have answered')
+    wait_until(lambda: connections(bed['h1']) == [], 'the connection to be closed')
+
+
+def test_an_error_is_told_to_who_connects_with_its_own_name(bed: Testbed, tmp_path: Path) -> None:
+    more = 'Host dead other\n  HostName 127.0.0.1\n  Port 9\n'
+    for first, second in (('dead', 'other'), ('other', 'dead')):
+        ahead = begin(bed, tmp_path, f'{first},{second}', more)
+        with Connector(ahead=ahead) as connector:
+            for name in (second, first):
+                with pytest.raises(HostUnreachable) as caught:
+                    connector.connect(parse_address(name))
+                assert str(caught.value).startswith(f'{name}: cannot connect to 127.0.0.1 port 9: connection refused')
+
+
+def test_a_host_that_does_not_answer_takes_the_time_limit_once(bed: Testbed, tmp_path: Path) -> None:
+    bed['h2'].cut()
+    try:
+        ahead = begin(bed, tmp_path, 'h2', 'Host *\n  ConnectTimeout 1\n')
+        with Connector(ahead=ahead) as connector, pytest.raises(HostUnreachable, match='no answer') as caught:
+            connector.connect(parse_address('h2'))
+        # It is that of the connection which was begun ahead; none was begun afterwards.
+        assert isinstance(caught.value.__cause__, HostUnreachable)
+    finally:
+        bed['h2'].heal()
+
+
+def test_no_more_than_the_fanout_are_dialled(bed: Testbed, tmp_path: Path) -> None:
+    with Connector(ahead=begin(bed, tmp_path, 'h[1-3]', fanout=2)):
+        wait_until(lambda: served(bed, 'h1', 'h2'), 'sshd to have answered')
+        assert connections(bed['h3']) == []
+
+
+def test_jump_hosts_are_left_for_later(bed: Testbed, tmp_path: Path) -> None:
+    with Connector(ahead=begin(bed, tmp_path, 'h2,h3', 'Host h2\n  ProxyJump h1\n')) as connector:
+        wait_until(lambda: served(bed, 'h3'), 'sshd to have answered')
+        assert connections(bed['h2']) == []
+        with connector.connect(parse_address('h2')) as connection:
+            assert connection.open('hostname').read(100) == b'h2\n'
