@@ -54,7 +54,7 @@ def main() -> int:
 def _choice() -> Choice:
     parser = argparse.ArgumentParser(prog='benchmarks/run', description=__doc__)
     parser.add_argument('what', nargs='*', metavar='WHAT', help=f'only these of {", ".join(WHAT)}; nothing is written')
-    parser.add_argument('--runs', type=int, default=5, help='timed runs of each, after a warm-up run (default: 5)')
+    parser.add_argument('--runs', type=int, default=7, help='timed runs of each, after a warm-up run (default: 7)')
     parser.add_argument('--tools', default='', help='only these, such as ours,pyinfra; nothing is written')
     options = parser.parse_args()
     unknown = set(options.what) - set(WHAT)

@@ -67,6 +67,7 @@ def test_a_host_that_does_not_answer_takes_the_time_limit_once(bed: Testbed, tmp
     bed['h2'].cut()
     try:
         ahead = begin(bed, tmp_path, 'h2', 'Host *\n  ConnectTimeout 1\n')
+        wait_until(lambda: bool(ahead._begun), 'the call to begin')
         with Connector(ahead=ahead) as connector, pytest.raises(HostUnreachable, match='no answer') as caught:
             connector.connect(parse_address('h2'))
         # It is that of the connection which was begun ahead; none was begun afterwards.
