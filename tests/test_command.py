@@ -143,6 +143,8 @@ class TestExitStatus:
             "options.keeps.write('whole')",
             "atexit.register(pathlib.Path('at-exit').write_text, 'whole')",
             "threading.Timer(0.3, pathlib.Path('thread').write_text, ['whole']).start()",
+            'from concurrent.futures import ThreadPoolExecutor',
+            'options.pool = ThreadPoolExecutor(); options.pool.submit(print, "in a pool")',
             component('x', 'dead'),
         ]
         write(tmp_path, config='\n'.join(lines))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import remote_runner
-from remote_runner.config.loader import load
+from remote_runner.config.loader import load_noting
 from remote_runner.config.settings import Settings
 from remote_runner.deploy.plan import make_plan
 from remote_runner.errors import ConfigError
@@ -43,7 +43,7 @@ def test_message(name: str) -> None:
 
 
 def plan(settings: Settings) -> None:
-    loaded = load(settings)
+    loaded = load_noting(settings)
     make_plan(loaded.config, settings.config_dir, 'runner', faults=loaded.faults)
 
 

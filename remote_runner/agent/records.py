@@ -131,16 +131,22 @@ class Log:
     def write(self, data: bytes) -> None:
         """Append; `error` holds the errno of the first piece that could not be written."""
         try:
-            now = time.time()
-            if abs(now - self._indexed) >= INDEX_STEP:
-                if self._index < 0:
-                    self._index = self._open('output.idx')
-                # A marshalled float is a type byte and the little-endian float64.
-                posix.write(self._index, marshal.dumps(now, 2)[1:] + self._size.to_bytes(8, 'little'))
-                self._indexed = now
+            self._note_time()
+        except OSError as error:
+            self.error = self.error or error.errno or -1  # without the index the output is still worth something
+        try:
             while data:
                 written = posix.write(self._fd, data)
                 self._size += written
                 data = data[written:]
         except OSError as error:
             self.error = self.error or error.errno or -1
+
+    def _note_time(self) -> None:
+        now = time.time()
+        if abs(now - self._indexed) >= INDEX_STEP:
+            self._indexed = now
+            if self._index < 0:
+                self._index = self._open('output.idx')
+            # A marshalled float is a type byte and the little-endian float64.
+            posix.write(self._index, marshal.dumps(now, 2)[1:] + self._size.to_bytes(8, 'little'))

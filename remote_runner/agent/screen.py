@@ -59,7 +59,10 @@ def _listed(name: str) -> "List[int]":
     """The pids of the servers of all sessions with exactly this name, dead ones too."""
     folder = _socket_folder(name)
     if folder is not None:
-        return [int(entry.partition('.')[0]) for entry in os.listdir(folder) if _is_session(entry, name)]
+        try:
+            return [int(entry.partition('.')[0]) for entry in os.listdir(folder) if _is_session(entry, name)]
+        except OSError:
+            pass  # it has just been removed: screen says what is left
     status, output = processes.run([require(), b'-ls'], COMMAND_TIMEOUT)
     found: "List[int]" = []
     for line in output.split(b'\n'):
@@ -79,11 +82,12 @@ def _alive(servers: "List[int]") -> "List[int]":
     found = []
     for pid in servers:
         try:
-            if records.read_file('/proc/{}/comm'.format(pid)).lower().startswith(b'screen'):
-                found.append(pid)
+            is_screen = b'screen' in records.read_file('/proc/{}/comm'.format(pid)).lower()
         except OSError:
             continue  # it is gone
-    return [pid for pid, _ in processes.identify(found)]
+        if is_screen and processes.start_time(pid) is not None:
+            found.append(pid)
+    return found
 
 
 def _is_session(entry: str, name: str) -> bool:
@@ -98,9 +102,11 @@ def _socket_folder(name: str) -> "Optional[str]":
         fields = [line.rstrip('\n').split(None, 7) for line in file]
     for path in [found[7] for found in fields if len(found) == 8]:
         folder, entry = os.path.split(path)
-        if not _is_session(entry, name) or not os.path.isdir(folder) or os.stat(folder).st_uid != os.getuid():
+        if not _is_session(entry, name):
             continue
         try:
+            if os.stat(folder).st_uid != os.getuid():
+                continue
             its_own = processes.environment(int(entry.partition('.')[0])).get(b'SCREENDIR')
         except OSError:
             continue  # it has just ended

@@ -11,18 +11,26 @@ import os
 import sys
 
 
+def _is_usable(cache: str) -> bool:
+    """Whether the agent lies in this folder, or would be stored there."""
+    parent = cache
+    while not os.path.isdir(parent):
+        parent = os.path.dirname(parent)
+    if parent != cache:
+        return os.access(parent, os.W_OK)
+    found = [os.stat(cache), os.stat(os.path.dirname(cache))]
+    # Whoever may write to these could put another agent in the place of ours.
+    return os.access(cache, os.W_OK) and all(s.st_uid == os.getuid() and not s.st_mode & 0o022 for s in found)
+
+
 def _load(folder: str) -> bool:
-    """Import the agent from `folder`; False where it is not there, not to be trusted, or damaged."""
+    """Import the agent from `folder`; False where it is not there, or damaged."""
     if not os.path.isdir(folder):
         return False
     sys.path.insert(0, folder)
     try:
-        found = [os.stat(path) for path in (os.path.dirname(os.path.dirname(folder)), os.path.dirname(folder))]
-        # Whoever may write to these could put another agent in the place of ours.
-        if any(one.st_uid != os.getuid() or one.st_mode & 0o022 for one in found):
-            raise ImportError
         import remote_runner.agent.main  # noqa: F401
-    except (OSError, ImportError, EOFError, ValueError, TypeError, AttributeError):
+    except (ImportError, EOFError, ValueError, TypeError, AttributeError):
         sys.path.remove(folder)
         for name in [name for name in sys.modules if name.split('.')[0] == 'remote_runner']:
             del sys.modules[name]
@@ -40,8 +48,8 @@ def _start(key: str) -> None:
     home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     caches = [os.path.join(home, 'remote_runner'), '/tmp/remote_runner-{}/cache'.format(os.getuid())]
     # The second counts only where the first cannot be used.
-    cache = next((cache for cache in caches if os.access(cache, os.W_OK)), caches[0])
-    if _load(os.path.join(cache, name)):
+    cache = next(filter(_is_usable, caches), None)
+    if cache is not None and _load(os.path.join(cache, name)):
         print('have', flush=True)
     else:
         print('need', tag, flush=True)

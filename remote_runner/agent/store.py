@@ -38,15 +38,15 @@ def _private(path: str) -> bool:
         parent = os.path.dirname(path)
         if not os.path.isdir(parent):
             os.makedirs(parent, 0o700)
-        if not is_ours(parent):  # whoever may write there could put another folder in the place of ours
+        if not _is_ours(parent):  # whoever may write there could put another folder in the place of ours
             return False
         os.makedirs(path, 0o700, exist_ok=True)
-        return is_ours(path) and os.access(path, os.W_OK)
+        return _is_ours(path) and os.access(path, os.W_OK)
     except OSError:
         return False
 
 
-def is_ours(path: str) -> bool:
+def _is_ours(path: str) -> bool:
     """Whether `path` is ours, and nobody else may write to it."""
     found = os.stat(path)
     return found.st_uid == os.getuid() and not found.st_mode & 0o022

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from remote_runner.errors import RemoteRunnerError
 
@@ -96,15 +96,26 @@ def entry_point() -> NoReturn:
 def _end(status: int) -> NoReturn:
     """End the process, without taking apart first all that Python holds: that takes 20 ms.
 
-    What users' code may have left is seen to: threads, exit handlers, and files with what is not written yet.
+    Where users' code has left threads, or files that may hold what is not written yet, Python sees to them.
     """
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.main_thread():
-            thread.join()
-    atexit._run_exitfuncs()
-    if any(_may_hold_output(int(file.name)) for file in Path('/proc/self/fd').iterdir()):
+    is_alone = all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate())
+    if is_alone:
+        atexit._run_exitfuncs()
+        is_alone = not any(_may_hold_output(int(file.name)) for file in Path('/proc/self/fd').iterdir())
+    if not is_alone or not _flushed(sys.stdout, sys.stderr):
         sys.exit(status)
     os._exit(status)
+
+
+def _flushed(*streams: TextIO | None) -> bool:
+    """Whether nothing of what exit handlers printed is left to be written."""
+    try:
+        for stream in streams:
+            if stream is not None:
+                stream.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _may_hold_output(number: int) -> bool:

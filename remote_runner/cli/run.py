@@ -143,6 +143,7 @@ def main(arguments: Sequence[str]) -> int:
         skip_unreachable=options.skip_unreachable,
         fanout=options.fanout,
         start_timeout=options.start_timeout,
+        last=True,
     )
     terminal = Terminal(table=not options.json, ssh_config_file=options.ssh_config)
     events.listen(terminal)
@@ -160,14 +161,14 @@ def load_plan(options: argparse.Namespace) -> tuple[Settings, Plan]:
     Raises:
         ConfigFaults, UsageError: it makes no sense.
     """
-    from remote_runner.config.loader import load
+    from remote_runner.config.loader import load_noting
     from remote_runner.deploy.plan import check_session, make_plan
 
     check_session(options.screen)
     settings = _settings(options)
     # With --json stdout is for JSON alone, and configs like to print.
     with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
-        loaded = load(settings)
+        loaded = load_noting(settings)
     plan = make_plan(loaded.config, settings.config_dir, options.screen, settings.config_file, loaded.faults)
     return settings, _selected(plan, options)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # The function that a changed file calls with the error in hand: whether it was noted, and the next statement may run.
 NOTED = '__remote_runner_noted__'
 
-_SETTING = re.compile(r'\.\s*(?P<name>\w+)\s*[^\w\s()=!<>]{0,3}=(?!=)|\b(?:setattr|delattr|del)\b')
+_SETTING = re.compile(r'\.\s*(?P<name>\w+)\s*(?:[-+*/%&|^@]|//|\*\*|>>|<<)?=(?!=)|\b(?:setattr|delattr|del)\b')
 
 
 def compiled(source: str, path: str, legal: Container[str]) -> CodeType:
@@ -42,13 +42,15 @@ def _going_on(source: str, path: str) -> ast.Module:
     import ast  # late: it takes 3 ms, and most files do not need it
 
     class GoingOn(ast.NodeTransformer):
-        """Puts each statement that sets an attribute into a `try` of its own."""
+        """Puts each statement that sets an attribute, or calls what may, into a `try` of its own."""
 
         def visit(self, node: ast.AST) -> Any:
             if isinstance(node, (ast.Assign, ast.AugAssign, ast.Delete, ast.Expr)):
                 return self._guarded(node) if _sets_attribute(node) else node
-            if (isinstance(node, (ast.Try, ast.TryStar)) and node.handlers) or _suppresses(node):
-                return node  # the author deals with errors there
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name != 'muddle':
+                return node  # who calls it may deal with the error
+            if isinstance(node, (ast.With, ast.Lambda)) or getattr(node, 'handlers', None):
+                return node  # as may the author, there
             return self.generic_visit(node)
 
         @staticmethod
@@ -65,12 +67,9 @@ def _going_on(source: str, path: str) -> ast.Module:
                 return any(isinstance(part, ast.Attribute) for target in targets for part in ast.walk(target))
             case ast.AugAssign(target=target):
                 return isinstance(target, ast.Attribute)
-            case ast.Expr(value=ast.Call(func=ast.Name(id='setattr' | 'delattr'))):
-                return True
+            case ast.Expr(value=ast.Call()):
+                return True  # what is called may do it
         return False
-
-    def _suppresses(node: ast.AST) -> bool:
-        return isinstance(node, ast.With) and any('suppress' in ast.dump(item.context_expr) for item in node.items)
 
     tree: ast.Module = GoingOn().visit(ast.parse(source, path))
     return tree

@@ -40,6 +40,18 @@ class Loaded(NamedTuple):
 
 
 def load(settings: Settings) -> Loaded:
+    """Run the arg parser, the config and the muddlers; all is well with them.
+
+    Raises:
+        ConfigError, UserCodeError, UsageError, ConfigFaults, SystemExit: as `load_noting`, and for all that it notes.
+    """
+    loaded = load_noting(settings)
+    if loaded.faults:
+        raise together(loaded.faults)
+    return loaded
+
+
+def load_noting(settings: Settings) -> Loaded:
     """Run the arg parser, the config and the muddlers.
 
     What is wrong with them is gathered for as long as the config is worth a look, and then is in the result; an error
@@ -67,10 +79,13 @@ def load(settings: Settings) -> Loaded:
         config_file, parser_file, muddler_files = _files(code, settings)
         namespace['extra_options'] = None
         if parser_file:
-            module = code.run(parser_file, 'remote_runner_arg_parser', namespace)
-            extra_args = ExtraArgs(settings.extra_args or '')
-            parse_args = _function(parser_file, module, 'parse_args')
-            namespace['extra_options'] = parse_args.call(code, extra_args, settings.ssh_user)
+            with code.noting():
+                module = code.run(parser_file, 'remote_runner_arg_parser', namespace)
+                extra_args = ExtraArgs(settings.extra_args or '')
+                parse_args = _function(parser_file, module, 'parse_args')
+                namespace['extra_options'] = parse_args.call(code, extra_args, settings.ssh_user)
+            if code.faults:
+                raise together(code.faults)
         config = None
         with code.noting():
             config = _run_config(code, config_file, namespace)

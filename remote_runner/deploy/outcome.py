@@ -33,6 +33,7 @@ class RunOptions(NamedTuple):
     skip_unreachable: bool = False
     fanout: int = FANOUT
     start_timeout: float = START_TIMEOUT
+    last: bool = False
 
 
 @dataclass

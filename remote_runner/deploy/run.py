@@ -103,7 +103,7 @@ class _Run:
         self._options = options
         self._events = events
         self._board = Board(events)
-        self._pool = Pool(connector, self._board.hear, options.fanout)
+        self._pool = Pool(connector, self._board.hear, options.fanout, leave=options.last)
         self._base_dirs: dict[str, str] = {}
         self._created: dict[str, list[str]] = {}
         self._me = f'{_user()} on {socket.gethostname()} (pid {os.getpid()}) since {time.strftime("%H:%M:%S")}'
@@ -404,8 +404,10 @@ class _Run:
                 log.warning('%s could not be cleaned up: %s', host.name, outcome.what)
 
     def _clean(self, host: Host) -> None:
-        if self._making_ready[host.name].acquire(timeout=GIVE_UP_TIMEOUT):  # what it was about is known now
+        if self._making_ready[host.name].acquire(timeout=GIVE_UP_TIMEOUT):  # what it was at is known now
             self._making_ready[host.name].release()
+        else:
+            log.warning('%s is still at what was interrupted; folders made for the run may be left there', host.name)
         own = [tracked for tracked in self._board.all() if tracked.host == host.name]
         never = [t for t in own if t.state in (State.PLANNED, State.ABORTED)]
         nothing_ran = len(never) == len(own)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 
 from remote_runner.defaults import FANOUT, LOCALHOST
-from remote_runner.errors import HostError, HostUnreachable
+from remote_runner.errors import HostError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.dial import dial
 from remote_runner.hosts.ssh_config import Resolver, SshOptions, Target
@@ -38,6 +38,7 @@ class Ahead:
         self.resolver = Resolver(options)
         self._lock = threading.Lock()
         self._todo = [address for address in addresses if address.where != LOCALHOST][:fanout]
+        self._is_over = False  # who connects now dials by themselves
         self._begun: dict[tuple[str, int, str], _Dialled] = {}
         for _ in range(min(WORKERS, len(self._todo))):
             threading.Thread(target=self._work, name='dial', daemon=True).start()
@@ -49,14 +50,14 @@ class Ahead:
             HostUnreachable: it could not be reached.
         """
         with self._lock:
-            self._todo.clear()
+            self._is_over = True
             dialled = self._begun.pop(_key(target), None)
         return dialled.result() if dialled is not None else None
 
     def close(self) -> None:
         """Close the connections that nobody took."""
         with self._lock:
-            self._todo.clear()
+            self._is_over = True
             left, self._begun = self._begun, {}
         for dialled in left.values():
             dialled.give_up()
@@ -64,7 +65,7 @@ class Ahead:
     def _work(self) -> None:
         while True:
             with self._lock:
-                if not self._todo:
+                if self._is_over or not self._todo:
                     return
                 address = self._todo.pop(0)
             try:
@@ -75,6 +76,8 @@ class Ahead:
                 continue
             dialled = _Dialled()
             with self._lock:
+                if self._is_over:
+                    return
                 if self._begun.setdefault(_key(target), dialled) is not dialled:
                     continue  # another name of a host that is dialled already
             dialled.dial(target, address.where)
@@ -88,20 +91,20 @@ class _Dialled:
         self._done = threading.Event()
         self._given_up = False
         self._connection: socket.socket | None = None
-        self._failure: HostUnreachable | None = None
+        self._failure: BaseException | None = None
 
     def dial(self, target: Target, where: str) -> None:
         deadline = time.monotonic() + target.connect_timeout
         try:
             connection = dial(target.hostname, target.port, target.address_family, deadline, where)
-        except HostUnreachable as failure:
-            self._failure = failure
-        else:
             with self._lock:
                 self._connection = connection
                 if self._given_up:
                     connection.close()
-        self._done.set()
+        except BaseException as failure:  # raised again where the connection is taken
+            self._failure = failure
+        finally:
+            self._done.set()
 
     def result(self) -> socket.socket | None:
         self._done.wait()

@@ -39,7 +39,11 @@ def dial(hostname: str, port: int, family: str, deadline: float, where: str) -> 
         share = (deadline - time.monotonic()) / (len(infos) - index)  # a dead address leaves time for the next one
         if share <= 0:
             break
-        connection = socket.socket(kind, socket.SOCK_STREAM, protocol)
+        try:
+            connection = socket.socket(kind, socket.SOCK_STREAM, protocol)
+        except OSError as error:
+            failure = error  # this machine has no such network
+            continue
         try:
             connection.settimeout(share)
             connection.connect(address)
