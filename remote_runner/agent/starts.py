@@ -38,6 +38,7 @@ class Component:
         self.token = token
         self.window = -1
         self.peer: "Optional[peers.Peer]" = None
+        self.answer: "Optional[Tuple[object, ...]]" = None  # given before it called back
 
 
 class Starts:
@@ -72,10 +73,12 @@ class Starts:
         os.write(self._wake_write, b'.')
 
     def tell(self, key: str, message: "Tuple[object, ...]") -> None:
-        """Say something to the launcher of a component, where there is one."""
+        """Say something to the launcher of a component; one that has yet to call back hears it then."""
         with self._lock:
             component = self.components.get(key)
             peer = component.peer if component is not None else None
+            if component is not None and component.token:
+                component.answer = message
         if peer is not None:
             peer.send(message)
 
@@ -127,6 +130,8 @@ class Starts:
                 return
             found.peer = peer
             found.token = ''
+            if found.answer is not None:
+                peer.send(found.answer)
             found.window = window
         self._agent.event('launcher', key=found.key, message=['hello', pid, window, load])
         for message in messages[1:]:
