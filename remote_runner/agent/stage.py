@@ -14,10 +14,10 @@ import sys
 def _is_usable(cache: str) -> bool:
     """Whether the agent lies in this folder, or would be stored there."""
     parent = cache
-    while not os.path.isdir(parent):
+    while parent and not os.path.isdir(parent):
         parent = os.path.dirname(parent)
     if parent != cache:
-        return os.access(parent, os.W_OK)
+        return os.access(parent or '.', os.W_OK)
     found = [os.stat(cache), os.stat(os.path.dirname(cache))]
     # Whoever may write to these could put another agent in the place of ours.
     return os.access(cache, os.W_OK) and all(s.st_uid == os.getuid() and not s.st_mode & 0o022 for s in found)
