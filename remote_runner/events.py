@@ -147,11 +147,24 @@ class ComponentStarting(Event):
 
 
 class ComponentStarted(Event):
-    """A component's program runs: it was proven by its launcher."""
+    """A component's program runs: it was proven by its launcher. Where it is not `ready` yet, that is told later."""
 
     pid: int
     window: int
     seconds: float
+    ready: bool = True
+
+
+class ComponentReady(Event):
+    """A component is ready, so many seconds after its turn came."""
+
+    seconds: float
+
+
+class ComponentSaid(Event):
+    """What a component says of itself: STATUS of sd_notify(3)."""
+
+    text: str
 
 
 class ComponentFailed(Event):

@@ -116,6 +116,8 @@ class TestRecords:
         (e.ComponentExited(host='h1', component='c', status=0), 'INFO', 'c@h1: exited with status 0'),
         (e.ComponentExited(host='h1', component='c', status=137), 'WARNING', 'c@h1: exited with status 137 (SIGKILL)'),
         (e.ComponentExited(host='h1', component='c', status=255), 'WARNING', 'c@h1: exited with status 255'),
+        (e.ComponentReady(host='h1', component='c', seconds=2.5), 'INFO', 'c@h1: ready in 2.50 s'),
+        (e.ComponentSaid(host='h1', component='c', text='half way'), 'INFO', 'c@h1: says: half way'),
         (e.ComponentStopped(host='h1', component='c'), 'INFO', 'c@h1: stopped'),
         (e.ComponentAborted(host='h1', component='c', reason='x'), 'INFO', 'c@h1: start aborted: x'),
         (
@@ -130,7 +132,7 @@ def test_facts(event: e.Event, level: str | None, line: str) -> None:
 
 
 def test_every_event_has_its_line_or_is_known_to_have_none() -> None:
-    values: dict[str, Any] = {'str': 'x', 'int': 7, 'float': 7.0, 'tuple[str, ...]': ('x',)}
+    values: dict[str, Any] = {'str': 'x', 'int': 7, 'float': 7.0, 'bool': True, 'tuple[str, ...]': ('x',)}
     values['dict[int, tuple[str, ...]]'] = {0: ('x',)}
     silent = set()
     for kind in e.Event.__subclasses__():

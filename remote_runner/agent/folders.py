@@ -158,7 +158,7 @@ def write_component(request: "Request", item: "Dict[str, Any]", number: int) -> 
         environment[_encode(name)] = _encode(value)
     token = os.urandom(16).hex()
     control = os.path.join(screen.runtime_folder(), '{}-{}'.format(header['run'], number))
-    if len(os.fsencode(control)) > MAX_SOCKET_PATH:
+    if len(os.fsencode(control + '.n')) > MAX_SOCKET_PATH:
         raise Failure('the path of a socket is too long: {}'.format(control), kind='runtime')
     umask = os.umask(0o077)
     os.umask(umask)
@@ -172,6 +172,7 @@ def write_component(request: "Request", item: "Dict[str, Any]", number: int) -> 
         'env': environment,
         'umask': umask,
         'stop_timeout': float(item['stop_timeout']),
+        'ready': item['ready'],
         'deadline': time.monotonic() + item['start_timeout'],
         'agent': request.agent.starts.path,
         'control': control,

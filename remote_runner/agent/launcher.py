@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
     import _socket
 
+    from remote_runner.agent.readiness import Readiness
+
 EXIT_ABORTED = 75  # EX_TEMPFAIL, sysexits(3)
 
 
@@ -96,13 +98,21 @@ class Keeper:
         self._master = -1
         self._typed = bytearray()
         self._watches_window = False
+        self._readiness: "Readiness | None" = None
         self.code = 0
 
     def run(self) -> int:
         """The exit status to end with: the program's own, or 127 where it did not start."""
+        if self._spec['ready'] is not None:
+            from remote_runner.agent.readiness import Readiness
+
+            self._readiness = Readiness(self._spec, self._folder.path)
+        begin = self._log.size
         try:
             self._pid, self._master = start_program(self._spec)
         except StartError as error:
+            if self._readiness is not None:
+                self._readiness.close()
             now = time.time()
             self._folder.write_status('failed', stage=error.stage, errno=error.number, ended=now)
             self._tell('failed', error.stage, error.number, now)
@@ -113,6 +123,10 @@ class Keeper:
         now = time.time()
         self._folder.write_status('started', pid=self._pid, keeper=posix.getpid(), started=now)
         self._tell('started', self._pid, now)
+        if self._readiness is not None:
+            self._readiness.begin(begin)
+            for fd in self._readiness.fds:
+                self._poll.register(fd, select.POLLIN)
         self._window = Window()
         for fd in (self._signals.fd, self._master, self._control.fileno(), *self._peers):
             self._poll.register(fd, select.POLLIN)
@@ -153,6 +167,8 @@ class Keeper:
                 self._accept()
             elif fd in self._peers:
                 self._listen_to(self._peers[fd])
+            elif self._readiness is not None and fd in self._readiness.fds:
+                self._hear_readiness(self._readiness)
         came = self._signals.take()
         if came & {_signal.SIGTERM, _signal.SIGHUP}:
             self._tree.end(self._spec['stop_timeout'])
@@ -164,6 +180,24 @@ class Keeper:
             self._folder.write_status('unknown', left=list(self._tree.left))
             self._tell('gone', self._tree.left, time.time())
         return _signal.SIGCHLD not in came or self._reap()
+
+    def _hear_readiness(self, readiness: "Readiness") -> None:
+        """What is found out, or said, about whether the program is ready."""
+        before = readiness.fds
+        for news in readiness.hear():
+            now = time.time()
+            self._tell(*news, now)
+            if news[0] == 'ready':
+                self._folder.write_status('ready', ready=now)
+                readiness.end()
+            elif news[0] == 'said':
+                self._folder.write_status(str(self._folder.status['state']), said=news[1])
+            elif news[0] == 'refused':
+                self._folder.note('refused', refused=news[1])
+                self._tree.end(self._spec['stop_timeout'])
+        for fd in before:
+            if fd not in readiness.fds:
+                self._poll.unregister(fd)
 
     def _relay_output(self, whole: bool = False) -> None:
         """From the program to log and window; `whole`: until nothing is left in the terminal."""
@@ -235,7 +269,11 @@ class Keeper:
     def _reap(self) -> bool:
         """Take in ended children; False when none is left."""
         ended, left = reap()
+        if self._readiness is not None:
+            self._readiness.reaped(ended)
         if self._pid in ended:
+            if self._readiness is not None:
+                self._hear_last(self._readiness)
             self._relay_output(whole=True)
             status = ended[self._pid]
             self.code = exit_code(status)
@@ -246,6 +284,18 @@ class Keeper:
             write(state, exit_status=self.code, ended=now, log_errno=self._log.error)
             self._tell('exited', status, now)
         return left
+
+    def _hear_last(self, readiness: "Readiness") -> None:
+        """The program has ended: what it said before counts, what it would have become does not."""
+        if readiness.fds:
+            poll = select.poll()
+            poll.register(readiness.fds[0], select.POLLIN)
+            if poll.poll(0):
+                self._hear_readiness(readiness)
+        for fd in readiness.fds:
+            self._poll.unregister(fd)
+        readiness.close()
+        self._readiness = None
 
     def _finish(self) -> None:
         """No descendant is left."""

@@ -114,14 +114,19 @@ class Folder:
 
 
 class Log:
-    """`output.log` and, from the first output on, its index of times. A full disk loses output, never the program."""
+    """`output.log` and, from the first output on, its index of times. A full disk loses output, never the program.
+
+    Attributes:
+        size: bytes in `output.log`.
+        error: errno of the first piece that could not be written; 0: none.
+    """
 
     def __init__(self, folder: str) -> None:
         self.error = 0
         self._folder = folder
         self._fd = self._open('output.log')
         self._index = -1
-        self._size = posix.fstat(self._fd).st_size
+        self.size = posix.fstat(self._fd).st_size
         self._indexed = 0.0
 
     def _open(self, name: str) -> int:
@@ -137,7 +142,7 @@ class Log:
         try:
             while data:
                 written = posix.write(self._fd, data)
-                self._size += written
+                self.size += written
                 data = data[written:]
         except OSError as error:
             self.error = self.error or error.errno or -1
@@ -149,4 +154,4 @@ class Log:
             if self._index < 0:
                 self._index = self._open('output.idx')
             # A marshalled float is a type byte and the little-endian float64.
-            posix.write(self._index, marshal.dumps(now, 2)[1:] + self._size.to_bytes(8, 'little'))
+            posix.write(self._index, marshal.dumps(now, 2)[1:] + self.size.to_bytes(8, 'little'))

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from dataclasses import dataclass
 from numbers import Number
 from typing import Any
+
+from remote_runner.config.ready import Ready
 
 
 class BadValueError(ValueError):
@@ -198,6 +201,63 @@ def read_time_limit(value: object) -> float | None:
     return seconds
 
 
+def read_ready(value: object) -> dict[str, Any] | None:
+    """How to tell that a component is ready; None: it is when it has started."""
+    if value is None:
+        return None
+    if not isinstance(value, Ready):
+        raise BadValueError(f'must be one of ready.tcp, ready.http, ready.log and so on, is {shown(value)}')
+    try:
+        return {'kind': value.kind, **_READY[value.kind](value.values)}
+    except BadValueError as bad:
+        raise BadValueError(*[f'= ready.{value.kind}(...): {reason}' for reason in bad.reasons]) from None
+
+
+def _read_ready_tcp(values: Mapping[str, Any]) -> dict[str, Any]:
+    port = values['port']
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+        raise BadValueError(f'the port must be a number from 1 to 65535, is {shown(port)}')
+    return {'port': int(port), 'host': read_name(values['host'])}
+
+
+def _read_ready_http(values: Mapping[str, Any]) -> dict[str, Any]:
+    url, status = read_name(values['url']), values['status']
+    if not re.match(r'https?://[^/\s]+', url):
+        raise BadValueError(f'the URL must begin with http://HOST or https://HOST, is {shown(url)}')
+    if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status < 600:
+        raise BadValueError(f'the status must be a number from 100 to 599, is {shown(status)}')
+    return {'url': url, 'status': int(status)}
+
+
+def _read_ready_log(values: Mapping[str, Any]) -> dict[str, Any]:
+    regex = values['regex']
+    if not isinstance(regex, str):
+        raise BadValueError(f'the regular expression must be text, is {shown(regex)}')
+    try:
+        re.compile(regex)
+    except re.error as error:
+        raise BadValueError(f'{shown(regex)} is no regular expression: {error}') from None
+    return {'regex': encodable(plain(regex))}
+
+
+def _read_ready_command(values: Mapping[str, Any]) -> dict[str, Any]:
+    argv = read_args(values['argv'])
+    if not argv or not argv[0]:
+        raise BadValueError('there is no command')
+    interval = read_seconds(values['interval'])
+    return {'argv': list(argv), 'interval': interval}
+
+
+_READY: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    'notify': dict,
+    'tcp': _read_ready_tcp,
+    'http': _read_ready_http,
+    'log': _read_ready_log,
+    'command': _read_ready_command,
+    'file': lambda values: {'path': read_path(values['path'])},
+}
+
+
 def read_anything(value: object) -> object:
     """Information that remote_runner itself does not use."""
     return value
@@ -267,8 +327,15 @@ ATTRIBUTES: Mapping[str, Attribute] = {
             read_anything,
         ),
         Attribute(
+            'ready',
+            'How to tell that it is ready, one of `ready.notify()`, `ready.tcp(port)`, `ready.http(url)`, '
+            '`ready.log(regex)`, `ready.command(argv)`, `ready.file(path)`; components of the next index start when '
+            'all of this one are. None: it is ready when it has started.',
+            read_ready,
+        ),
+        Attribute(
             'start_timeout',
-            'Seconds within which it must have started. None: what `--start-timeout` says.',
+            'Seconds within which it must have started, and be ready. None: what `--start-timeout` says.',
             read_time_limit,
         ),
         Attribute(

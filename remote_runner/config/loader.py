@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from remote_runner.config import util
+from remote_runner.config import ready, util
 from remote_runner.config.component import Component, Config
 from remote_runner.config.settings import ExtraArgs, Options, Settings
 from remote_runner.config.usercode import UserCode, UserFile
@@ -69,6 +69,7 @@ def load_noting(settings: Settings) -> Loaded:
     namespace: dict[str, object] = {
         'Component': Component,
         'util': util,
+        'ready': ready,
         'options': options,
         'localhost': Config.LOCAL_HOST,
     }

@@ -6,6 +6,7 @@ Reader threads write to it, the thread that carries out the run waits on it. Eve
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ from remote_runner.events import (
     ComponentAborted,
     ComponentExited,
     ComponentFailed,
+    ComponentReady,
+    ComponentSaid,
     ComponentStarted,
     ComponentStarting,
     ComponentStopped,
@@ -52,7 +55,13 @@ OVER = frozenset([State.EXITED, State.FAILED, State.ABORTED, State.STOPPED, Stat
 
 @dataclass
 class Tracked:
-    """One component of the run, and what is known of it."""
+    """One component of the run, and what is known of it.
+
+    Args:
+        waiting: why it is not ready yet, as far as that can be found out.
+        said: what it says of itself (STATUS of sd_notify(3)).
+        extends_to: until when (time.monotonic) it asked to be given time to become ready.
+    """
 
     plan: ComponentPlan
     host: str
@@ -64,6 +73,10 @@ class Tracked:
     output: str = ''
     asked_at: float = 0.0
     started_at: float = 0.0
+    is_ready: bool = False
+    waiting: str = ''
+    said: str = ''
+    extends_to: float = 0.0
     gone: bool = False
     launcher: bool = field(default=False, repr=False)
 
@@ -158,7 +171,9 @@ class Board:
     def give_up(self, tracked: Tracked, reason: str) -> bool:
         """Its time is up: it has failed. Once told go, nobody knows what it did. False: it has started meanwhile."""
         with self._changed:
-            if tracked.state is State.GOING:
+            if tracked.state is State.STARTED and not tracked.is_ready:
+                self._end(tracked, State.FAILED, reason)
+            elif tracked.state is State.GOING:
                 self._end(tracked, State.UNKNOWN, f'it was told to start, and then to end again: {reason}')
             elif tracked.state in PENDING:
                 self._end(tracked, State.FAILED, reason)
@@ -170,7 +185,7 @@ class Board:
         """Their start is given up before their programs ran; those that have started just now stay."""
         with self._changed:
             for tracked in components:
-                if tracked.state is not State.STARTED:
+                if tracked.state is not State.STARTED or not tracked.is_ready:
                     self._end(tracked, State.ABORTED, reason)
 
     def lose_sight(self, components: Iterable[Tracked], reason: str) -> None:
@@ -209,6 +224,8 @@ class Board:
             else:
                 if tracked.state not in OVER and tracked.state is not State.STARTED and 'pid' in status:
                     self._start(tracked, status['pid'])
+                if 'ready' in status:
+                    self._become_ready(tracked)
                 if status['state'] in ('exited', 'stopping', 'stopped', 'killed') and 'exit_status' in status:
                     self._exit(tracked, status['exit_status'], str(status.get('output', '')))
                 if not status.get('alive'):
@@ -242,6 +259,18 @@ class Board:
             self._start(tracked, rest[0])
         elif kind == 'failed':
             self._end(tracked, State.FAILED, header['reason'])
+        elif kind == 'ready':
+            self._become_ready(tracked)
+        elif kind == 'waiting':
+            tracked.waiting = rest[0]
+        elif kind == 'said':
+            tracked.said = tracked.waiting = rest[0]
+            self._tell(tracked, ComponentSaid, text=rest[0])
+        elif kind == 'extend':
+            self._extend(tracked, rest[0])
+        elif kind == 'refused':
+            number, text, _ = rest
+            self._end(tracked, State.FAILED, f'it refused to start: {text or os.strerror(number)}')
         elif kind == 'exited':
             self._exit(tracked, rest[0], header.get('output', ''))
         elif kind == 'gone':
@@ -272,7 +301,19 @@ class Board:
         tracked.pid = pid
         tracked.started_at = time.monotonic()
         seconds = tracked.started_at - tracked.asked_at
-        self._tell(tracked, ComponentStarted, pid=pid, window=tracked.window, seconds=seconds)
+        tracked.is_ready = tracked.plan.ready is None
+        self._tell(
+            tracked, ComponentStarted, pid=pid, window=tracked.window, seconds=seconds, ready=tracked.is_ready
+        )
+
+    def _become_ready(self, tracked: Tracked) -> None:
+        if tracked.state is State.STARTED and not tracked.is_ready:
+            tracked.is_ready = True
+            self._tell(tracked, ComponentReady, seconds=time.monotonic() - tracked.asked_at)
+
+    def _extend(self, tracked: Tracked, seconds: float) -> None:
+        """Its time limit is no sooner than so many seconds from now (EXTEND_TIMEOUT_USEC of sd_notify(3))."""
+        tracked.extends_to = max(tracked.extends_to, time.monotonic() + seconds)
 
     def _exit(self, tracked: Tracked, status: int, output: str) -> None:
         if tracked.state in OVER:
@@ -282,6 +323,10 @@ class Board:
         if tracked.key in self._ending:
             tracked.state = State.STOPPED
             self._tell(tracked, ComponentStopped)
+        elif not tracked.is_ready:
+            how = describe_status(status)
+            said = f': {tracked.said}' if tracked.said else ''
+            self._end(tracked, State.FAILED, f'it ended before it was ready, {how}{said}', output)
         else:
             tracked.state = State.EXITED
             self._tell(tracked, ComponentExited, status=status)
@@ -302,3 +347,8 @@ class Board:
 
     def _tell(self, tracked: Tracked, kind: type[Event], **fields: Any) -> None:
         self._events.emit(kind(host=tracked.plan.host, component=tracked.plan.name, **fields))
+
+
+def describe_status(status: int) -> str:
+    """An exit status in words."""
+    return f'killed by signal {status - 128}' if status > 128 else f'with exit status {status}'

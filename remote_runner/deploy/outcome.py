@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from remote_runner.defaults import FANOUT, START_TIMEOUT
-from remote_runner.deploy.board import State, Tracked
-from remote_runner.deploy.start import describe_status
+from remote_runner.deploy.board import State, Tracked, describe_status
 from remote_runner.errors import RemoteRunnerError
 
 

@@ -48,8 +48,9 @@ class ComponentPlan(NamedTuple):
             hosts as the user wrote it; a relative one is relative to the home directory.
         files: what to bring there first.
         start_index: components start in ascending order of it, those of one index in parallel.
+        ready: how to tell that it is ready: `kind`, and what belongs to it; None: it is when it has started.
         wait: whether the command returns only when this component has ended.
-        start_timeout: seconds within which it must have started; None: what the command says.
+        start_timeout: seconds within which it must have started and be ready; None: what the command says.
         start_grace: seconds that it must live, or end with success, to count as started.
         stop_timeout: seconds between SIGTERM and SIGKILL.
     """
@@ -63,6 +64,7 @@ class ComponentPlan(NamedTuple):
     files: tuple[FilePlan, ...] = ()
     start_index: int = 0
     wait: bool = False
+    ready: dict[str, Any] | None = None
     start_timeout: float | None = None
     start_grace: float = 0.1
     stop_timeout: float = 5.0
@@ -90,6 +92,7 @@ class ComponentPlan(NamedTuple):
             ],
             'start_index': self.start_index,
             'wait': self.wait,
+            'ready': self.ready,
             'start_timeout': self.start_timeout,
             'start_grace': self.start_grace,
             'stop_timeout': self.stop_timeout,

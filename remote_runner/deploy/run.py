@@ -21,11 +21,11 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from remote_runner.defaults import LOCALHOST
-from remote_runner.deploy.board import Board, State, Tracked
+from remote_runner.deploy.board import Board, State, Tracked, describe_status
 from remote_runner.deploy.check import Checker
 from remote_runner.deploy.outcome import Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
-from remote_runner.deploy.start import Starter, by_host, describe_status
+from remote_runner.deploy.start import Starter, by_host
 from remote_runner.deploy.watch import stop_components, wait_for_components
 from remote_runner.errors import (
     BootstrapFailed,
@@ -328,6 +328,7 @@ class _Run:
         if self._starter.start(components, following, self._base_dirs):
             return
         self._settle()
+        self._starter.see_through(components)
         failed = [t for t in components if t.state not in (State.STARTED, State.EXITED)]
         if not failed:
             return  # what was unknown has started

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from remote_runner.deploy.board import PENDING, Board, State, Tracked
+from remote_runner.deploy.board import PENDING, Board, State, Tracked, describe_status
 from remote_runner.errors import ConnectionLost, HostError, RemoteRunnerError, RequestFailed
 from remote_runner.hosts.host import Call
 from remote_runner.hosts.pool import Pool
@@ -63,10 +63,19 @@ class Starter:
                 calls[name] = self._open(name, own, base_dirs, 0.0)
             except ConnectionLost as error:
                 self._board.abort(own, error.what)
-        limits = {tracked.key: tracked.asked_at + self._limit(tracked) for tracked in components}
+        self.see_through(components)
+        self._grace(components, following, base_dirs)
+        if self._board.of(*_NOT_WELL, among=components):
+            self._close_ahead('a component of an earlier index failed')
+            return False
+        return True
+
+    def see_through(self, components: list[Tracked]) -> None:
+        """Wait until each of these, which are being started, has started and is ready, or has failed."""
+        calls = self._calls
         end = math.inf
         while True:
-            waiting = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING, among=components)
+            waiting = self._waiting(components)
             if not waiting:
                 break
             if end == math.inf and self._board.of(State.FAILED, among=components):
@@ -74,26 +83,29 @@ class Starter:
             if end <= time.monotonic():
                 self._take_back(waiting, 'another component of its index failed')
                 continue
-            deadline = min(end, *(limits[tracked.key] for tracked in waiting))
+            deadline = min(end, *map(self._deadline, waiting))
             ready = partial(self._something_to_do, components, calls, end == math.inf)
             if not self._board.wait(ready, deadline):
-                self._too_late([tracked for tracked in waiting if limits[tracked.key] <= time.monotonic()])
+                self._too_late([tracked for tracked in waiting if self._deadline(tracked) <= time.monotonic()])
             self._check_calls(calls)
             self._check_hosts(waiting)
             self._go(self._board.of(State.CALLED_BACK, among=components))
-        self._grace(components, following, base_dirs)
-        if self._board.of(*_NOT_WELL, among=components):
-            self._close_ahead('a component of an earlier index failed')
-            return False
-        return True
+
+    def _waiting(self, components: Iterable[Tracked]) -> list[Tracked]:
+        """Those that have neither started, and are ready, nor failed."""
+        begun = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING, State.STARTED, among=components)
+        return [tracked for tracked in begun if not tracked.is_ready]
 
     def _limit(self, tracked: Tracked) -> float:
         return self._start_timeout if tracked.plan.start_timeout is None else tracked.plan.start_timeout
 
+    def _deadline(self, tracked: Tracked) -> float:
+        return max(tracked.asked_at + self._limit(tracked), tracked.extends_to)
+
     def _something_to_do(self, components: list[Tracked], calls: dict[str, Call], all_well: bool) -> bool:
         if all_well and self._board.of(State.FAILED, among=components):
             return True
-        waiting = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING, among=components)
+        waiting = self._waiting(components)
         return (
             not waiting
             or any(tracked.state is State.CALLED_BACK for tracked in waiting)
@@ -135,6 +147,7 @@ class Starter:
             'cwd': base_dir,
             'start_timeout': self._limit(tracked) + lead,
             'stop_timeout': plan.stop_timeout,
+            'ready': plan.ready,
             'environment': {
                 'RR_RUN': self._run,
                 'RR_SESSION': self._session,
@@ -158,7 +171,7 @@ class Starter:
         """Give up on hosts that are gone, and on sessions that ended before their windows called back."""
         for tracked in waiting:
             if tracked.host in self._board.lost:
-                if tracked.state is State.GOING:
+                if tracked.state in (State.GOING, State.STARTED):
                     self._board.lose_sight([tracked], 'the connection was lost while it was being started')
                 elif tracked.state in PENDING:
                     self._board.abort([tracked], 'the connection was lost before it was started')
@@ -177,7 +190,10 @@ class Starter:
         """No call-back in time: they have failed, and whatever of them still comes ends itself."""
         given_up: list[Tracked] = []
         for tracked in components:
-            reason = f'no call-back within {self._limit(tracked):g} s; what comes of it later ends itself'
+            limit = f'within {self._deadline(tracked) - tracked.asked_at:.3g} s'
+            reason = f'no call-back {limit}; what comes of it later ends itself'
+            if tracked.state is State.STARTED:
+                reason = f'it was not ready {limit}{f": {tracked.waiting}" if tracked.waiting else ""}'
             if self._board.give_up(tracked, reason):
                 given_up.append(tracked)
         self._answer_abort(given_up, 'it called back too late')
@@ -202,7 +218,7 @@ class Starter:
         """Take back all that is starting, and close its windows; what has started stays."""
         self._learn_servers()
         self._close_ahead(reason)
-        self._take_back(self._board.of(State.STARTING, State.CALLED_BACK, State.GOING), reason)
+        self._take_back(self._board.all(), reason)
 
     def _learn_servers(self) -> None:
         """Take in the answers to `open` that are still to come: they name sessions that we have started."""
@@ -212,8 +228,8 @@ class Starter:
                 self.servers[name] = call.result(max(0.0, deadline - time.monotonic()))['server']
 
     def _take_back(self, pending: list[Tracked], reason: str) -> None:
-        pending = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING, among=pending)
-        had_go = [tracked for tracked in pending if tracked.state is State.GOING]
+        pending = self._waiting(pending)
+        had_go = [tracked for tracked in pending if tracked.state in (State.GOING, State.STARTED)]
         self._board.ending(had_go)
         self._answer_abort(pending, reason)
         patience = max((tracked.plan.stop_timeout for tracked in had_go), default=0.0)
@@ -273,8 +289,3 @@ def by_host(components: Iterable[Tracked]) -> dict[str, list[Tracked]]:
     for tracked in components:
         found[tracked.host].append(tracked)
     return found
-
-
-def describe_status(status: int) -> str:
-    """An exit status in words."""
-    return f'killed by signal {status - 128}' if status > 128 else f'with exit status {status}'

@@ -74,6 +74,10 @@ def _said(event: e.Event) -> str:
             return 'starting'
         case e.ComponentStarted():
             return f'started (pid {event.pid}, window {event.window}) in {seconds(event.seconds)}'
+        case e.ComponentReady():
+            return f'ready in {seconds(event.seconds)}'
+        case e.ComponentSaid():
+            return f'says: {event.text}'
         case e.ComponentStopped():
             return 'stopped'
         case e.ComponentAborted():

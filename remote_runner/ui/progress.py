@@ -160,6 +160,11 @@ class Progress:
                 self._enter(component, State.STARTING)
             case e.ComponentStarted():
                 component.pid, component.window, component.seconds = event.pid, event.window, event.seconds
+                if event.ready:
+                    host.started += 1
+                    self._enter(component, State.STARTED)
+            case e.ComponentReady(seconds=seconds):
+                component.seconds = seconds
                 host.started += 1
                 self._enter(component, State.STARTED)
             case e.ComponentExited(status=status):

@@ -1,0 +1,67 @@
+"""What a program says of itself: the receiving side of sd_notify(3).
+
+A datagram socket in the runtime folder, by path (an abstract one could be spoofed by anyone, and is not seen from other
+network namespaces). The keeper drains it, because eleven unread messages block the sender. What other users send is
+dropped: the kernel tells whose a message is (SCM_CREDENTIALS, unix(7)).
+"""
+
+import posix
+import sys
+
+import _socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List
+
+PIECE = 1 << 16
+#: struct ucred: pid, uid, gid, of four bytes each.
+_UCRED = 12
+_FDS = 256
+
+
+class Notify:
+    """The socket at `path`; `fd` is readable when a message came."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        flags = _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+        self._socket = _socket.socket(_socket.AF_UNIX, flags)
+        self._socket.bind(path)
+        self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        self.fd = self._socket.fileno()
+
+    def receive(self) -> "List[Dict[str, str]]":
+        """The messages that came, each as its assignments (`{'READY': '1'}`)."""
+        messages: "List[Dict[str, str]]" = []
+        space = _socket.CMSG_SPACE(_UCRED) + _socket.CMSG_SPACE(4 * _FDS)
+        while True:
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(PIECE, space, _socket.MSG_CMSG_CLOEXEC)
+            except OSError:
+                return messages  # there is none (any more)
+            is_trusted = False
+            for level, kind, content in ancillary:
+                if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                    for start in range(0, len(content) // 4 * 4, 4):
+                        # Of BARRIER=1: the sender waits until we have closed it. We keep none of any other kind.
+                        posix.close(int.from_bytes(content[start : start + 4], sys.byteorder))
+                elif level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS:
+                    uid = int.from_bytes(content[4:8], sys.byteorder)
+                    is_trusted = uid in (0, posix.getuid())
+            if is_trusted:
+                messages.append(parse(data))
+
+    def close(self) -> None:
+        """Close it, and remove it from its folder."""
+        self._socket.close()
+        try:
+            posix.unlink(self.path)
+        except OSError:
+            return  # somebody has removed it
+
+
+def parse(data: bytes) -> "Dict[str, str]":
+    """The assignments of one message; of several to one name the last holds."""
+    lines = data.decode('utf-8', 'replace').split('\n')
+    return dict(line.split('=', 1) for line in lines if '=' in line)
