@@ -1,5 +1,5 @@
 """`python -m remote_runner`."""
 
-from remote_runner.cli.main import entry_point
+from remote_runner.cli.entry import entry_point
 
 entry_point()

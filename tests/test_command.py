@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import tomllib
 import uuid
 from collections.abc import Iterator
@@ -151,6 +153,20 @@ class TestExitStatus:
         commands.run('plan', '-c', 'config.py', cwd=tmp_path)
         for name in ('buffered', 'at-exit', 'thread'):
             assert (tmp_path / name).read_text() == 'whole'
+
+    def test_interrupted_before_it_has_begun(self) -> None:
+        lines = [
+            'import builtins, os, signal, sys',
+            'real = builtins.__import__',
+            'def interrupting(name, *rest):',
+            "    if name == 'remote_runner.cli.main': os.kill(os.getpid(), signal.SIGINT)",
+            '    return real(name, *rest)',
+            'from remote_runner.cli.entry import entry_point',
+            'builtins.__import__ = interrupting',
+            'entry_point()',
+        ]
+        done = subprocess.run([sys.executable, '-c', '\n'.join(lines)], cwd=ROOT, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (130, b'\nERROR: interrupted\n')
 
     def test_interrupted_in_the_config(self, commands: Commands, tmp_path: Path) -> None:
         write(tmp_path, config="open('there', 'w').write('x')\nimport time\ntime.sleep(1000)\n")

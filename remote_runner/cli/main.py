@@ -67,8 +67,8 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def entry_point() -> NoReturn:
-    """What the installed command runs."""
+def run() -> NoReturn:
+    """Run the command line of this process, and end it."""
     # Closed streams (`>&-`) are None: whoever closed them wants to read nothing.
     streams = (sys.stdout, sys.stderr)
     sys.stdout, sys.stderr = (stream or os.fdopen(os.open(os.devnull, os.O_WRONLY), 'w') for stream in streams)
@@ -78,8 +78,12 @@ def entry_point() -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup(1)
             signal.signal(number, _interrupt)
     try:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = main(sys.argv[1:])
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough: as cat(1) under head(1).
         sys.stdout = None
