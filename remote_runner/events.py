@@ -12,7 +12,7 @@ import math
 import re
 import threading
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
 
@@ -58,6 +58,12 @@ class Event(_Fields):
 
         def __init__(self, **values: Any) -> None:
             super().__init__(**{'time': clock.time(), **values})
+
+    def with_text(self, change: Callable[[str], str], names: Iterable[str]) -> Event:
+        """The same event, with the texts of these fields changed."""
+        texts = {name: self.__dict__[name] for name in names if name in self.__dict__}
+        changed = {name: change(text) for name, text in texts.items()}
+        return self if changed == texts else type(self)(**{**self.__dict__, **changed})
 
     @classmethod
     def kind(cls) -> str:
@@ -147,12 +153,16 @@ class ComponentStarting(Event):
 
 
 class ComponentStarted(Event):
-    """A component's program runs: it was proven by its launcher. Where it is not `ready` yet, that is told later."""
+    """A component's program runs: it was proven by its launcher. Where it is not `ready` yet, that is told later.
+
+    `restarts`: how often its launcher has started it again.
+    """
 
     pid: int
     window: int
     seconds: float
     ready: bool = True
+    restarts: int = 0
 
 
 class ComponentReady(Event):
@@ -172,6 +182,24 @@ class ComponentFailed(Event):
 
     reason: str
     output: str = ''
+
+
+class ComponentRestarting(Event):
+    """A component's program ended with `status`; its launcher starts it again in `pause` seconds.
+
+    `restarts` counts this one; `reason` is there where it is more than the exit status.
+    """
+
+    status: int
+    pause: float
+    restarts: int
+    reason: str = ''
+
+
+class ComponentTroubled(Event):
+    """A component runs on, but something is wrong: its output cannot be written, say."""
+
+    reason: str
 
 
 class ComponentExited(Event):
@@ -210,9 +238,14 @@ Listener = Callable[[Event], None]
 class Events:
     """The stream: hands each event to all listeners, one event at a time, in one order for all."""
 
+    #: Fields that hold text of programs and systems, in which a secret may stand.
+    _FREE_TEXT = ('error', 'reason', 'output', 'text')
+
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
         self._lock = threading.RLock()
+        #: What makes secrets unreadable in such text; None: there are none.
+        self.mask: Callable[[str], str] | None = None
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` with every event from now on, from whichever thread it comes. It must not wait."""
@@ -221,6 +254,8 @@ class Events:
 
     def emit(self, event: Event) -> None:
         """Something happened."""
+        if self.mask is not None:
+            event = event.with_text(self.mask, self._FREE_TEXT)
         with self._lock:
             for listener in self._listeners:
                 listener(event)

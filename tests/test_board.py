@@ -37,14 +37,14 @@ def _say(board: Board, *message: object, **fields: Any) -> Tracked:
 def test_an_end_that_only_the_status_tells_of_is_no_riddle(board: Board) -> None:
     """An agent that comes just as the program ends is left before it hears so; what the launcher wrote is final."""
     _say(board, 'hello', 1, 0, 0.0)
-    _say(board, 'started', 2, 0.0)
+    _say(board, 'started', 2, 0.0, 0)
     tracked = _say(board, 'closed', status={'state': 'exited', 'exit_status': 7, 'output': 'last words'})
     assert (tracked.state, tracked.status, tracked.output) == (State.EXITED, 7, 'last words')
 
 
 def test_an_end_that_nobody_saw_is_unknown(board: Board) -> None:
     _say(board, 'hello', 1, 0, 0.0)
-    _say(board, 'started', 2, 0.0)
+    _say(board, 'started', 2, 0.0, 0)
     assert _say(board, 'closed', status={'state': 'started', 'output': ''}).state is State.UNKNOWN
 
 

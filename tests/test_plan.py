@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from remote_runner.config.component import Component, Config
-from remote_runner.deploy.plan import FilePlan, Plan, check_session, make_plan, masked
+from remote_runner.deploy.plan import FilePlan, Plan, check_session, make_plan
+from remote_runner.deploy.secrets import Secrets
 from remote_runner.errors import AddressError, ConfigFaults, UsageError
 from tests.privileges import unprivileged
 
@@ -141,7 +142,7 @@ class TestWhatComesOut:
 
     def test_json(self, here: Path) -> None:
         plan = plan_of(here, component(args=[b'\xff', 'x', '--pass=hunter2'], files={'a': 'x'}))
-        record = json.loads(json.dumps(plan.to_dict('hunter2')))
+        record = json.loads(json.dumps(plan._replace(secrets=Secrets(['hunter2'])).to_dict()))
         assert record['session'] == 'runner'
         assert record['components'][0]['args'] == ['\udcff', 'x', '--pass=***']
         assert record['components'][0]['files'] == [{'local': f'{here}/a', 'remote': 'x', 'is_directory': False}]
@@ -158,7 +159,7 @@ class TestWhatComesOut:
         ],
     )
     def test_secret_is_masked(self, text: str, secret: str | None, shown: str) -> None:
-        assert masked(text, secret) == shown
+        assert Secrets([secret]).mask(text) == shown
 
 
 class TestFaults:

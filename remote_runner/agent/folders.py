@@ -9,13 +9,15 @@ import marshal
 import os
 import time
 
+import _signal
+
 from remote_runner.agent import processes, records, screen
 from remote_runner.agent.request import Failure
 from remote_runner.wire.compact_json import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Tuple
+    from typing import Any, Dict, List, Optional
 
     from remote_runner.agent.request import Request
 
@@ -26,17 +28,22 @@ MAX_SOCKET_PATH = 107
 
 
 def state_folder(session: str) -> str:
-    """Where the components of a session have their folders on this host (a home may be shared by many hosts).
+    """Where the components of a session have their folders on this host."""
+    return private_folders(state_root(), session)
+
+
+def state_root() -> str:
+    """Where sessions have their folders on this host (a home may be shared by many hosts).
 
     Without a home that can be written to it is below the runtime folder.
     """
     state = os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')
     try:
         os.makedirs(state, 0o700, exist_ok=True)
-        private_folders(state, 'remote_runner', 'hosts', os.uname().nodename, session)
+        return private_folders(state, 'remote_runner', 'hosts', os.uname().nodename)
     except OSError:
         state = private_folders(screen.runtime_folder(), 'state')
-    return private_folders(state, 'remote_runner', 'hosts', os.uname().nodename, session)
+    return private_folders(state, 'remote_runner', 'hosts', os.uname().nodename)
 
 
 def private_folders(root: str, *names: str) -> str:
@@ -146,23 +153,45 @@ def component_folders(run_folder: str) -> "List[str]":
     return [os.path.join(run_folder, str(number)) for number in numbers]
 
 
-def write_component(request: "Request", item: "Dict[str, Any]", number: int) -> "Tuple[str, str]":
-    """Write the spec of one component; its folder, and the token with which its launcher will call back."""
+def write_component(request: "Request", item: "Dict[str, Any]", folder: str) -> str:
+    """Write the spec of one component into its folder; the token with which its launcher will call back.
+
+    An `item` with `again` says no more than its key and time limit: it is started as it was before.
+    """
     header = request.header
-    folder = os.path.join(state_folder(header['session']), header['run'], str(number))
-    os.makedirs(folder, 0o700)
+    if item.get('again'):
+        spec = read_spec(folder)
+        for name in ('status.json', 'spec'):
+            records.forget(os.path.join(folder, name))
+    else:
+        if os.path.isdir(folder):
+            for name in ('status.json', 'spec'):
+                records.forget(os.path.join(folder, name))
+        else:
+            os.makedirs(folder, 0o700)
+        spec = _new_spec(header, item, os.path.basename(folder))
+    spec.update(
+        deadline=time.monotonic() + item['start_timeout'],
+        agent=request.agent.starts.path,
+        token=os.urandom(16).hex(),
+        by=header['by'],
+    )
+    records.write_file(os.path.join(folder, 'spec.new'), marshal.dumps(spec, 2))
+    return str(spec['token'])
+
+
+def _new_spec(header: "Dict[str, Any]", item: "Dict[str, Any]", number: str) -> "Dict[str, Any]":
     cwd = os.path.expanduser(item['cwd'])
     executable = os.path.join(cwd, os.path.expanduser(item['executable']))
     environment = dict(processes.ENVIRONMENT)
     for name, value in item['environment'].items():
         environment[_encode(name)] = _encode(value)
-    token = os.urandom(16).hex()
     control = os.path.join(screen.runtime_folder(), '{}-{}'.format(header['run'], number))
     if len(os.fsencode(control + '.n')) > MAX_SOCKET_PATH:
         raise Failure('the path of a socket is too long: {}'.format(control), kind='runtime')
     umask = os.umask(0o077)
     os.umask(umask)
-    spec = {
+    return {
         'name': item['name'],
         'run': header['run'],
         'session': header['session'],
@@ -171,12 +200,31 @@ def write_component(request: "Request", item: "Dict[str, Any]", number: int) -> 
         'cwd': _encode(cwd),
         'env': environment,
         'umask': umask,
+        'stop_signal': signal_number(item['stop_signal']),
         'stop_timeout': float(item['stop_timeout']),
+        'start_timeout': float(item['start_timeout']),
+        'start_grace': float(item['start_grace']),
         'ready': item['ready'],
-        'deadline': time.monotonic() + item['start_timeout'],
-        'agent': request.agent.starts.path,
+        'watchdog': item['watchdog'],
+        'restart': item['restart'],
+        'max_restarts': item['max_restarts'],
+        'max_load': item['max_load'],
+        'log_limit': int(item['log_limit']),
+        'about': item['about'],
         'control': control,
-        'token': token,
     }
-    records.write_file(os.path.join(folder, 'spec.new'), marshal.dumps(spec, 2))
-    return folder, token
+
+
+def signal_number(name: str) -> int:
+    """The number of a signal on this host: `TERM` (signal(7)), or a number as text."""
+    number = getattr(_signal, 'SIG' + name, None)
+    if name.isdecimal() and 0 < int(name) < _signal.NSIG:
+        number = int(name)
+    if number is None:
+        raise Failure('this host knows no signal {}'.format(name), kind='signal')
+    return int(number)
+
+
+def write_status(folder: str, status: "Dict[str, Any]") -> None:
+    """Say what became of a component whose launcher cannot."""
+    records.write_file(os.path.join(folder, 'status.json'), records.json_text(status).encode('ascii') + b'\n')

@@ -6,9 +6,10 @@ status, time)`, `('gone', pids left, time)`; it hears `('go',)`, `('abort', reas
 """
 
 import marshal
-import posix
 
 import _socket
+
+from remote_runner.agent.records import forget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,14 +75,6 @@ def connect(path: str) -> "Peer | None":
     except OSError:
         return None
     return Peer(sock)
-
-
-def forget(path: str) -> None:
-    """Remove a socket from its folder, if it is still there."""
-    try:
-        posix.unlink(path)
-    except OSError:
-        return
 
 
 def listen(path: str) -> "_socket.socket":

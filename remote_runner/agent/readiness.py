@@ -1,9 +1,10 @@
-"""Whether a component is ready, as its keeper learns it: from a process that looks, or from the program itself.
+"""Whether a component is ready and well, as its keeper learns it: from a process that looks, or the program itself.
 
-The launcher imports this for components alone that have something to wait for.
+The launcher imports this for components alone that have something to wait for, or a watchdog.
 """
 
 import posix
+import time
 
 import _signal
 
@@ -12,13 +13,15 @@ from remote_runner.agent.tree import PR_SET_PDEATHSIG, prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterable, List, Optional, Tuple
+    from typing import Any, Dict, Iterable, List, Optional, Tuple
 
     #: What it has to say: `('ready',)`, `('waiting', why)`, `('said', text)`, `('refused', errno, text)`,
-    #: `('extend', seconds)`.
+    #: `('extend', seconds)`, `('leaving',)`, `('hung', why)`.
     News = Tuple[Any, ...]
 
 PIECE = 1 << 16
+#: Digits of a number that may mean something: more of them, and it is no number of microseconds.
+MAX_DIGITS = 18
 
 
 class Readiness:
@@ -27,6 +30,10 @@ class Readiness:
     Args:
         spec: what the launcher was told; what the program needs is added to its environment.
         folder: the component's folder.
+
+    Attributes:
+        is_ready: whether it is; a component with nothing but a watchdog is ready at once.
+        deadline: until when (time.monotonic) it has to give a sign of life; None: there is no watchdog, or not yet.
     """
 
     def __init__(self, spec: "dict[str, Any]", folder: str) -> None:
@@ -37,12 +44,17 @@ class Readiness:
         self._rest = b''
         self._said = ''
         self._errno = 0
-        self.is_ready = False
         self._notify: "Optional[Notify]" = None
-        if spec['ready']['kind'] == 'notify':
+        self._kind = spec['ready']['kind'] if spec['ready'] is not None else ''
+        self.is_ready = not self._kind
+        self._watchdog: "Optional[float]" = spec['watchdog']
+        self.deadline: "Optional[float]" = None
+        if self._kind == 'notify' or self._watchdog is not None:
             self._notify = Notify(spec['control'] + '.n')
             spec['env'][b'NOTIFY_SOCKET'] = self._notify.path.encode('utf-8', 'surrogateescape')
-        else:
+        if self._watchdog is not None:
+            spec['env'][b'WATCHDOG_USEC'] = str(int(self._watchdog * 1e6)).encode('ascii')
+        if self._kind not in ('', 'notify'):
             from remote_runner.agent import ready  # with modules that the keeper does without
 
             self._ready = ready
@@ -51,13 +63,14 @@ class Readiness:
     @property
     def fds(self) -> "List[int]":
         """The file descriptors to watch."""
-        if self._notify is not None:
-            return [self._notify.fd]
-        return [self._pipe] if self._pipe >= 0 else []
+        notify = [] if self._notify is None else [self._notify.fd]
+        return notify + ([self._pipe] if self._pipe >= 0 else [])
 
     def begin(self, offset: int) -> None:
         """The program runs; its output begins at `offset` of `output.log`."""
-        if self._notify is not None:
+        if self.is_ready:
+            self._feed()
+        if self._kind in ('', 'notify'):
             return
         self._pipe, write = posix.pipe2(posix.O_CLOEXEC)
         self._pid = posix.fork()
@@ -78,9 +91,9 @@ class Readiness:
         finally:
             posix._exit(0)
 
-    def hear(self) -> "List[News]":
-        """The news, when one of `fds` is readable."""
-        return self._hear_program() if self._notify is not None else self._hear_look()
+    def hear(self, fd: int) -> "List[News]":
+        """The news, when this one of `fds` is readable."""
+        return self._hear_look() if fd == self._pipe else self._hear_program()
 
     def _hear_look(self) -> "List[News]":
         data = posix.read(self._pipe, PIECE)
@@ -90,9 +103,18 @@ class Readiness:
         *lines, self._rest = (self._rest + data).split(b'\n')
         news: "List[News]" = []
         for line in lines:
-            self.is_ready = self.is_ready or not line
-            news.append(('waiting', line.decode('utf-8', 'replace')) if line else ('ready',))
+            news.append(('waiting', line.decode('utf-8', 'replace')) if line else self._become_ready())
         return news
+
+    def _become_ready(self) -> "News":
+        self.is_ready = True
+        self._feed()
+        return ('ready',)
+
+    def _feed(self) -> None:
+        """It has given a sign of life."""
+        if self._watchdog is not None and self.is_ready:
+            self.deadline = time.monotonic() + self._watchdog
 
     def _hear_program(self) -> "List[News]":
         assert self._notify is not None
@@ -101,16 +123,37 @@ class Readiness:
             if 'STATUS' in message and message['STATUS'] != self._said:
                 self._said = message['STATUS']
                 news.append(('said', self._said))
-            if 'EXTEND_TIMEOUT_USEC' in message and message['EXTEND_TIMEOUT_USEC'].isdigit():
+            if _is_number(message, 'EXTEND_TIMEOUT_USEC'):
                 news.append(('extend', int(message['EXTEND_TIMEOUT_USEC']) / 1e6))
-            if message.get('ERRNO', '0').isdigit():
-                self._errno = int(message.get('ERRNO', self._errno))
-            if message.get('READY') == '1' and not self.is_ready:
-                self.is_ready = True
-                news.append(('ready',))
+            if _is_number(message, 'ERRNO'):
+                self._errno = int(message['ERRNO'])
+            if message.get('READY') == '1' and not self.is_ready and self._kind == 'notify':
+                news.append(self._become_ready())
             elif self._errno and not self.is_ready:
                 news.append(('refused', self._errno, self._said))
+            if message.get('STOPPING') == '1':
+                news.append(('leaving',))
+            news += self._hear_watchdog(message)
         return news
+
+    def _hear_watchdog(self, message: "Dict[str, str]") -> "List[News]":
+        if self._watchdog is None:
+            return []
+        if _is_number(message, 'WATCHDOG_USEC') and int(message['WATCHDOG_USEC']):
+            self._watchdog = int(message['WATCHDOG_USEC']) / 1e6
+            self._feed()
+        if message.get('WATCHDOG') == '1':
+            self._feed()
+        elif message.get('WATCHDOG') == 'trigger':
+            return [('hung', 'it said itself that it does not work any more')]
+        return []
+
+    def look_at_watchdog(self) -> "List[News]":
+        """News if it should have given a sign of life by now."""
+        if self.deadline is None or time.monotonic() < self.deadline:
+            return []
+        self.deadline = None
+        return [('hung', 'it gave no sign of life for {:g} s (watchdog)'.format(self._watchdog or 0.0))]
 
     def reaped(self, pids: "Iterable[int]") -> None:
         """These processes have ended, and were waited for."""
@@ -130,3 +173,7 @@ class Readiness:
         self.end()
         if self._notify is not None:
             self._notify.close()
+
+
+def _is_number(message: "Dict[str, str]", name: str) -> bool:
+    return message.get(name, '').isdecimal() and len(message[name]) < MAX_DIGITS

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 16
 #: Seconds between two entries of `output.idx`.
-INDEX_STEP = 0.05
+INDEX_STEP = 0.01
+#: Bytes of an entry: when (float64, Unix time) and where (uint64) a piece of output begins, both little-endian.
+ENTRY = 16
 
 
 def write_file(path: str, data: bytes) -> None:
@@ -98,8 +100,10 @@ class Folder:
         return True
 
     def note(self, state: str, **more: object) -> None:
-        """Make `state` the component's state, for the next `write_status` to tell."""
+        """Make `state` the component's state, for the next `write_status` to tell. What is None is forgotten."""
         self.status.update(more, state=state)
+        for name in [name for name in more if more[name] is None]:
+            del self.status[name]
 
     def write_status(self, state: str, **more: object) -> None:
         """Make `state` the component's state for everyone who looks.
@@ -116,17 +120,28 @@ class Folder:
 class Log:
     """`output.log` and, from the first output on, its index of times. A full disk loses output, never the program.
 
+    When both have `limit / 2` bytes they become `output.log.1` and `output.idx.1`, in place of those that were there.
+    Offsets go on counting; the first entry of an index whose file is not the first tells where that begins.
+
+    Args:
+        folder: where they lie.
+        limit: bytes that both generations may have; 0: as many as come.
+
     Attributes:
-        size: bytes in `output.log`.
+        size: bytes of output since the first start, whether they are kept or not.
         error: errno of the first piece that could not be written; 0: none.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, limit: int = 0) -> None:
         self.error = 0
         self._folder = folder
+        self._limit = limit // 2
         self._fd = self._open('output.log')
         self._index = -1
-        self.size = posix.fstat(self._fd).st_size
+        written = posix.fstat(self._fd).st_size
+        self._base = read_base(folder + '/output.idx') if written else 0
+        self._filled = written
+        self.size = self._base + written
         self._indexed = 0.0
 
     def _open(self, name: str) -> int:
@@ -136,6 +151,8 @@ class Log:
     def write(self, data: bytes) -> None:
         """Append; `error` holds the errno of the first piece that could not be written."""
         try:
+            if self._limit and self._filled + len(data) > self._limit and self._filled:
+                self._rotate()
             self._note_time()
         except OSError as error:
             self.error = self.error or error.errno or -1  # without the index the output is still worth something
@@ -143,6 +160,7 @@ class Log:
             while data:
                 written = posix.write(self._fd, data)
                 self.size += written
+                self._filled += written
                 data = data[written:]
         except OSError as error:
             self.error = self.error or error.errno or -1
@@ -153,5 +171,53 @@ class Log:
             self._indexed = now
             if self._index < 0:
                 self._index = self._open('output.idx')
-            # A marshalled float is a type byte and the little-endian float64.
-            posix.write(self._index, marshal.dumps(now, 2)[1:] + self.size.to_bytes(8, 'little'))
+            self._filled += posix.write(self._index, _entry(now, self.size))
+
+    def _rotate(self) -> None:
+        """Begin new files. At each moment a log and an index of one name belong together, or one of them is missing."""
+        fresh = self._open('output.idx.new')
+        try:
+            posix.ftruncate(fresh, 0)
+            posix.write(fresh, _entry(time.time(), self.size))
+            forget(self._folder + '/output.idx.1')
+            for old, new in (('log', 'log.1'), ('idx', 'idx.1'), ('idx.new', 'idx')):
+                posix.rename(self._folder + '/output.' + old, self._folder + '/output.' + new)
+        except OSError:
+            posix.close(fresh)
+            raise
+        posix.close(self._fd)
+        posix.close(self._index)
+        self._index = fresh
+        self._fd = self._open('output.log')
+        self._base, self._filled = self.size, ENTRY
+
+
+def forget(path: str) -> None:
+    """Remove a file or socket, if it is still there and can be removed."""
+    try:
+        posix.unlink(path)
+    except OSError:
+        return
+
+
+def _entry(now: float, offset: int) -> bytes:
+    # A marshalled float is a type byte and the little-endian float64.
+    return marshal.dumps(now, 2)[1:] + offset.to_bytes(8, 'little')
+
+
+def read_base(path: str) -> int:
+    """The offset at which the `output.log` of this index begins; 0 where there is none."""
+    try:
+        first = read_piece(path, 0, ENTRY)
+    except OSError:
+        return 0
+    return int.from_bytes(first[8:], 'little')
+
+
+def read_piece(path: str, begin: int, size: int) -> bytes:
+    """So many bytes of a file, or what there is of them."""
+    file = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return posix.pread(file, size, begin)
+    finally:
+        posix.close(file)

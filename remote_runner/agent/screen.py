@@ -143,6 +143,14 @@ def lock(request: "Request") -> "Dict[str, object]":
     return {}
 
 
+def unlock(request: "Request") -> "Dict[str, object]":
+    """Operation `unlock`: let go of `session`, if this agent holds it."""
+    file = request.agent.locks.pop(request.header['session'], None)
+    if file is not None:
+        os.close(file)
+    return {}
+
+
 def runtime_folder() -> str:
     """The private folder (mode 0700) for sockets and locks: never in the home, which hosts may share.
 
@@ -313,6 +321,15 @@ def command(server: int, name: str, *words: str) -> None:
     status, output = processes.run(argv, COMMAND_TIMEOUT)
     if tree.exit_code(status) != 0:
         raise Failure('screen session {} does not answer: {}'.format(address, _text(output)), kind='screen')
+
+
+def dead_windows(server: int, name: str) -> "Dict[int, str]":
+    """The windows of a session whose programs have ended (zombies): their titles by number."""
+    address = '{}.{}'.format(server, name)
+    argv = [require(), b'-S', address.encode(), b'-Q', b'windows', b'%n=%f=%t|']
+    _, output = processes.run(argv, COMMAND_TIMEOUT)
+    found = [window.split('=', 2) for window in output.decode('utf-8', 'replace').split('|')]
+    return {int(window[0]): window[2] for window in found if len(window) == 3 and 'Z' in window[1]}
 
 
 def _write_lines(path: str, lines: "List[str]") -> None:

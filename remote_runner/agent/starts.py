@@ -9,7 +9,7 @@ come back as operation `answer`. A later agent finds running launchers through t
 import os
 import select
 
-from remote_runner.agent import folders, peers, processes, screen, tree
+from remote_runner.agent import folders, peers, processes, records, screen
 from remote_runner.agent.request import Failure
 from remote_runner.agent.threads import Lock, Thread
 
@@ -85,7 +85,7 @@ class Starts:
     def close(self) -> None:
         """Leave: launchers that have not heard go find the connection closed."""
         if self.path:
-            peers.forget(self.path)
+            records.forget(self.path)
         for session in self.sessions:
             try:
                 _prune(session)
@@ -165,8 +165,7 @@ class Starts:
                 fields['reason'] = folders.why_not_started(component.folder, message[1], message[2])
             except (OSError, ValueError, EOFError):
                 fields['reason'] = os.strerror(message[2])  # its folder is gone or cannot be read
-        elif message[0] == 'exited':
-            message = (message[0], tree.exit_code(message[1]), message[2])
+        elif message[0] in ('exited', 'restarting'):
             fields['output'] = folders.tail(component.folder)
         self._agent.event('launcher', key=component.key, message=list(message), **fields)
 
@@ -176,7 +175,7 @@ def _forget_dead_agents(folder: str) -> None:
     for name in os.listdir(folder):
         kind, _, pid = name.partition('-')
         if kind == 'agent' and pid.isdigit() and processes.start_time(int(pid)) is None:
-            peers.forget(os.path.join(folder, name))
+            records.forget(os.path.join(folder, name))
 
 
 def _prune(session: str) -> None:
@@ -198,8 +197,9 @@ def _prune(session: str) -> None:
 def open_windows(request: "Request") -> "Dict[str, object]":
     """Operation `open`: write the folders of `components` and open a window for each, starting the session if needed.
 
-    Each has its own `start_timeout`, in seconds from now until its launcher must have heard go. `zombie` keeps the
-    windows of ended programs. The result names the session's server. Hellos come as events.
+    Each has its own `start_timeout`, in seconds from now until its launcher must have heard go. One that the run knows
+    already is started anew, in the folder that it has. `zombie` keeps the windows of ended programs. The result names
+    the session's server. Hellos come as events.
     """
     header = request.header
     session = header['session']
@@ -212,16 +212,26 @@ def open_windows(request: "Request") -> "Dict[str, object]":
         )
     root = folders.state_folder(session)
     folder = folders.private_folders(root, header['run'])
-    first = len(folders.component_folders(folder))
+    there = folders.component_folders(folder)
+    known = {folders.read_spec(path)['name']: path for path in there} if there else {}
+    first = len(there)
     windows: "List[screen.Window]" = []
     short = screen.safe_path(root)
     code, package, agent, _ = __file__.rsplit('/', 3)
     launcher = os.path.join(screen.safe_path(code), package, agent, 'launcher' + os.path.splitext(__file__)[1])
-    for number, item in enumerate(header['components'], first):
-        folder_of_one, token = folders.write_component(request, item, number)
-        component = Component(item['key'], folder_of_one, token)
+    number = first
+    for item in header['components']:
+        path = known.get(item['name'])
+        if path is None:
+            path = os.path.join(folder, str(number))
+            number += 1
+        elif _is_alive(path):
+            raise Failure('{} still runs'.format(item['name']), kind='runs')
+        else:
+            _close_old_window(session, path)
+        component = Component(item['key'], path, folders.write_component(request, item, path))
         request.agent.starts.add(component)
-        argv = [processes.PYTHON, '-IS', launcher, os.path.join(short, header['run'], str(number))]
+        argv = [processes.PYTHON, '-IS', launcher, os.path.join(short, header['run'], os.path.basename(path))]
         windows.append(screen.Window(item['name'], argv))
     servers = screen.known_sessions(request, session)
     if len(servers) > 1:
@@ -234,6 +244,16 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     request.agent.sessions[session] = [server]
     Thread(_wait_for_server, request.agent, server, folder, session)
     return {'server': server, 'started': True}
+
+
+def _close_old_window(session: str, folder: str) -> None:
+    """Close the window of a component that has ended and is to be started again, if it is there and nothing else."""
+    status = folders.read_status(folder)
+    if status is None or status.get('window', -1) < 0:
+        return
+    for server in screen.sessions(session):
+        if screen.dead_windows(server, session).get(status['window']) == status['name']:
+            screen.command(server, session, 'at', '{}#'.format(status['window']), 'kill')
 
 
 def _wait_for_server(agent: "Agent", server: int, folder: str, session: str) -> None:

@@ -87,9 +87,14 @@ def signal_tree(number: int, spare: "tuple[int, ...]" = ()) -> None:
 
 
 class Tree:
-    """Ends all descendants: TERM, then KILL after a while, until none is left. Driven by the loop of its owner."""
+    """Ends all descendants: TERM, then KILL after a while, until none is left. Driven by the loop of its owner.
 
-    def __init__(self) -> None:
+    Args:
+        number: the signal that asks them to end.
+    """
+
+    def __init__(self, number: int = _signal.SIGTERM) -> None:
+        self._number = number
         self.deadline: "float | None" = None
         self.ending = False
         self.left: "tuple[int, ...]" = ()
@@ -99,7 +104,7 @@ class Tree:
         """Begin to end the tree; a second call can only shorten the time."""
         if not self.ending:
             self.ending = True
-            signal_tree(_signal.SIGTERM)
+            signal_tree(self._number)
             signal_tree(_signal.SIGCONT)
             self.deadline = time.monotonic() + seconds
         elif self.deadline is not None:

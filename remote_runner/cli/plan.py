@@ -37,7 +37,6 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.ui.preview import preview_text
 
     configure(options.log_level)
-    settings, plan = run.load_plan(options)
-    shown = preview(plan, settings.ssh_pass)
+    shown = preview(run.load_plan(options))
     Output().write(f'{json.dumps(shown, indent=2)}\n' if options.json else preview_text(shown))
     return 0

@@ -123,7 +123,7 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.ui.log import configure
 
     configure(options.log_level)
-    _, plan = load_plan(options)
+    plan = load_plan(options)
     addresses = dict.fromkeys(component.address for component in plan.components)
     ahead = Ahead(ssh_options(options, lambda: terminal.paused()), addresses, options.fanout)
     # The rest is imported while the hosts answer.
@@ -155,22 +155,30 @@ def main(arguments: Sequence[str]) -> int:
     return outcome.exit_status
 
 
-def load_plan(options: argparse.Namespace) -> tuple[Settings, Plan]:
-    """The plan of the config and muddlers that these options name, and the settings with which it was loaded.
+def load_plan(options: argparse.Namespace) -> Plan:
+    """The plan of the config and muddlers that these options name.
 
     Raises:
         ConfigFaults, UsageError: it makes no sense.
     """
     from remote_runner.config.loader import load_noting
     from remote_runner.deploy.plan import check_session, make_plan
+    from remote_runner.deploy.secrets import Secrets
 
     check_session(options.screen)
     settings = _settings(options)
     # With --json stdout is for JSON alone, and configs like to print.
     with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
         loaded = load_noting(settings)
-    plan = make_plan(loaded.config, settings.config_dir, options.screen, settings.config_file, loaded.faults)
-    return settings, _selected(plan, options)
+    plan = make_plan(
+        loaded.config,
+        settings.config_dir,
+        options.screen,
+        settings.config_file,
+        loaded.faults,
+        Secrets([settings.ssh_pass]),
+    )
+    return _selected(plan, options)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

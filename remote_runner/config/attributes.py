@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from numbers import Number
 from typing import Any
 
 from remote_runner.config.ready import Ready
+
+#: When a component is started again.
+RESTARTS = ('no', 'on-failure', 'always')
+#: Bytes of output that are kept at least, where they are limited.
+LEAST_LOG = 10_000
 
 
 class BadValueError(ValueError):
@@ -258,6 +264,101 @@ _READY: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 }
 
 
+def read_restart(value: object) -> str:
+    """When it is started again."""
+    if value not in RESTARTS or not isinstance(value, str):
+        raise BadValueError(f"must be 'no', 'on-failure' or 'always', is {shown(value)}")
+    return plain(value)
+
+
+def read_count(value: object) -> int | None:
+    """A whole number from 0; None: no limit."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise BadValueError(f'must be a whole number from 0, is {shown(value)}')
+    return int(value)
+
+
+def read_load(value: object) -> float | None:
+    """A load per core, more than 0; None: any."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise BadValueError(f'must be a number above 0, is {shown(value)}')
+    return float(value)
+
+
+def read_signal(value: object) -> str:
+    """A signal as hosts look it up: `TERM`, or a number as text."""
+    if isinstance(value, signal.Signals):
+        return value.name.removeprefix('SIG')
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < signal.NSIG:
+        return str(value)
+    if isinstance(value, str) and f'SIG{value.upper().removeprefix("SIG")}' in signal.Signals.__members__:
+        return value.upper().removeprefix('SIG')
+    raise BadValueError(f"must be a signal such as 'INT', is {shown(value)}")
+
+
+def read_size(value: object) -> int:
+    """A number of bytes, also as text with a unit: `'500M'` (1 M is 1,000,000 bytes)."""
+    found = re.fullmatch(r'(\d+)([kMGT]?)B?', value) if isinstance(value, str) else None
+    if found:
+        return int(found[1]) * int(1000 ** ' kMGT'.index(found[2] or ' '))
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise BadValueError(f"must be a number of bytes, or text as '100M', is {shown(value)}")
+    return int(value)
+
+
+def read_log_limit(value: object) -> int:
+    """A number of bytes that is worth something; 0: no limit."""
+    size = read_size(value)
+    if 0 < size < LEAST_LOG:
+        raise BadValueError(f'must be at least {LEAST_LOG} bytes, or 0 for no limit, is {shown(value)}')
+    return size
+
+
+def read_env(value: object) -> tuple[tuple[str, str], ...]:
+    """Variables of the environment and their values, each as text."""
+    if not isinstance(value, Mapping):
+        raise BadValueError(f'must be a dict of variables, is {shown(value)}')
+    variables: dict[str, str] = {}
+    reasons: list[str] = []
+    for name, content in value.items():
+        try:
+            variables[variable(name)] = argument(content)
+        except BadValueError as bad:
+            reasons += [f'[{shown(name)}] {reason}' for reason in bad.reasons]
+    if reasons:
+        raise BadValueError(*reasons)
+    return tuple(variables.items())
+
+
+def variable(name: object) -> str:
+    """The name of a variable of the environment."""
+    if not isinstance(name, str) or not name or '=' in name:
+        raise BadValueError('is no name of a variable')
+    return encodable(plain(name))
+
+
+def read_env_file(value: object) -> str | None:
+    """A path, or None."""
+    return None if value is None else read_path(value)
+
+
+def read_names(value: object) -> tuple[str, ...]:
+    """Components, each as `name` or `name@host`."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise BadValueError(f'must be a list of names, is {shown(value)}')
+    names = list(value)
+    for position, name in enumerate(names):
+        try:
+            read_name(name)
+        except BadValueError as bad:
+            raise BadValueError(*[f'[{position}] {reason}' for reason in bad.reasons]) from None
+    return tuple(read_name(name) for name in names)
+
+
 def read_anything(value: object) -> object:
     """Information that remote_runner itself does not use."""
     return value
@@ -345,10 +446,73 @@ ATTRIBUTES: Mapping[str, Attribute] = {
             default=lambda: 0.1,
         ),
         Attribute(
+            'stop_signal',
+            'The signal that asks it to end when it is stopped, as `\'INT\'`; all its processes get it.',
+            read_signal,
+            default=lambda: 'TERM',
+        ),
+        Attribute(
             'stop_timeout',
-            'Seconds between SIGTERM and SIGKILL when it is stopped.',
+            'Seconds between `stop_signal` and SIGKILL when it is stopped.',
             read_seconds,
             default=lambda: 5,
+        ),
+        Attribute(
+            'depends_on',
+            'Components, as `name` or `name@host`, that must have started, and be ready, before this one starts; '
+            'they have the same `start_index` or a lower one.',
+            read_names,
+            default=list,
+            keep=keep_args,
+        ),
+        Attribute(
+            'env',
+            'Variables of its environment, a dict; they add to those of the login and win over them.',
+            read_env,
+            default=dict,
+        ),
+        Attribute(
+            'env_file',
+            'A local file (relative to the config file) with a variable a line, `NAME=value`, for what nobody else '
+            'shall read: its values are masked in plan, events and record. `env` wins over it.',
+            read_env_file,
+        ),
+        Attribute(
+            'restart',
+            "When it is started again after its end: `'no'`, `'on-failure'` (exit status above 0, a signal, the "
+            "watchdog) or `'always'`. The first pause is half a second; it doubles up to 30 seconds, until it has run "
+            'for a minute. A program that fails before it has started once is not started again.',
+            read_restart,
+            default=lambda: 'no',
+        ),
+        Attribute(
+            'max_restarts',
+            'How often in a row it is started again at most. None: there is no limit.',
+            read_count,
+        ),
+        Attribute(
+            'watchdog',
+            'Seconds within which it must give a sign of life again and again, once it is ready: `WATCHDOG=1` of '
+            'sd_notify(3). Without one it is ended, and has failed. None: there is no watchdog.',
+            read_time_limit,
+        ),
+        Attribute(
+            'critical',
+            'True: when it fails while the command still runs, all components are stopped.',
+            read_flag,
+            default=lambda: False,
+        ),
+        Attribute(
+            'max_load',
+            'The load per core (average of the last minute) above which its host refuses to start it. None: any.',
+            read_load,
+        ),
+        Attribute(
+            'log_limit',
+            'Bytes that `output.log` and the one before it may have together, also as `\'500M\'`; 0: no limit. The '
+            'oldest output goes first.',
+            read_log_limit,
+            default=lambda: '100M',
         ),
     )
 }

@@ -9,6 +9,7 @@ import math
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -20,10 +21,12 @@ from remote_runner.events import (
     ComponentExited,
     ComponentFailed,
     ComponentReady,
+    ComponentRestarting,
     ComponentSaid,
     ComponentStarted,
     ComponentStarting,
     ComponentStopped,
+    ComponentTroubled,
     ComponentUnknown,
     Event,
     Events,
@@ -40,6 +43,7 @@ class State(Enum):
     CALLED_BACK = 'called back'
     GOING = 'going'
     STARTED = 'started'
+    RESTARTING = 'restarting'
     EXITED = 'exited'
     FAILED = 'failed'
     ABORTED = 'aborted'
@@ -49,6 +53,8 @@ class State(Enum):
 
 #: Its window is being opened, or its launcher waits for go: nothing of the user's runs yet.
 PENDING = frozenset([State.STARTING, State.CALLED_BACK])
+#: Its program runs, or will again by itself.
+RUNNING = frozenset([State.STARTED, State.RESTARTING])
 #: Nothing can be expected of it any more.
 OVER = frozenset([State.EXITED, State.FAILED, State.ABORTED, State.STOPPED, State.UNKNOWN])
 
@@ -61,6 +67,7 @@ class Tracked:
         waiting: why it is not ready yet, as far as that can be found out.
         said: what it says of itself (STATUS of sd_notify(3)).
         extends_to: until when (time.monotonic) it asked to be given time to become ready.
+        restarts: how often its launcher has started it again.
     """
 
     plan: ComponentPlan
@@ -77,6 +84,7 @@ class Tracked:
     waiting: str = ''
     said: str = ''
     extends_to: float = 0.0
+    restarts: int = 0
     gone: bool = False
     launcher: bool = field(default=False, repr=False)
 
@@ -107,10 +115,12 @@ class Board:
         """All components, in the order of the plan."""
         return list(self._components.values())
 
-    def by_index(self) -> list[list[Tracked]]:
-        """All components, those of each start index together, in the order in which they start."""
-        indexes = sorted({tracked.plan.start_index for tracked in self.all()})
-        return [[tracked for tracked in self.all() if tracked.plan.start_index == index] for index in indexes]
+    def in_order(self) -> list[list[Tracked]]:
+        """All components, those that start together in one list, in the order in which they start."""
+        found: dict[tuple[int, int], list[Tracked]] = defaultdict(list)
+        for tracked in self.all():
+            found[tracked.plan.start_index, tracked.plan.wave].append(tracked)
+        return [found[key] for key in sorted(found)]
 
     def of(self, *states: State, among: Iterable[Tracked] | None = None) -> list[Tracked]:
         """Those in one of these states."""
@@ -222,17 +232,26 @@ class Board:
             elif status['state'] == 'aborted':
                 self._end(tracked, State.ABORTED, str(status['reason']))
             else:
-                if tracked.state not in OVER and tracked.state is not State.STARTED and 'pid' in status:
-                    self._start(tracked, status['pid'])
-                if 'ready' in status:
-                    self._become_ready(tracked)
-                if status['state'] in ('exited', 'stopping', 'stopped', 'killed') and 'exit_status' in status:
-                    self._exit(tracked, status['exit_status'], str(status.get('output', '')))
-                if not status.get('alive'):
-                    tracked.gone = True
-                    if tracked.state is State.STARTED:
-                        self._end(tracked, State.UNKNOWN, 'its launcher is gone; was the host restarted?')
+                self._restore_running(tracked, status)
             self._changed.notify_all()
+
+    def _restore_running(self, tracked: Tracked, status: dict[str, Any]) -> None:
+        """It has been started; what has become of it since?"""
+        state = status['state']
+        if tracked.state not in OVER | RUNNING and 'pid' in status:
+            self._start(tracked, status['pid'], status.get('restarts', 0))
+        if 'ready' in status:
+            self._become_ready(tracked)
+        if state == 'restarting' and status.get('alive'):
+            self._restart(tracked, status['exit_status'], 0.0, status.get('restarts', 0), '')
+        if state in ('exited', 'stopping', 'stopped', 'killed') and 'exit_status' in status:
+            self._exit(tracked, status['exit_status'], str(status.get('output', '')), str(status.get('reason', '')))
+        if not status.get('alive'):
+            tracked.gone = True
+            if tracked.state in RUNNING and state == 'killed':
+                self._end(tracked, State.FAILED, 'its launcher was killed, and the program was ended')
+            elif tracked.state in RUNNING:
+                self._end(tracked, State.UNKNOWN, 'its launcher is gone; was the host restarted?')
 
     # ---- what agents say --------------------------------------------------------------------------------------
 
@@ -256,7 +275,7 @@ class Board:
             if tracked.state is State.STARTING:
                 tracked.state = State.CALLED_BACK
         elif kind == 'started':
-            self._start(tracked, rest[0])
+            self._start(tracked, rest[0], rest[2])
         elif kind == 'failed':
             self._end(tracked, State.FAILED, header['reason'])
         elif kind == 'ready':
@@ -271,8 +290,16 @@ class Board:
         elif kind == 'refused':
             number, text, _ = rest
             self._end(tracked, State.FAILED, f'it refused to start: {text or os.strerror(number)}')
+        elif kind == 'restarting':
+            status, pause, restarts, reason, _ = rest
+            self._restart(tracked, status, pause, restarts, reason)
+        elif kind == 'log':
+            what = f'its output cannot be written on the host any more: {os.strerror(rest[0])}'
+            self._tell(tracked, ComponentTroubled, reason=what)
+        elif kind == 'hung':
+            self._tell(tracked, ComponentTroubled, reason=f'{rest[0]}; it is being ended')
         elif kind == 'exited':
-            self._exit(tracked, rest[0], header.get('output', ''))
+            self._exit(tracked, rest[0], header.get('output', ''), rest[2])
         elif kind == 'gone':
             tracked.gone = not rest[0]
             if rest[0]:
@@ -287,24 +314,34 @@ class Board:
                 tracked.reason = why  # for when its turn comes
             elif tracked.state in PENDING or tracked.state is State.GOING:
                 self._end(tracked, State.ABORTED, why)
-            elif tracked.state is State.STARTED and status.get('state') == 'killed':
+            elif tracked.state in RUNNING and status.get('state') == 'killed':
                 self._end(tracked, State.FAILED, 'its launcher was killed, and the program was ended')
-            elif tracked.state is State.STARTED and 'exit_status' in status:  # it ended just as the agent came
-                self._exit(tracked, status['exit_status'], str(status['output']))
-            elif tracked.state is State.STARTED:
+            elif tracked.state in RUNNING and 'exit_status' in status:  # it ended just as the agent came
+                self._exit(tracked, status['exit_status'], str(status['output']), str(status.get('reason', '')))
+            elif tracked.state in RUNNING:
                 self._end(tracked, State.UNKNOWN, 'its launcher was killed, and nobody saw the program end')
 
-    def _start(self, tracked: Tracked, pid: int) -> None:
+    def _start(self, tracked: Tracked, pid: int, restarts: int = 0) -> None:
         if tracked.state in OVER or tracked.state is State.STARTED:
             return
+        again = tracked.state is State.RESTARTING
         tracked.state = State.STARTED
         tracked.pid = pid
-        tracked.started_at = time.monotonic()
+        tracked.restarts = restarts
+        if not again:
+            tracked.started_at = time.monotonic()
         seconds = tracked.started_at - tracked.asked_at
         tracked.is_ready = tracked.plan.ready is None
-        self._tell(
-            tracked, ComponentStarted, pid=pid, window=tracked.window, seconds=seconds, ready=tracked.is_ready
-        )
+        window, is_ready = tracked.window, tracked.is_ready
+        fields = {'pid': pid, 'window': window, 'seconds': seconds, 'ready': is_ready, 'restarts': restarts}
+        self._tell(tracked, ComponentStarted, **fields)
+
+    def _restart(self, tracked: Tracked, status: int, pause: float, restarts: int, reason: str) -> None:
+        """Its program has ended, and its launcher starts it again."""
+        if tracked.state is State.STARTED:
+            tracked.state, tracked.restarts, tracked.is_ready = State.RESTARTING, restarts, False
+            fields = {'status': status, 'pause': pause, 'restarts': restarts, 'reason': reason}
+            self._tell(tracked, ComponentRestarting, **fields)
 
     def _become_ready(self, tracked: Tracked) -> None:
         if tracked.state is State.STARTED and not tracked.is_ready:
@@ -315,7 +352,8 @@ class Board:
         """Its time limit is no sooner than so many seconds from now (EXTEND_TIMEOUT_USEC of sd_notify(3))."""
         tracked.extends_to = max(tracked.extends_to, time.monotonic() + seconds)
 
-    def _exit(self, tracked: Tracked, status: int, output: str) -> None:
+    def _exit(self, tracked: Tracked, status: int, output: str, failure: str) -> None:
+        """Its program has ended; `failure` says why that is one whatever the status is."""
         if tracked.state in OVER:
             return
         tracked.status = status
@@ -323,7 +361,9 @@ class Board:
         if tracked.key in self._ending:
             tracked.state = State.STOPPED
             self._tell(tracked, ComponentStopped)
-        elif not tracked.is_ready:
+        elif failure:
+            self._end(tracked, State.FAILED, failure, output)
+        elif not tracked.is_ready and tracked.state is not State.RESTARTING:
             how = describe_status(status)
             said = f': {tracked.said}' if tracked.said else ''
             self._end(tracked, State.FAILED, f'it ended before it was ready, {how}{said}', output)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from remote_runner.config.attributes import BadValueError
+from remote_runner.config.env_file import read_variables
 from remote_runner.config.paths import expanded, neighbour
 from remote_runner.errors import AddressError
 from remote_runner.hosts.address import Address, parse_address
@@ -116,6 +118,15 @@ class Checker:
             if Path(base_dir).exists() and not Path(base_dir).is_dir():
                 self.fault(label, f'base_dir {base_dir} is no directory')
         return result
+
+    def read_env_file(self, label: str, written: str) -> dict[str, Any]:
+        """The path of a file of variables, absolute, and what is in it."""
+        path = self.local_path(written)
+        try:
+            return {'env_file': path, 'secret_env': tuple(read_variables(path).items())}
+        except BadValueError as bad:
+            self.fault(label, f'env_file {bad}')
+            return {'env_file': path}
 
     def check_unique(self, components: Iterable[ComponentPlan]) -> None:
         """Each pair of name and host stands for one component."""

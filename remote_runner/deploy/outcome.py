@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from remote_runner.defaults import FANOUT, START_TIMEOUT
-from remote_runner.deploy.board import State, Tracked, describe_status
+from remote_runner.deploy.board import RUNNING, State, Tracked, describe_status
 from remote_runner.errors import RemoteRunnerError
 
 
@@ -50,7 +50,7 @@ class Outcome:
     @property
     def running(self) -> list[Tracked]:
         """The components that run on when the command has ended."""
-        return [tracked for tracked in self.components if tracked.state in (State.STARTED, State.UNKNOWN)]
+        return [tracked for tracked in self.components if tracked.state in RUNNING | {State.UNKNOWN}]
 
 
 def report(tracked: Tracked) -> str:

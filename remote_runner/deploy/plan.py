@@ -14,9 +14,12 @@ from typing import Any, NamedTuple
 
 from remote_runner.config.component import Component, Config
 from remote_runner.deploy.check import Checker
+from remote_runner.deploy.secrets import MASK, Secrets
+from remote_runner.deploy.waves import in_waves
 from remote_runner.errors import ConfigFaults, RemoteRunnerError, UsageError, together
 from remote_runner.hosts.address import Address, parse_hosts
 
+NO_SECRETS = Secrets()
 _SESSION = re.compile(r'[A-Za-z0-9_.-]{1,64}')
 
 
@@ -52,7 +55,16 @@ class ComponentPlan(NamedTuple):
         wait: whether the command returns only when this component has ended.
         start_timeout: seconds within which it must have started and be ready; None: what the command says.
         start_grace: seconds that it must live, or end with success, to count as started.
-        stop_timeout: seconds between SIGTERM and SIGKILL.
+        stop_timeout: seconds between `stop_signal` and SIGKILL.
+        stop_signal: what asks it to end: `TERM`, or a number.
+        wave: components of one index start by it: those that depend on none of the same index have 0.
+        depends_on: the labels of those that must have started before.
+        env: variables of its environment; env_file: where others come from, whose values are `secret_env`.
+        restart, max_restarts: whether it is started again (`no`, `on-failure`, `always`), and how often in a row.
+        watchdog: seconds within which it must give a sign of life.
+        critical: whether its failure stops the whole run.
+        max_load: the load per core above which it is not started.
+        log_limit: bytes of its output that are kept; 0: all.
     """
 
     name: str
@@ -68,6 +80,18 @@ class ComponentPlan(NamedTuple):
     start_timeout: float | None = None
     start_grace: float = 0.1
     stop_timeout: float = 5.0
+    stop_signal: str = 'TERM'
+    wave: int = 0
+    depends_on: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    env_file: str | None = None
+    secret_env: tuple[tuple[str, str], ...] = ()
+    restart: str = 'no'
+    max_restarts: int | None = None
+    watchdog: float | None = None
+    critical: bool = False
+    max_load: float | None = None
+    log_limit: int = 100_000_000
 
     @property
     def label(self) -> str:
@@ -79,24 +103,17 @@ class ComponentPlan(NamedTuple):
         """Whether it runs on this machine, without SSH."""
         return self.host == Config.LOCAL_HOST
 
-    def to_dict(self, secret: str | None = None) -> dict[str, Any]:
-        """Its values for JSON, with `secret` masked in the arguments."""
-        return {
-            'name': self.name,
-            'host': self.host,
-            'executable': self.executable,
-            'args': [masked(argument, secret) for argument in self.args],
-            'base_dir': self.base_dir,
-            'files': [
-                {'local': file.local, 'remote': file.remote, 'is_directory': file.is_directory} for file in self.files
-            ],
-            'start_index': self.start_index,
-            'wait': self.wait,
-            'ready': self.ready,
-            'start_timeout': self.start_timeout,
-            'start_grace': self.start_grace,
-            'stop_timeout': self.stop_timeout,
-        }
+    def to_dict(self, secrets: Secrets = NO_SECRETS) -> dict[str, Any]:
+        """Its values for JSON, with secrets masked; of those that come from a file none is shown."""
+        values = self._asdict()
+        for name in ('address', 'wave', 'secret_env'):
+            del values[name]
+        values['files'] = [file._asdict() for file in self.files]
+        values['env'] = {**{name: MASK for name, _ in self.secret_env}, **dict(self.env)}
+        for name in ('args', 'env', 'ready'):
+            values[name] = secrets.mask_all(values[name])
+        values['depends_on'] = list(self.depends_on)
+        return values
 
 
 class Plan(NamedTuple):
@@ -107,12 +124,14 @@ class Plan(NamedTuple):
         config_dir: the directory to which the config's local paths were relative.
         session: the name of the screen session, the same on all hosts.
         config_file: the config; None if there is no file.
+        secrets: what is masked wherever the plan is shown.
     """
 
     components: tuple[ComponentPlan, ...]
     config_dir: str
     session: str
     config_file: str | None = None
+    secrets: Secrets = NO_SECRETS
 
     def hosts(self) -> tuple[str, ...]:
         """The hosts as they are written, in the order of their first component."""
@@ -176,13 +195,13 @@ class Plan(NamedTuple):
             raise UsageError(f'no component runs on {", ".join(unknown)}')
         return self._replace(components=tuple(c for c in self.components if c.host in chosen))
 
-    def to_dict(self, secret: str | None = None) -> dict[str, Any]:
-        """The plan for JSON; where an argument holds `secret` (the password), it is masked."""
+    def to_dict(self) -> dict[str, Any]:
+        """The plan for JSON, with its secrets masked."""
         return {
             'session': self.session,
             'config_file': self.config_file,
             'config_dir': self.config_dir,
-            'components': [component.to_dict(secret) for component in self.components],
+            'components': [component.to_dict(self.secrets) for component in self.components],
         }
 
 
@@ -192,6 +211,7 @@ def make_plan(
     session: str,
     config_file: str | None = None,
     faults: Sequence[RemoteRunnerError] = (),
+    secrets: Secrets = NO_SECRETS,
 ) -> Plan:
     """Check everything that can be checked on this machine, and make the plan.
 
@@ -201,6 +221,7 @@ def make_plan(
         session: the name of the screen session.
         config_file: absolute path of the config, to be remembered.
         faults: what is known to be wrong with the user's files.
+        secrets: what else nobody shall read: the password.
 
     Raises:
         UsageError: the session's name is none that screen can be trusted with.
@@ -218,11 +239,13 @@ def make_plan(
         checker.fault('', 'there are no components: config.add_component was not called, or a muddler cleared them all')
     checker.check_unique(components)
     checker.check_targets(components)
+    components = in_waves(components, checker)
     if checker.faults:
         raise ConfigFaults([*map(str, faults), *checker.report()])
     if faults:
         raise together(faults)
-    return Plan(tuple(components), config_dir, session, config_file)
+    secrets |= Secrets(value for component in components for _, value in component.secret_env)
+    return Plan(tuple(components), config_dir, session, config_file, secrets)
 
 
 def check_session(name: str) -> None:
@@ -234,15 +257,6 @@ def check_session(name: str) -> None:
             f'{name!r} is no name for a screen session',
             remedy='1 to 64 letters, digits, dots, dashes and underscores; no dash in front',
         )
-
-
-def masked(text: str, secret: str | None) -> str:
-    """`text` with `secret` replaced by `***`; secrets of less than 4 characters only where they are the whole text."""
-    if not secret:
-        return text
-    if len(secret) < 4:
-        return '***' if text == secret else text
-    return text.replace(secret, '***')
 
 
 def _plan_component(component: Component, checker: Checker) -> ComponentPlan | None:
@@ -260,6 +274,8 @@ def _plan_component(component: Component, checker: Checker) -> ComponentPlan | N
     )
     if is_local:
         values.update(checker.read_local(component.label, values))
+    if values.get('env_file') is not None:
+        values.update(checker.read_env_file(component.label, values['env_file']))
     if address is None or 'name' not in values:
         return None
     known: dict[str, Any] = {name: values[name] for name in ComponentPlan._fields if name in values}

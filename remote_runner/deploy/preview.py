@@ -8,12 +8,11 @@ from remote_runner.deploy.plan import Plan
 from remote_runner.files.manifest import LocalFiles
 
 
-def preview(plan: Plan, secret: str | None = None) -> dict[str, Any]:
+def preview(plan: Plan) -> dict[str, Any]:
     """The plan for JSON, in the order in which it is carried out, with the sizes of files.
 
     Args:
         plan: what would be carried out.
-        secret: the password, which is masked in arguments.
 
     Returns:
         `session`, `config_file`, `config_dir`, `hosts`, and `indexes`: objects of `index` and `components`, which have
@@ -25,7 +24,7 @@ def preview(plan: Plan, secret: str | None = None) -> dict[str, Any]:
     local_files = LocalFiles()
     components: dict[int, list[dict[str, Any]]] = {index: [] for index in plan.indexes()}
     for component in plan.components:
-        shown = component.to_dict(secret)
+        shown = component.to_dict(plan.secrets)
         for file in shown['files']:
             if not file['is_directory']:
                 entry = local_files.entry(file['local'], file['remote'])

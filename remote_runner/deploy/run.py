@@ -21,12 +21,12 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from remote_runner.defaults import LOCALHOST
-from remote_runner.deploy.board import Board, State, Tracked, describe_status
+from remote_runner.deploy.board import RUNNING, Board, State, Tracked, describe_status
 from remote_runner.deploy.check import Checker
 from remote_runner.deploy.outcome import Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.start import Starter, by_host
-from remote_runner.deploy.watch import stop_components, wait_for_components
+from remote_runner.deploy.watch import has_failed, stop_components, wait_for_components
 from remote_runner.errors import (
     BootstrapFailed,
     ComponentFailed,
@@ -79,6 +79,8 @@ def deploy(plan: Plan, connector: Opens, options: RunOptions, events: Events) ->
     interrupted (KeyboardInterrupt: what was starting is taken back, what has started stays).
     """
     begun = time.monotonic()
+    if plan.secrets:
+        events.mask = plan.secrets.mask
     with _Run(plan, connector, options, events) as run:
         outcome = run.outcome
         events.emit(run.introduction())
@@ -106,7 +108,7 @@ class _Run:
         self._pool = Pool(connector, self._board.hear, options.fanout, leave=options.last)
         self._base_dirs: dict[str, str] = {}
         self._created: dict[str, list[str]] = {}
-        self._me = f'{_user()} on {socket.gethostname()} (pid {os.getpid()}) since {time.strftime("%H:%M:%S")}'
+        self._me = f'{_user()} on {socket.gethostname()} (pid {os.getpid()}) since {time.strftime("%Y-%m-%d %H:%M:%S")}'
         self._temporary: dict[str, dict[str, str]] = {}
         run_id = time.strftime('%Y%m%d-%H%M%S-') + secrets.token_hex(2)
         self.outcome = Outcome(run_id, plan.session)
@@ -114,7 +116,13 @@ class _Run:
         self._taken_back = False
         self._making_ready: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._starter = Starter(
-            self._board, self._pool, plan.session, run_id, start_timeout=options.start_timeout, zombie=options.zombie
+            self._board,
+            self._pool,
+            plan.session,
+            run_id,
+            self._me,
+            start_timeout=options.start_timeout,
+            zombie=options.zombie,
         )
         self.outcome.servers = self._starter.servers
 
@@ -138,8 +146,9 @@ class _Run:
         if not self._options.kill_first:
             self._refuse_running()
         self._make_ready()
-        for components, following in pairwise([*self._board.by_index(), []]):
+        for components, following in pairwise([*self._board.in_order(), []]):
             self._start(components, following)
+            self._see_to_critical()
         self._wait()
 
     # ---- hosts ------------------------------------------------------------------------------------------------
@@ -329,11 +338,12 @@ class _Run:
             return
         self._settle()
         self._starter.see_through(components)
-        failed = [t for t in components if t.state not in (State.STARTED, State.EXITED)]
+        failed = [t for t in components if t.state not in RUNNING | {State.EXITED}]
         if not failed:
             return  # what was unknown has started
         # Programs that ended at once may have left descendants, and so may those that ended with success.
-        wanted = (State.FAILED, State.STARTED, State.EXITED) if self._options.stop_on_failure else (State.FAILED,)
+        stop_all = self._options.stop_on_failure or any(tracked.plan.critical for tracked in failed)
+        wanted = (State.FAILED, State.EXITED, *RUNNING) if stop_all else (State.FAILED,)
         stop_components(self._board, self._pool, [t for t in self._board.of(*wanted) if t.pid])
         raise StartFailed('\n'.join(report(tracked) for tracked in failed))
 
@@ -372,6 +382,26 @@ class _Run:
             self._board.restore(tracked, states[tracked.key])
         self._events.emit(HostConnected(host=name, seconds=time.monotonic() - begun))
 
+    def _failed_critical(self) -> list[Tracked]:
+        """The critical components that have failed."""
+        return [t for t in self._board.all() if t.plan.critical and has_failed(t)]
+
+    def _see_to_critical(self) -> None:
+        """End everything if a critical component has failed."""
+        failed = self._failed_critical()
+        if not failed:
+            return
+        log.error('%s has failed and is critical: all components are stopped', ', '.join(t.key for t in failed))
+        stop_components(self._board, self._pool, self._board.all())
+        self._fail_ended(failed)
+        raise ComponentFailed('\n'.join(report(tracked) for tracked in failed))
+
+    def _fail_ended(self, components: list[Tracked]) -> None:
+        """An exit without success is a failure of these."""
+        for tracked in components:
+            if tracked.state is State.EXITED and tracked.status:
+                self._board.fail([tracked], f'it ended {describe_status(tracked.status)}', tracked.output)
+
     def _wait(self) -> None:
         """Wait for the components with `wait`, then end the others if that is asked for."""
         waited = [tracked for tracked in self._board.all() if tracked.plan.wait]
@@ -379,10 +409,9 @@ class _Run:
             if self._options.terminate:
                 log.warning('--terminate has no effect: no component has wait=True')
             return
-        wait_for_components(self._board, waited, self._reconnect)
-        for tracked in waited:
-            if tracked.state is State.EXITED and tracked.status:
-                self._board.fail([tracked], f'it ended {describe_status(tracked.status)}', tracked.output)
+        wait_for_components(self._board, waited, self._reconnect, lambda: bool(self._failed_critical()))
+        self._see_to_critical()
+        self._fail_ended(waited)
         if self._options.terminate:
             others = [tracked for tracked in self._board.all() if not tracked.plan.wait]
             stop_components(self._board, self._pool, others + waited)
@@ -397,7 +426,7 @@ class _Run:
         self._taken_back = True
         for _ in self._pool.each(lambda host: host.give_up(GIVE_UP_TIMEOUT)):
             continue
-        out_of_sight = [t for t in self._board.of(State.STARTED) if t.host in self._board.lost]
+        out_of_sight = [t for t in self._board.of(*RUNNING) if t.host in self._board.lost]
         self._board.lose_sight(out_of_sight, 'the connection to its host is lost')
         self._starter.abort(reason)
         for host, outcome in self._pool.each(self._clean):

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from remote_runner.deploy.board import PENDING, Board, State, Tracked, describe_status
+from remote_runner.deploy.plan import ComponentPlan
 from remote_runner.errors import ConnectionLost, HostError, RemoteRunnerError, RequestFailed
 from remote_runner.hosts.host import Call
 from remote_runner.hosts.pool import Pool
@@ -30,18 +31,19 @@ class Starter:
     Args:
         board: where the components stand.
         pool: the connected hosts.
-        session: the screen session; run: the id of this run.
+        session: the screen session; run: the id of this run; by: who starts them, for others to read.
         start_timeout: seconds from asking for the window until the program must run, where a component says nothing.
         zombie: windows of ended programs stay.
     """
 
     def __init__(
-        self, board: Board, pool: Pool, session: str, run: str, *, start_timeout: float, zombie: bool
+        self, board: Board, pool: Pool, session: str, run: str, by: str, *, start_timeout: float, zombie: bool
     ) -> None:
         self._board = board
         self._pool = pool
         self._session = session
         self._run = run
+        self._by = by
         self._start_timeout = start_timeout
         self._zombie = zombie
         #: The pid of the screen server of each host on which we opened windows.
@@ -126,6 +128,7 @@ class Starter:
             on_end=self._board.touch,
             session=self._session,
             run=self._run,
+            by=self._by,
             zombie=self._zombie,
             components=[self._describe(tracked, base_dirs[tracked.key], lead) for tracked in own],
         )
@@ -146,9 +149,19 @@ class Starter:
             'args': plan.args,
             'cwd': base_dir,
             'start_timeout': self._limit(tracked) + lead,
+            'start_grace': plan.start_grace,
             'stop_timeout': plan.stop_timeout,
+            'stop_signal': plan.stop_signal,
             'ready': plan.ready,
+            'watchdog': plan.watchdog,
+            'restart': plan.restart,
+            'max_restarts': plan.max_restarts,
+            'max_load': plan.max_load,
+            'log_limit': plan.log_limit,
+            'about': about(plan),
             'environment': {
+                **dict(plan.secret_env),
+                **dict(plan.env),
                 'RR_RUN': self._run,
                 'RR_SESSION': self._session,
                 'RR_COMPONENT': plan.name,
@@ -265,6 +278,17 @@ class Starter:
         for call in calls:
             with contextlib.suppress(RemoteRunnerError):
                 call.result(max(0.0, deadline - time.monotonic()))
+
+
+def about(plan: ComponentPlan) -> dict[str, Any]:
+    """What a host remembers of a component for commands that come later and have no plan."""
+    return {
+        'host': plan.host,
+        'index': plan.start_index,
+        'wave': plan.wave,
+        'wait': plan.wait,
+        'critical': plan.critical,
+    }
 
 
 def _soon() -> float:

@@ -22,14 +22,34 @@ FIRST_DELAY, LAST_DELAY = 0.5, 30.0
 STOP_SLACK = 10.0
 
 
-def wait_for_components(board: Board, waited: list[Tracked], reconnect: Callable[[str], None]) -> None:
-    """Return when all of `waited` have ended. Lost hosts are connected to again, for as long as it takes."""
+def has_failed(tracked: Tracked) -> bool:
+    """Whether it has failed for good, or ended without success."""
+    return tracked.state is State.FAILED or (tracked.state is State.EXITED and bool(tracked.status))
+
+
+def wait_for_components(
+    board: Board,
+    waited: list[Tracked],
+    reconnect: Callable[[str], None],
+    enough: Callable[[], bool] = lambda: False,
+    *,
+    settled: Callable[[Tracked], bool] = lambda tracked: tracked.state in OVER,
+    deadline: float | None = None,
+) -> bool:
+    """Wait until all of `waited` have ended; False at `deadline` (time.monotonic).
+
+    Lost hosts are connected to again, for as long as it takes.
+
+    Args:
+        enough: ends the waiting earlier.
+        settled: what is waited for, where that is not the end.
+    """
     hosts = set(by_host(waited))
     reconnecting: set[str] = set()
     over = threading.Event()
 
-    def settled() -> bool:
-        return all(tracked.state in OVER for tracked in waited)
+    def is_over() -> bool:
+        return all(map(settled, waited)) or enough()
 
     def lost() -> set[str]:
         return hosts & set(board.lost) - reconnecting
@@ -42,10 +62,13 @@ def wait_for_components(board: Board, waited: list[Tracked], reconnect: Callable
             board.touch()
 
     try:
-        while not board.wait(lambda: settled() or bool(lost())) or not settled():
+        while not is_over():
+            if not board.wait(lambda: is_over() or bool(lost()), deadline):
+                return False
             for name in lost():
                 reconnecting.add(name)
                 threading.Thread(target=come_back, args=(name,), daemon=True).start()
+        return True
     finally:
         over.set()
 

@@ -120,7 +120,7 @@ def _copying(host: Host, now: float) -> str:
 def _running(host: Host) -> str:
     states = host.states
     ended = states[State.EXITED] + states[State.STOPPED]
-    parts = [f'{number} {word}' for number, word in ((states[State.STARTED], 'running'), (ended, 'ended')) if number]
+    parts = [f'{number} {word}' for number, word in ((_alive(states), 'running'), (ended, 'ended')) if number]
     return f'{count(states.total(), "component")}: {(", ".join(parts) + _trouble(states)).lstrip(", ")}'
 
 
@@ -132,7 +132,7 @@ def _total(progress: Progress, now: float) -> Line:
     states, hosts = progress.states, progress.hosts.values()
     untouched = states[State.NOT_STARTED]
     if untouched < states.total():
-        ran = states[State.STARTED] + states[State.EXITED] + states[State.STOPPED]
+        ran = _alive(states) + states[State.EXITED] + states[State.STOPPED]
         text = f'{ran} of {count(states.total(), "component")} started'
         if states[State.STARTING]:
             text += f' (index {progress.index})'
@@ -144,3 +144,7 @@ def _total(progress: Progress, now: float) -> Line:
         text += ''.join(f', {phases[p]} {_WORDS[p]}' for p in (Phase.FAILED, Phase.LOST) if phases[p])
     taken = now - (progress.begun if progress.begun is not None else now)
     return [(text, 'bold')] + ([(f'  {elapsed(taken)}', 'dim')] if taken >= 1 else [])
+
+
+def _alive(states: Counter[State]) -> int:
+    return states[State.STARTED] + states[State.READY] + states[State.RESTARTING]

@@ -20,6 +20,12 @@ def line_of(event: e.Event) -> tuple[int, str] | None:
             return logging.ERROR, harmless(_where(event) + reason)
         case e.ComponentUnknown(reason=reason):
             return logging.ERROR, harmless(f'{_where(event)}nobody knows whether it runs: {reason}')
+        case e.ComponentRestarting(status=status, reason=reason):
+            why = reason or f'exited with {status_of(status)}'
+            again = f'starts again in {event.pause:g} s (restart {event.restarts})'
+            return logging.WARNING, harmless(f'{_where(event)}{why}; {again}')
+        case e.ComponentTroubled(reason=reason):
+            return logging.WARNING, harmless(_where(event) + reason)
         case e.ComponentExited(status=status):
             level = logging.WARNING if status else logging.INFO
             return level, harmless(f'{_where(event)}exited with {status_of(status)}')

@@ -31,6 +31,8 @@ class State(StrEnum):
     NOT_STARTED = 'not started'
     STARTING = 'starting'
     STARTED = 'started'
+    READY = 'ready'
+    RESTARTING = 'restarting'
     EXITED = 'exited'
     FAILED = 'failed'
     ABORTED = 'aborted'
@@ -55,6 +57,7 @@ class Component:
     window: int | None = None
     seconds: float | None = None
     status: int | None = None
+    restarts: int = 0
     reason: str = ''
     output: str = ''
 
@@ -111,7 +114,7 @@ class Progress:
     def is_running(self) -> bool:
         """Whether all that is to start has, and some of it runs."""
         waits = self.states[State.NOT_STARTED] + self.states[State.STARTING]
-        return not waits and bool(self.states[State.STARTED])
+        return not waits and bool(self.states[State.STARTED] + self.states[State.READY] + self.states[State.RESTARTING])
 
     def apply(self, event: e.Event, now: float) -> None:
         """Take note of what happened."""
@@ -160,13 +163,18 @@ class Progress:
                 self._enter(component, State.STARTING)
             case e.ComponentStarted():
                 component.pid, component.window, component.seconds = event.pid, event.window, event.seconds
+                component.restarts = event.restarts
                 if event.ready:
-                    host.started += 1
+                    host.started += not event.restarts
                     self._enter(component, State.STARTED)
             case e.ComponentReady(seconds=seconds):
-                component.seconds = seconds
-                host.started += 1
-                self._enter(component, State.STARTED)
+                if component.seconds is None or not component.restarts:
+                    component.seconds = seconds
+                    host.started += 1
+                self._enter(component, State.READY)
+            case e.ComponentRestarting(restarts=restarts):
+                component.restarts = restarts
+                self._enter(component, State.RESTARTING)
             case e.ComponentExited(status=status):
                 component.status = status
                 self._enter(component, State.EXITED)

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 MOST_ROWS = 200
 _COLUMNS = ('COMPONENT', 'HOST', 'PID', 'WINDOW', 'STATE', 'TIME')
 _NUMBERS = {'PID', 'WINDOW', 'TIME'}
-_STYLES = {'started': '32', 'failed': '1;31', 'unknown': '1;31', 'aborted': '33', 'not started': '2'}
+_STYLES = {
+    'started': '32',
+    'ready': '32',
+    'restarting': '33',
+    'failed': '1;31',
+    'unknown': '1;31',
+    'aborted': '33',
+    'not started': '2',
+}
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ def stop_lines(outcome: Outcome, ssh_config: str | None) -> list[str]:
     for host, server in outcome.servers.items():
         left = [tracked for tracked in outcome.running if tracked.host == host]
         names = [tracked.plan.name for tracked in left]
-        is_known = all(tracked.state is board.State.STARTED for tracked in left)
+        is_known = all(tracked.state in board.RUNNING for tracked in left)
         if names:
             stop = f'screen -S {server}.{outcome.session} -X quit'
             if host != LOCALHOST:

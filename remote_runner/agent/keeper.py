@@ -1,0 +1,435 @@
+"""What stays with a component: it starts the program, relays between it and its window, and starts it again.
+
+See `agent/launcher.py` for the two processes behind a component. Like that it imports built-in modules and its siblings
+alone.
+"""
+
+import posix
+import select
+import time
+
+import _signal
+
+from remote_runner.agent.peers import Peer, accept
+from remote_runner.agent.policy import Policy
+from remote_runner.agent.records import PIECE, Folder, Log, json_text
+from remote_runner.agent.terminal import EXIT_NOT_FOUND, RING, StartError, Window, copy_size, say, start_program
+from remote_runner.agent.tree import Signals, Tree, exit_code, reap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List, Optional, Tuple
+
+    import _socket
+
+    from remote_runner.agent.readiness import News, Readiness
+
+    Message = Tuple[object, ...]
+
+
+class Keeper:
+    """Starts the program and stays with it until no descendant is left and it is not to be started again."""
+
+    def __init__(
+        self, folder: Folder, agent: "Optional[Peer]", control: "_socket.socket", signals: Signals
+    ) -> None:
+        self._folder = folder
+        self._spec = folder.spec
+        self._signals = signals
+        self._control = control
+        self._peers: "Dict[int, Peer]" = {agent.fd: agent} if agent else {}
+        self._history: "List[Message]" = []
+        self._poll = select.poll()
+        self._log = Log(folder.path, self._spec['log_limit'])
+        self._policy = Policy(self._spec)
+        self._tree = Tree(self._spec['stop_signal'])
+        self._window: "Optional[Window]" = None
+        self._watches_window = False
+        self._typed = bytearray()
+        self._pid = 0
+        self._master = -1
+        self._readiness: "Optional[Readiness]" = None
+        self._began = 0.0
+        self._ready_by: "Optional[float]" = None
+        self._is_stopping = False
+        self._rests_until: "Optional[float]" = None
+        self._pause: "Optional[float]" = None
+        self._failure = ''
+        self._end_is_told = False
+        self._log_error = 0
+        self.code = 0
+
+    def run(self) -> int:
+        """The exit status to end with: that of the last program, or 127 where it did not start."""
+        for fd in (self._signals.fd, self._control.fileno(), *self._peers):
+            self._poll.register(fd, select.POLLIN)
+        while True:
+            if self._begin():
+                self._see_to_its_end()
+            elif not self._policy.count:
+                return EXIT_NOT_FOUND
+            if self._pause is None or self._is_stopping:
+                break
+            self._rest(self._pause)
+            if self._is_stopping:
+                break
+        self._finish()
+        return self.code
+
+    # ---- one life of the program ------------------------------------------------------------------------------
+
+    def _begin(self) -> bool:
+        """Start the program; False where that is impossible."""
+        self._failure = ''
+        self._ready_by = None
+        if self._spec['ready'] is not None or self._spec['watchdog'] is not None:
+            from remote_runner.agent.readiness import Readiness
+
+            self._readiness = Readiness(self._spec, self._folder.path)
+        begin = self._log.size
+        try:
+            self._pid, self._master = start_program(self._spec)
+        except StartError as error:
+            self._could_not_begin(error)
+            return False
+        now = time.time()
+        self._began = time.monotonic()
+        if self._policy.count:
+            self._history = []
+            self._ready_by = self._began + self._spec['start_timeout']
+            gone = dict.fromkeys(('exit_status', 'ended', 'ready', 'said', 'refused', 'reason', 'next'))
+            self._folder.note('started', **{name: None for name in gone if name in self._folder.status})
+        restarts = self._policy.count
+        self._folder.write_status('started', pid=self._pid, keeper=posix.getpid(), started=now, restarts=restarts)
+        self._tell('started', self._pid, now, restarts)
+        if self._readiness is not None:
+            self._readiness.begin(begin)
+            for fd in self._readiness.fds:
+                self._poll.register(fd, select.POLLIN)
+        self._poll.register(self._master, select.POLLIN)
+        if self._window is None:
+            self._window = Window()
+            self._watches_window = self._window.open
+            if self._watches_window:
+                self._poll.register(0, select.POLLIN)
+        else:
+            self._pass_size()
+        return True
+
+    def _could_not_begin(self, error: StartError) -> None:
+        if self._readiness is not None:
+            self._readiness.close()
+            self._readiness = None
+        path = self._spec['cwd' if error.stage == 'chdir' else 'argv']
+        path = path if isinstance(path, bytes) else path[0]
+        why = 'not started: {}: {}'.format(path.decode('utf-8', 'replace'), posix.strerror(error.number))
+        self.code = EXIT_NOT_FOUND
+        now = time.time()
+        if self._policy.count:
+            self._failure = why
+            self._end_or_pause(0.0, now)
+            return
+        self._folder.write_status('failed', stage=error.stage, errno=error.number, ended=now)
+        self._tell('failed', error.stage, error.number, now)
+        say(why)
+
+    def _see_to_its_end(self) -> None:
+        """Until no descendant is left."""
+        while self._turn():
+            continue
+        self._relay_output(whole=True)
+        self._poll.unregister(self._master)
+        posix.close(self._master)
+        self._master, self._pid = -1, 0
+        self._typed.clear()
+
+    def _tell(self, *message: object) -> None:
+        """To all agents that are there, and to each that comes later."""
+        self._history.append(message)
+        for peer in self._peers.values():
+            peer.send(message)
+
+    def _turn(self) -> bool:
+        """One round of the loop; False when no descendant is left, or the pause between two lives is over."""
+        window = self._window
+        assert window is not None
+        if self._watches_window and not window.open:
+            self._drop_window()  # writing to it found it gone
+        if self._watches_window:
+            self._poll.register(1, select.POLLOUT if window.pending else 0)
+        if self._master >= 0:
+            self._poll.register(self._master, select.POLLIN | (select.POLLOUT if self._typed else 0))
+        wait = self._wait()
+        for fd, event in self._poll.poll(None if wait is None else wait * 1000 + 1):
+            if fd == self._master:
+                self._relay_output()
+                self._relay_keys()
+            elif fd == 0:
+                self._read_keys()
+            elif fd == 1:
+                window.flush()
+                if event & (select.POLLHUP | select.POLLERR):
+                    self._drop_window()
+            elif fd == self._control.fileno():
+                self._accept()
+            elif fd in self._peers:
+                self._listen_to(self._peers[fd])
+            elif self._readiness is not None and fd in self._readiness.fds:
+                self._hear_readiness(self._readiness, fd)
+        came = self._signals.take()
+        if came & {_signal.SIGTERM, _signal.SIGHUP}:
+            self._stop(self._spec['stop_timeout'])
+        if _signal.SIGWINCH in came:
+            self._pass_size()
+        if self._rests_until is not None:
+            return not self._is_stopping and time.monotonic() < self._rests_until
+        self._look_at_clock()
+        return _signal.SIGCHLD not in came or self._reap()
+
+    def _wait(self) -> "Optional[float]":
+        """Seconds until something is due; None: nothing is."""
+        due = [self._rests_until, self._tree.deadline, self._ready_by]
+        if self._readiness is not None:
+            due.append(self._readiness.deadline)
+        moments = [moment for moment in due if moment is not None]
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _look_at_clock(self) -> None:
+        """What is due: the end of the tree, the watchdog, the time limit of a restart."""
+        if self._readiness is not None:
+            self._take(self._readiness.look_at_watchdog())
+        if self._ready_by is not None:
+            if self._readiness is None or self._readiness.is_ready:
+                self._ready_by = None
+            elif time.monotonic() >= self._ready_by:
+                self._ready_by = None
+                self._give_up('it was not ready within {:.3g} s'.format(self._spec['start_timeout']))
+        before = self._tree.left
+        self._tree.tick()
+        if self._tree.left != before:
+            self._folder.write_status('unknown', left=list(self._tree.left))
+            self._tell('gone', self._tree.left, time.time())
+
+    def _stop(self, seconds: float) -> None:
+        """We are asked to end it."""
+        self._is_stopping = True
+        if self._rests_until is None:
+            self._tree.end(seconds)
+
+    def _give_up(self, why: str) -> None:
+        """It runs and is of no use."""
+        self._failure = self._failure or why
+        self._folder.note(str(self._folder.status['state']), reason=why)
+        self._tree.end(self._spec['stop_timeout'])
+
+    # ---- whether it is ready, and well ------------------------------------------------------------------------
+
+    def _hear_readiness(self, readiness: "Readiness", fd: int) -> None:
+        """What is found out, or said, about whether the program is ready and well."""
+        before = readiness.fds
+        self._take(readiness.hear(fd))
+        for old in before:
+            if old not in readiness.fds:
+                self._poll.unregister(old)
+
+    def _take(self, found: "List[News]") -> None:
+        for news in found:
+            now = time.time()
+            self._tell(*news, now)
+            if news[0] == 'ready':
+                self._folder.write_status('ready', ready=now)
+                if self._readiness is not None:
+                    self._readiness.end()
+            elif news[0] == 'said':
+                self._folder.write_status(str(self._folder.status['state']), said=news[1])
+            elif news[0] == 'leaving':
+                self._folder.write_status('stopping')
+            elif news[0] == 'refused':
+                self._folder.note('refused', refused=news[1])
+                self._give_up('it refused to start: {}'.format(news[2] or posix.strerror(int(news[1]))))
+            elif news[0] == 'hung':
+                self._give_up(news[1])
+
+    def _hear_last(self, readiness: "Readiness") -> None:
+        """The program has ended: what it said before counts, what it would have become does not."""
+        poll = select.poll()
+        for fd in readiness.fds:
+            poll.register(fd, select.POLLIN)
+        for fd, _ in poll.poll(0):
+            if fd in readiness.fds:
+                self._hear_readiness(readiness, fd)
+        for fd in readiness.fds:
+            self._poll.unregister(fd)
+        readiness.close()
+        self._readiness = None
+
+    # ---- the program's terminal and the window ----------------------------------------------------------------
+
+    def _relay_output(self, whole: bool = False) -> None:
+        """From the program to log and window; `whole`: until nothing is left in the terminal."""
+        assert self._window is not None
+        try:
+            while True:
+                data = posix.read(self._master, PIECE)
+                self._log.write(data)
+                self._window.show(data)
+                if not whole:
+                    break
+        except BlockingIOError:
+            pass  # that was all
+        if self._log.error and not self._log_error:
+            self._log_error = self._log.error
+            self._folder.write_status(str(self._folder.status['state']), log_errno=self._log_error)
+            self._tell('log', self._log_error, time.time())
+
+    def _read_keys(self) -> None:
+        try:
+            data = posix.read(0, PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b''
+        if not data:
+            self._drop_window()
+        elif self._master >= 0:
+            self._typed += data
+            self._relay_keys()
+
+    def _relay_keys(self) -> None:
+        """To the program; what it does not read waits here, and screen waits once that is much."""
+        try:
+            while self._typed:
+                del self._typed[: posix.write(self._master, self._typed[:PIECE])]
+        except BlockingIOError:
+            del self._typed[: max(0, len(self._typed) - RING)]
+        except OSError:
+            self._typed.clear()
+
+    def _drop_window(self) -> None:
+        if self._watches_window and self._window is not None:
+            self._watches_window = False
+            self._window.close()
+            self._poll.unregister(0)
+            self._poll.unregister(1)
+            self._stop(self._spec['stop_timeout'])
+
+    def _pass_size(self) -> None:
+        if self._master >= 0 and self._window is not None and self._window.open:
+            copy_size(self._master)
+
+    def _write_to_window(self, text: str) -> None:
+        if self._window is not None:
+            self._window.show('\r\n[remote_runner: {}]\r\n'.format(text).encode('utf-8', 'replace'))
+
+    # ---- agents -----------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        peer = accept(self._control)
+        self._peers[peer.fd] = peer
+        self._poll.register(peer.fd, select.POLLIN)
+        for message in self._history:
+            peer.send(message)
+
+    def _listen_to(self, peer: Peer) -> None:
+        messages = peer.receive()
+        if messages is None:
+            self._poll.unregister(peer.fd)
+            del self._peers[peer.fd]
+            peer.sock.close()
+            return
+        for message in messages:
+            if message[0] == 'abort':
+                self._stop(self._spec['stop_timeout'])
+            elif message[0] == 'stop':
+                self._stop(float(message[1]))
+            elif message[0] == 'signal':
+                self._signal(int(message[1]), peer)
+            elif message[0] == 'status':
+                peer.send(('status', json_text(self._folder.status)))
+
+    def _signal(self, number: int, peer: Peer) -> None:
+        """To the program's process group, as keys of its terminal would."""
+        error = 0
+        try:
+            posix.killpg(self._pid or -1, number)
+        except OSError as failure:
+            error = failure.errno or -1
+        peer.send(('signalled', error))
+
+    # ---- its end ----------------------------------------------------------------------------------------------
+
+    def _reap(self) -> bool:
+        """Take in ended children; False when none is left."""
+        ended, left = reap()
+        if self._readiness is not None:
+            self._readiness.reaped(ended)
+        if self._pid in ended:
+            self._has_ended(ended[self._pid], left)
+        return left
+
+    def _has_ended(self, status: int, left: bool) -> None:
+        """The program has; descendants of it may be left."""
+        if self._readiness is not None:
+            self._hear_last(self._readiness)
+        self._relay_output(whole=True)
+        self.code = exit_code(status)
+        now = time.time()
+        lived = time.monotonic() - self._began
+        if self._is_stopping or (not self._policy.count and self._is_false_start(lived)):
+            self._pause = None
+            self._tell_end(now, 'stopping' if self._is_stopping else 'exited', left)
+        else:
+            self._end_or_pause(lived, now, left)
+
+    def _is_false_start(self, lived: float) -> bool:
+        """Whether it has failed before it counted as started: its first start is the master's to judge."""
+        is_ready = self._spec['ready'] is None or 'ready' in self._folder.status
+        return not is_ready or (self.code != 0 and lived < self._spec['start_grace'])
+
+    def _end_or_pause(self, lived: float, now: float, left: bool = False) -> None:
+        """This life is over: was it the last one?"""
+        is_failure = self.code != 0 or self._failure != ''
+        self._pause = self._policy.pause(is_failure, lived)
+        if self._pause is not None:
+            self._folder.note('restarting', exit_status=self.code, ended=now)
+            self._tree.end(self._spec['stop_timeout'])
+            return
+        if is_failure and self._policy.count:
+            why = self._failure or 'it ended with exit status {}'.format(self.code)
+            self._failure = '{}, after {} restarts'.format(why, self._policy.count)
+        self._tell_end(now, 'exited', left)
+
+    def _tell_end(self, now: float, state: str, left: bool) -> None:
+        self._end_is_told = True
+        # Where nothing is left `_finish` writes it, with the rest.
+        write = self._folder.write_status if left else self._folder.note
+        write(state, exit_status=self.code, ended=now, reason=self._failure)
+        self._tell('exited', self.code, now, self._failure)
+
+    def _rest(self, pause: float) -> None:
+        """The pause between two lives; it can be stopped, looked at and asked in it as in a life."""
+        now = time.time()
+        self._folder.write_status('restarting', next=now + pause, restarts=self._policy.count)
+        self._tell('restarting', self.code, pause, self._policy.count, self._failure, now)
+        how = 'failed ({})'.format(self._failure) if self._failure else 'ended with status {}'.format(self.code)
+        self._write_to_window('{}; starts again in {:g} s'.format(how, pause))
+        self._tree = Tree(self._spec['stop_signal'])
+        self._rests_until = time.monotonic() + pause
+        while self._turn():
+            continue
+        self._rests_until = None
+
+    def _finish(self) -> None:
+        """No descendant is left."""
+        now = time.time()
+        if not self._end_is_told:
+            self._tell('exited', self.code, now, self._failure)
+        self._folder.write_status('stopped' if self._is_stopping else 'exited', gone=now)
+        self._tell('gone', (), now)
+        self._write_to_window(
+            'ended at {} with status {}; q closes this window, r runs it again'.format(
+                time.strftime('%H:%M:%S'), self.code
+            )
+        )
+        if self._window is not None:
+            self._window.restore()

@@ -1,0 +1,263 @@
+"""What stands on this host: the components of sessions, how they are, what they use, and what killed launchers left.
+
+What a launcher says itself counts more than what it wrote: its disk may be full. A launcher whose both processes were
+killed leaves its program without anybody; such programs are found by their environment and ended here.
+"""
+
+import os
+import select
+import time
+
+import _signal
+
+from remote_runner.agent import folders, peers, processes, screen, tree
+from remote_runner.agent.records import read_file
+from remote_runner.agent.threads import Thread
+from remote_runner.wire.compact_json import loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
+
+    from remote_runner.agent.request import Request
+
+    Values = Dict[str, Any]
+
+#: Seconds that all keepers together have to say how they are.
+ANSWER_TIMEOUT = 2.0
+#: States that a status file keeps although nobody is there any more who would change it.
+OVER = frozenset(['exited', 'stopped', 'failed', 'aborted', 'killed'])
+
+
+class Found:
+    """One component as its folder shows it."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.spec = folders.read_spec(folder)
+        self.status: "Values" = folders.read_status(folder) or {}
+        self.peer = peers.connect(self.spec['control'])
+        self.left: "List[int]" = []
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its launcher vanished without a last word."""
+        state = self.status.get('state')
+        return self.peer is None and state is not None and state not in OVER and not self._guard_lives()
+
+    def _guard_lives(self) -> bool:
+        pid = self.status.get('launcher', 0)
+        try:
+            return bool(pid) and b'launcher' in read_file('/proc/{}/cmdline'.format(pid))
+        except OSError:
+            return False
+
+    def describe(self) -> "Values":
+        """What the master is told; see `survey`."""
+        state = self.status.get('state', 'starting' if self.peer is not None else 'never started')
+        if self.is_abandoned:
+            state = 'killed' if self.left else 'gone'
+        spec, about = self.spec, self.spec['about']
+        return {
+            'name': spec['name'],
+            'host': about['host'],
+            'run': spec['run'],
+            'session': spec['session'],
+            'by': spec['by'],
+            'about': about,
+            'cwd': os.fsdecode(spec['cwd']),
+            'status': dict(self.status, state=state),
+            'alive': self.peer is not None,
+            'left': self.left,
+            'ready': spec['ready'] is None or 'ready' in self.status,
+            'has_readiness': spec['ready'] is not None,
+            'stop_timeout': spec['stop_timeout'],
+            'usage': usage(self.status['keeper']) if self.peer is not None and 'keeper' in self.status else None,
+        }
+
+
+def survey(request: "Request") -> "Dict[str, object]":
+    """Operation `survey`: the components of `session`, or (None) of all sessions, in the order of their starts.
+
+    Of each name those of the newest run stand there, or of `runs` where given, and those that are alive. With `watch`
+    what their launchers say comes as events from then on, under the keys `name@host`. The result holds the time of this
+    host's clock, the pids of the screen servers by session, and of each component what it is, how it is, and what all
+    processes of its program use: `cpu` seconds, `memory` bytes (resident), `processes`.
+    """
+    header = request.header
+    found: "List[Found]" = []
+    servers: "Dict[str, List[int]]" = {}
+    for session in [header['session']] if header['session'] else all_sessions():
+        found += in_session(session, header.get('runs'))
+        servers[session] = screen.sessions(session) if found else []
+    ask_how_they_are(found)
+    end_abandoned(found)
+    described = [one.describe() for one in found]
+    if header.get('watch'):
+        _watch(request, found)
+    for one in found:
+        if one.peer is not None:
+            one.peer.sock.close()
+    return {'now': time.time(), 'servers': servers, 'components': described}
+
+
+def all_sessions() -> "List[str]":
+    """The sessions that have left something here."""
+    root = folders.state_root()
+    return sorted(name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name)))
+
+
+def in_session(session: str, runs: "Optional[List[str]]" = None) -> "List[Found]":
+    """The components of a session, of these runs or of the newest, and those of others that are alive."""
+    root = os.path.join(folders.state_root(), session)
+    if not os.path.isdir(root):
+        return []
+    by_name: "Dict[str, Found]" = {}
+    names = sorted((name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name))), reverse=True)
+    for position, run in enumerate(names):
+        is_wanted = run in runs if runs is not None else position == 0
+        for folder in folders.component_folders(os.path.join(root, run)):
+            try:
+                one = Found(folder)
+            except (OSError, EOFError, ValueError, TypeError, KeyError):
+                continue  # its spec was never written, or not whole
+            known = by_name.get(one.spec['name'])
+            if (known is None and (is_wanted or one.peer is not None)) or (
+                known is not None and known.peer is None and one.peer is not None
+            ):
+                by_name[one.spec['name']] = one
+            elif one.peer is not None:
+                one.peer.sock.close()
+    return sorted(by_name.values(), key=lambda one: (one.spec['about']['index'], one.spec['run'], one.folder))
+
+
+def ask_how_they_are(found: "Iterable[Found]") -> None:
+    """Let the keepers that are there say how they are."""
+    found = list(found)
+    for one, answer in ask(found, ('status',), 'status'):
+        one.status = loads(answer[1])
+    for one in found:
+        if one.peer is None:
+            one.status = folders.read_status(one.folder) or {}
+
+
+def ask(found: "Iterable[Found]", question: "Tuple[object, ...]", kind: str) -> "List[Tuple[Found, Tuple[Any, ...]]]":
+    """Ask all keepers at once; those that answer with a message of this kind, and that."""
+    waiting = {one.peer.fd: one for one in found if one.peer is not None}
+    answers = []
+    poll = select.poll()
+    for fd, one in waiting.items():
+        assert one.peer is not None
+        one.peer.send(question)
+        poll.register(fd, select.POLLIN)
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    while waiting and time.monotonic() < deadline:
+        for fd, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            one = waiting[fd]
+            assert one.peer is not None
+            messages = one.peer.receive()
+            own = [message for message in messages or [] if message[0] == kind]
+            if messages is None:
+                one.peer.sock.close()
+                one.peer = None
+            elif own:
+                answers.append((one, own[-1]))
+            if own or messages is None:
+                poll.unregister(fd)
+                del waiting[fd]
+    return answers
+
+
+def signal(request: "Request") -> "Dict[str, object]":
+    """Operation `signal`: `signal` (`USR1`, `15`) to the process groups of the programs of components `names`.
+
+    The result names those that got it, and why others did not.
+    """
+    header = request.header
+    number = folders.signal_number(header['signal'])
+    wanted = [one for one in in_session(header['session'], header.get('runs')) if one.spec['name'] in header['names']]
+    results = {one.spec['name']: 'it does not run' for one in wanted}
+    for one, answer in ask(wanted, ('signal', number), 'signalled'):
+        results[one.spec['name']] = os.strerror(answer[1]) if answer[1] else ''
+    return {'results': results}
+
+
+def _watch(request: "Request", found: "Iterable[Found]") -> None:
+    from remote_runner.agent.starts import Component
+
+    request.agent.starts.listen()
+    for one in found:
+        component = Component('{}@{}'.format(one.spec['name'], one.spec['about']['host']), one.folder)
+        component.peer = peers.connect(one.spec['control'])
+        request.agent.starts.add(component)
+
+
+# ---- what processes use --------------------------------------------------------------------------------------------
+
+
+def usage(keeper: int) -> "Dict[str, float]":
+    """What all processes below a keeper use together (proc(5), `stat`)."""
+    ticks = pages = count = 0
+    for pid in tree.descendants(keeper):
+        try:
+            stat = read_file('/proc/{}/stat'.format(pid))
+        except OSError:
+            continue  # it has just ended
+        fields = stat[stat.rindex(b')') + 2 :].split()
+        # utime, stime, and those of children that were waited for.
+        ticks += sum(int(field) for field in fields[11:15])
+        pages += int(fields[21])
+        count += 1
+    return {
+        'cpu': ticks / os.sysconf('SC_CLK_TCK'),
+        'memory': pages * os.sysconf('SC_PAGE_SIZE'),
+        'processes': count,
+    }
+
+
+# ---- what killed launchers left ------------------------------------------------------------------------------------
+
+
+def end_abandoned(found: "Iterable[Found]") -> None:
+    """End the programs of components whose launchers were killed; what is left of each is noted in it."""
+    abandoned = {(one.spec['run'], one.spec['name']): one for one in found if one.is_abandoned}
+    if not abandoned:
+        return
+    for pid, run, name in _marked():
+        one = abandoned.get((run, name))
+        if one is not None:
+            one.left.append(pid)
+    for one in abandoned.values():
+        if one.left:
+            Thread(_end, one)
+
+
+def _marked() -> "List[Tuple[int, str, str]]":
+    """All processes of ours that run, or descend from, a component: their pids, runs and names."""
+    found = []
+    for entry in os.listdir('/proc'):
+        if not entry.isdigit():
+            continue
+        try:
+            environment = processes.environment(int(entry))
+        except OSError:
+            continue  # it is gone, or another user's
+        if b'RR_RUN' in environment and b'RR_COMPONENT' in environment:
+            names = [environment[name].decode('utf-8', 'surrogateescape') for name in (b'RR_RUN', b'RR_COMPONENT')]
+            found.append((int(entry), names[0], names[1]))
+    return found
+
+
+def _end(one: Found) -> None:
+    """The stop signal, and KILL to what is left after a while, with all that was forked meanwhile."""
+    left: "Set[Tuple[int, int]]" = set()
+    for number, patience in ((one.spec['stop_signal'], one.spec['stop_timeout']), (_signal.SIGKILL, tree.KILL_TIMEOUT)):
+        own = [pid for pid, run, name in _marked() if (run, name) == (one.spec['run'], one.spec['name'])]
+        members = {member for pid in own for member in [pid, *tree.descendants(pid)]}
+        left = processes.identify(members)
+        processes.kill(left, number)
+        processes.kill(left, _signal.SIGCONT)
+        left = processes.wait_gone(left, patience)
+    if not left:
+        why = 'its launcher was killed; what was left of the program was ended later'
+        folders.write_status(one.folder, dict(one.status, state='killed', reason=why, ended=time.time()))
