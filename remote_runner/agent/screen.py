@@ -8,7 +8,9 @@ session that matches by prefix), so nothing here takes its word: sessions are li
 import binascii
 import fcntl
 import os
+import select
 import stat
+import time
 
 import _signal
 
@@ -123,31 +125,53 @@ def _text(output: bytes) -> str:
 
 
 def lock(request: "Request") -> "Dict[str, object]":
-    """Operation `lock`: hold `session` for `holder` as long as this agent lives; a Failure names another holder."""
-    session = request.header['session']
-    path = os.path.join(runtime_folder(), session + '.lock')
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        with open(file) as held:
-            text = held.read()
-        try:
-            holder = str(loads(text)['holder'])
-        except (ValueError, KeyError, TypeError):
-            holder = 'another run'  # it holds the lock and has not written its name yet
-        raise Failure('session {} is held by {}'.format(session, holder), kind='held') from None
-    os.ftruncate(file, 0)
-    os.write(file, dumps({'holder': request.header['holder']}).encode('ascii'))
-    request.agent.locks[session] = file
+    """Operation `lock`: hold `session` for `holder` as long as this agent lives; a Failure names another holder.
+
+    `kinds`: `run` is held by a run until its end, `change` by whoever changes something, a run too. They are waited for
+    `patience` seconds.
+    """
+    header = request.header
+    deadline = time.monotonic() + header['patience']
+    for kind in header['kinds']:
+        name = '{}.{}'.format(header['session'], kind)
+        path = os.path.join(runtime_folder(), name + '.lock')
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        while not _is_ours(file):
+            if time.monotonic() >= deadline:
+                raise Failure('session {} is held by {}'.format(header['session'], _holder(file)), kind='held')
+            request.check()
+            select.poll().poll(50)  # no wait for a lock has an end
+        os.ftruncate(file, 0)
+        os.write(file, dumps({'holder': header['holder']}).encode('ascii'))
+        request.agent.locks[name] = file
     return {}
 
 
+def _holder(file: int) -> str:
+    """Who holds the lock of a file."""
+    with open(file) as held:
+        text = held.read()
+    try:
+        return str(loads(text)['holder'])
+    except (ValueError, KeyError, TypeError):
+        return 'another run'  # it holds the lock and has not written its name yet
+
+
+def _is_ours(file: int) -> bool:
+    """Whether we hold the lock of a file, now that we have tried."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def unlock(request: "Request") -> "Dict[str, object]":
-    """Operation `unlock`: let go of `session`, if this agent holds it."""
-    file = request.agent.locks.pop(request.header['session'], None)
-    if file is not None:
-        os.close(file)
+    """Operation `unlock`: let go of `kinds` of `session`, if this agent holds them."""
+    for kind in request.header['kinds']:
+        file = request.agent.locks.pop('{}.{}'.format(request.header['session'], kind), None)
+        if file is not None:
+            os.close(file)
     return {}
 
 

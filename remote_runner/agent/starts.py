@@ -212,16 +212,15 @@ def open_windows(request: "Request") -> "Dict[str, object]":
         )
     root = folders.state_folder(session)
     folder = folders.private_folders(root, header['run'])
-    there = folders.component_folders(folder)
-    known = {folders.read_spec(path)['name']: path for path in there} if there else {}
-    first = len(there)
+    number = first = len(folders.component_folders(folder))
     windows: "List[screen.Window]" = []
     short = screen.safe_path(root)
     code, package, agent, _ = __file__.rsplit('/', 3)
     launcher = os.path.join(screen.safe_path(code), package, agent, 'launcher' + os.path.splitext(__file__)[1])
-    number = first
+    runs = {item.get('run', header['run']) for item in header['components']}
+    known = {run: _named(os.path.join(root, run)) for run in runs}
     for item in header['components']:
-        path = known.get(item['name'])
+        path = known[item.get('run', header['run'])].get(item['name'])
         if path is None:
             path = os.path.join(folder, str(number))
             number += 1
@@ -231,7 +230,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
             _close_old_window(session, path)
         component = Component(item['key'], path, folders.write_component(request, item, path))
         request.agent.starts.add(component)
-        argv = [processes.PYTHON, '-IS', launcher, os.path.join(short, header['run'], os.path.basename(path))]
+        argv = [processes.PYTHON, '-IS', launcher, os.path.join(short, os.path.relpath(path, root))]
         windows.append(screen.Window(item['name'], argv))
     servers = screen.known_sessions(request, session)
     if len(servers) > 1:
@@ -307,8 +306,9 @@ def watch(request: "Request") -> "Dict[str, object]":
     request.agent.starts.listen()
     states: "Dict[str, Optional[Dict[str, Any]]]" = {}
     root = os.path.join(folders.state_folder(header['session']), header['run'])
+    known = _named(root)
     for key, name in header['keys'].items():
-        folder = _find(root, name)
+        folder = known.get(name)
         if folder is None:
             states[key] = None
             continue
@@ -320,15 +320,15 @@ def watch(request: "Request") -> "Dict[str, object]":
     return {'states': states}
 
 
-def _find(root: str, name: str) -> "Optional[str]":
-    """The folder of the component `name` of one run."""
-    for folder in folders.component_folders(root):
+def _named(run_folder: str) -> "Dict[str, str]":
+    """The folders of the components of one run, by name."""
+    found = {}
+    for folder in folders.component_folders(run_folder):
         try:
-            if folders.read_spec(folder)['name'] == name:
-                return folder
+            found[folders.read_spec(folder)['name']] = folder
         except FileNotFoundError:
             continue  # its folder was never finished
-    return None
+    return found
 
 
 def stop(request: "Request") -> "Dict[str, object]":

@@ -22,6 +22,8 @@ class RunOptions(NamedTuple):
         skip_unreachable: go on without hosts that cannot be reached.
         fanout: hosts that are worked on at the same time.
         start_timeout: seconds until a component must run, where it says nothing itself.
+        last: the process ends with this run, and leaves closing connections to the system.
+        join: the id of a run that these components belong to; None: this is a run of its own.
     """
 
     kill_first: bool = True
@@ -33,6 +35,7 @@ class RunOptions(NamedTuple):
     fanout: int = FANOUT
     start_timeout: float = START_TIMEOUT
     last: bool = False
+    join: str | None = None
 
 
 @dataclass

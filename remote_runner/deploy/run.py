@@ -9,11 +9,8 @@ index, each proven by its call-back, and waits for those that are to be waited f
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
-import os
 import secrets
-import socket
 import threading
 import time
 from collections import defaultdict
@@ -23,9 +20,10 @@ from itertools import pairwise
 from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import RUNNING, Board, State, Tracked, describe_status
 from remote_runner.deploy.check import Checker
+from remote_runner.deploy.holder import CHANGE, RUN, lock, whoami
 from remote_runner.deploy.outcome import Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
-from remote_runner.deploy.start import Starter, by_host
+from remote_runner.deploy.start import Starter, by_host, described
 from remote_runner.deploy.watch import has_failed, stop_components, wait_for_components
 from remote_runner.errors import (
     BootstrapFailed,
@@ -37,7 +35,6 @@ from remote_runner.errors import (
     RemoteRunnerError,
     RequestFailed,
     SessionFailed,
-    SessionHeld,
     StartFailed,
     TransferFailed,
 )
@@ -57,7 +54,7 @@ from remote_runner.events import (
 from remote_runner.files.manifest import LocalFiles, build_manifest, remote_path
 from remote_runner.files.transfer import compare, send
 from remote_runner.hosts.address import Address, fold
-from remote_runner.hosts.host import Host
+from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.pool import Opens, Pool
 
 __all__ = ['Outcome', 'RunOptions', 'deploy']
@@ -66,6 +63,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that one host has to look at, or clean up, small things.
 SHORT = 30.0
+#: Seconds that this run waits for somebody else who is just changing the session.
+PATIENCE = 20.0
 #: Seconds that one host has to let go of what it is doing when the run is interrupted.
 GIVE_UP_TIMEOUT = 3.0
 #: Seconds that one host has to clean up after an interrupted run.
@@ -108,12 +107,13 @@ class _Run:
         self._pool = Pool(connector, self._board.hear, options.fanout, leave=options.last)
         self._base_dirs: dict[str, str] = {}
         self._created: dict[str, list[str]] = {}
-        self._me = f'{_user()} on {socket.gethostname()} (pid {os.getpid()}) since {time.strftime("%Y-%m-%d %H:%M:%S")}'
+        self._me = whoami()
         self._temporary: dict[str, dict[str, str]] = {}
-        run_id = time.strftime('%Y%m%d-%H%M%S-') + secrets.token_hex(2)
+        run_id = options.join or new_run_id()
         self.outcome = Outcome(run_id, plan.session)
         self._local_files = LocalFiles()
         self._taken_back = False
+        self._locks: tuple[str, ...] = (RUN, CHANGE)
         self._making_ready: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._starter = Starter(
             self._board,
@@ -121,6 +121,7 @@ class _Run:
             plan.session,
             run_id,
             self._me,
+            self._describe,
             start_timeout=options.start_timeout,
             zombie=options.zombie,
         )
@@ -150,6 +151,10 @@ class _Run:
             self._start(components, following)
             self._see_to_critical()
         self._wait()
+
+    def _describe(self, tracked: Tracked) -> Header:
+        base_dir = self._base_dirs[tracked.key]
+        return described(tracked.plan, base_dir, self.outcome.run, self.outcome.session)
 
     # ---- hosts ------------------------------------------------------------------------------------------------
 
@@ -233,17 +238,21 @@ class _Run:
     # ---- sessions ---------------------------------------------------------------------------------------------
 
     def _lock(self) -> None:
-        """Be the only run at work on this session, on every host."""
-        self._each(self._lock_one)
+        """Be the only one at work on this session, on every host."""
+        self._each(lambda host: lock(host, self._plan.session, self._me, self._locks))
 
-    def _lock_one(self, host: Host) -> None:
-        try:
-            host.request('lock', timeout=SHORT, session=self._plan.session, holder=self._me)
-        except RequestFailed as error:
-            if error.kind != 'held':
-                raise SessionFailed(error.what, host=host.name) from error
-            remedy = 'wait for it, end it, or take another session with --screen'
-            raise SessionHeld(error.what, host=host.name, remedy=remedy) from error
+    def _unlock(self) -> None:
+        """While this run only waits, others may change the session."""
+        self._locks = (RUN,)
+        self._each(self._unlock_one)
+
+    def _unlock_one(self, host: Host) -> None:
+        host.request('unlock', timeout=SHORT, session=self._plan.session, kinds=[CHANGE])
+
+    def _lock_again(self) -> None:
+        if CHANGE not in self._locks:
+            self._locks = (RUN, CHANGE)
+            self._each(lambda host: lock(host, self._plan.session, self._me, [CHANGE], PATIENCE))
 
     def _refuse_running(self) -> None:
         """With `--no-kill`: a component that still runs cannot be started again."""
@@ -334,7 +343,7 @@ class _Run:
     # ---- components -------------------------------------------------------------------------------------------
 
     def _start(self, components: list[Tracked], following: list[Tracked]) -> None:
-        if self._starter.start(components, following, self._base_dirs):
+        if self._starter.start(components, following):
             return
         self._settle()
         self._starter.see_through(components)
@@ -368,7 +377,7 @@ class _Run:
         unknown = self._board.sight_again(own)
         keys = {t.key: t.plan.name for t in own}
         try:
-            self._lock_one(host)
+            lock(host, self._plan.session, self._me, self._locks)
             states = host.request(
                 'watch', timeout=SHORT, session=self._plan.session, run=self.outcome.run, keys=keys
             )['states']
@@ -391,6 +400,7 @@ class _Run:
         failed = self._failed_critical()
         if not failed:
             return
+        self._lock_again()
         log.error('%s has failed and is critical: all components are stopped', ', '.join(t.key for t in failed))
         stop_components(self._board, self._pool, self._board.all())
         self._fail_ended(failed)
@@ -409,10 +419,12 @@ class _Run:
             if self._options.terminate:
                 log.warning('--terminate has no effect: no component has wait=True')
             return
+        self._unlock()
         wait_for_components(self._board, waited, self._reconnect, lambda: bool(self._failed_critical()))
         self._see_to_critical()
         self._fail_ended(waited)
         if self._options.terminate:
+            self._lock_again()
             others = [tracked for tracked in self._board.all() if not tracked.plan.wait]
             stop_components(self._board, self._pool, others + waited)
         failed = [t for t in waited if t.state is not State.EXITED]
@@ -452,9 +464,7 @@ class _Run:
         )
 
 
-def _user() -> str:
-    """Who we are, for others to read; a number where this user has no name (in many containers)."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f'user {os.getuid()}'
+def new_run_id() -> str:
+    """A name for a run; in the order of names runs stand in the order of their beginnings."""
+    now = time.time()
+    return time.strftime('%Y%m%d-%H%M%S', time.localtime(now)) + f'-{int(now % 1 * 1000):03}{secrets.token_hex(1)}'

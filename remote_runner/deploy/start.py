@@ -6,14 +6,14 @@ import contextlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from remote_runner.deploy.board import PENDING, Board, State, Tracked, describe_status
 from remote_runner.deploy.plan import ComponentPlan
 from remote_runner.errors import ConnectionLost, HostError, RemoteRunnerError, RequestFailed
-from remote_runner.hosts.host import Call
+from remote_runner.hosts.host import Call, Header
 from remote_runner.hosts.pool import Pool
 
 #: Seconds that components which are still starting get when another one of their index has failed.
@@ -32,18 +32,29 @@ class Starter:
         board: where the components stand.
         pool: the connected hosts.
         session: the screen session; run: the id of this run; by: who starts them, for others to read.
+        describe: what a host is told of a component, but for key and time limit.
         start_timeout: seconds from asking for the window until the program must run, where a component says nothing.
         zombie: windows of ended programs stay.
     """
 
     def __init__(
-        self, board: Board, pool: Pool, session: str, run: str, by: str, *, start_timeout: float, zombie: bool
+        self,
+        board: Board,
+        pool: Pool,
+        session: str,
+        run: str,
+        by: str,
+        describe: Callable[[Tracked], Header],
+        *,
+        start_timeout: float,
+        zombie: bool,
     ) -> None:
         self._board = board
         self._pool = pool
         self._session = session
         self._run = run
         self._by = by
+        self._describe = describe
         self._start_timeout = start_timeout
         self._zombie = zombie
         #: The pid of the screen server of each host on which we opened windows.
@@ -51,7 +62,7 @@ class Starter:
         self._calls: dict[str, Call] = {}
         self._ahead: list[Tracked] = []
 
-    def start(self, components: list[Tracked], following: list[Tracked], base_dirs: dict[str, str]) -> bool:
+    def start(self, components: list[Tracked], following: list[Tracked]) -> bool:
         """Start these; True if all have started and none failed within its grace.
 
         Windows for those `following` are opened meanwhile. They must be the `components` of the next call; if this one
@@ -62,11 +73,11 @@ class Starter:
         opened, self._ahead = self._ahead, []
         for name, own in by_host(tracked for tracked in components if tracked not in opened).items():
             try:
-                calls[name] = self._open(name, own, base_dirs, 0.0)
+                calls[name] = self._open(name, own, 0.0)
             except ConnectionLost as error:
                 self._board.abort(own, error.what)
         self.see_through(components)
-        self._grace(components, following, base_dirs)
+        self._grace(components, following)
         if self._board.of(*_NOT_WELL, among=components):
             self._close_ahead('a component of an earlier index failed')
             return False
@@ -121,7 +132,7 @@ class Starter:
         is_its_own = tracked.state is State.STARTING and server == self.servers.get(tracked.host)
         return said if is_its_own else None
 
-    def _open(self, name: str, own: list[Tracked], base_dirs: dict[str, str], lead: float) -> Call:
+    def _open(self, name: str, own: list[Tracked], lead: float) -> Call:
         """Ask a host for the windows of its components, whose turn comes so many seconds later."""
         return self._pool.hosts[name].call(
             'open',
@@ -130,45 +141,18 @@ class Starter:
             run=self._run,
             by=self._by,
             zombie=self._zombie,
-            components=[self._describe(tracked, base_dirs[tracked.key], lead) for tracked in own],
+            components=[
+                {'key': tracked.key, 'start_timeout': self._limit(tracked) + lead, **self._describe(tracked)}
+                for tracked in own
+            ],
         )
 
-    def _open_ahead(self, components: list[Tracked], base_dirs: dict[str, str]) -> None:
+    def _open_ahead(self, components: list[Tracked]) -> None:
         """Let launchers come up while the index before theirs still has its grace; they wait for go."""
         for name, own in by_host(components).items():
             self._ahead += own
             with contextlib.suppress(ConnectionLost):  # found and told when their turn comes
-                self._calls[name] = self._open(name, own, base_dirs, LEAD)
-
-    def _describe(self, tracked: Tracked, base_dir: str, lead: float) -> dict[str, Any]:
-        plan = tracked.plan
-        return {
-            'key': tracked.key,
-            'name': plan.name,
-            'executable': plan.executable,
-            'args': plan.args,
-            'cwd': base_dir,
-            'start_timeout': self._limit(tracked) + lead,
-            'start_grace': plan.start_grace,
-            'stop_timeout': plan.stop_timeout,
-            'stop_signal': plan.stop_signal,
-            'ready': plan.ready,
-            'watchdog': plan.watchdog,
-            'restart': plan.restart,
-            'max_restarts': plan.max_restarts,
-            'max_load': plan.max_load,
-            'log_limit': plan.log_limit,
-            'about': about(plan),
-            'environment': {
-                **dict(plan.secret_env),
-                **dict(plan.env),
-                'RR_RUN': self._run,
-                'RR_SESSION': self._session,
-                'RR_COMPONENT': plan.name,
-                'RR_HOST': plan.host,
-                'RR_INDEX': str(plan.start_index),
-            },
-        }
+                self._calls[name] = self._open(name, own, LEAD)
 
     def _check_calls(self, calls: dict[str, Call]) -> None:
         """Take in the answers to `open`; one that failed fails all that it was to open."""
@@ -211,7 +195,7 @@ class Starter:
                 given_up.append(tracked)
         self._answer_abort(given_up, 'it called back too late')
 
-    def _grace(self, components: list[Tracked], following: list[Tracked], base_dirs: dict[str, str]) -> None:
+    def _grace(self, components: list[Tracked], following: list[Tracked]) -> None:
         """Give the index its grace: who ends in it without success has failed."""
         started = sorted(self._board.of(State.STARTED, State.EXITED, among=components), key=_end_of_grace)
         for tracked in started:
@@ -219,7 +203,7 @@ class Starter:
             opening = _end_of_grace(started[-1]) - LEAD
             self._board.wait(ended, min(end, opening))
             if not self._ahead and opening <= time.monotonic() < end and all(map(_is_well, components)):
-                self._open_ahead(following, base_dirs)
+                self._open_ahead(following)
             self._board.wait(ended, end)
             if tracked.state is State.EXITED and tracked.status:
                 how = f'within its start_grace ({tracked.plan.start_grace:g} s), {describe_status(tracked.status)}'
@@ -280,14 +264,39 @@ class Starter:
                 call.result(max(0.0, deadline - time.monotonic()))
 
 
-def about(plan: ComponentPlan) -> dict[str, Any]:
-    """What a host remembers of a component for commands that come later and have no plan."""
+def described(plan: ComponentPlan, base_dir: str, run: str, session: str) -> Header:
+    """What a host is told of a component of this run, whose absolute base_dir on the host is given."""
     return {
-        'host': plan.host,
-        'index': plan.start_index,
-        'wave': plan.wave,
-        'wait': plan.wait,
-        'critical': plan.critical,
+        'name': plan.name,
+        'executable': plan.executable,
+        'args': plan.args,
+        'cwd': base_dir,
+        'start_grace': plan.start_grace,
+        'stop_timeout': plan.stop_timeout,
+        'stop_signal': plan.stop_signal,
+        'ready': plan.ready,
+        'watchdog': plan.watchdog,
+        'restart': plan.restart,
+        'max_restarts': plan.max_restarts,
+        'max_load': plan.max_load,
+        'log_limit': plan.log_limit,
+        # What the host remembers for commands that come later and have no plan.
+        'about': {
+            'host': plan.host,
+            'index': plan.start_index,
+            'wave': plan.wave,
+            'wait': plan.wait,
+            'critical': plan.critical,
+        },
+        'environment': {
+            **dict(plan.secret_env),
+            **dict(plan.env),
+            'RR_RUN': run,
+            'RR_SESSION': session,
+            'RR_COMPONENT': plan.name,
+            'RR_HOST': plan.host,
+            'RR_INDEX': str(plan.start_index),
+        },
     }
 
 

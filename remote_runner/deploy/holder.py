@@ -1,0 +1,52 @@
+"""Who changes a session: one at a time, on every host of it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Iterable
+
+from remote_runner.errors import RequestFailed, SessionFailed, SessionHeld
+from remote_runner.hosts.host import Host
+
+#: What can be held: a run holds both, and `CHANGE` no longer than it changes something.
+RUN, CHANGE = 'run', 'change'
+#: Seconds that a host has to say whether a session is free.
+LOCK_TIMEOUT = 30.0
+
+
+def whoami() -> str:
+    """Who we are, for others to read: user, machine, process, and since when."""
+    return f'{user()} on {socket.gethostname()} (pid {os.getpid()}) since {time.strftime("%Y-%m-%d %H:%M:%S")}'
+
+
+def user() -> str:
+    """The name of this user; a number where there is none (in many containers)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f'user {os.getuid()}'
+
+
+def lock(host: Host, session: str, holder: str, kinds: Iterable[str] = (RUN, CHANGE), patience: float = 0.0) -> None:
+    """Hold `session` on a host, for as long as the connection stands.
+
+    Args:
+        holder: who we are, see `whoami`.
+        kinds: `RUN` keeps other runs away, `CHANGE` all that change something.
+        patience: seconds to wait for somebody else.
+
+    Raises:
+        SessionHeld: somebody else does; the message says who.
+        SessionFailed: the host cannot say.
+    """
+    asked = {'session': session, 'holder': holder, 'kinds': list(kinds), 'patience': patience}
+    try:
+        host.request('lock', timeout=LOCK_TIMEOUT + patience, **asked)
+    except RequestFailed as error:
+        if error.kind != 'held':
+            raise SessionFailed(error.what, host=host.name) from error
+        remedy = 'wait for it, end it, or take another session with --screen'
+        raise SessionHeld(error.what, host=host.name, remedy=remedy) from error
