@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 
@@ -64,13 +63,12 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.hosts.ssh import Connector
     from remote_runner.ui.doctor import doctor_text
     from remote_runner.ui.output import Output
-    from remote_runner.ui.terminal import can_draw
+    from remote_runner.ui.terminal import can_color
 
     with Connector(ahead=ahead) as connector:
         diagnoses = diagnose(addresses, connector, options.fanout)
     if options.json:
         Output().write(''.join(f'{json.dumps(diagnosis.to_dict())}\n' for diagnosis in diagnoses))
     else:
-        color = can_draw(sys.stdout) and not os.environ.get('NO_COLOR')
-        Output().write(doctor_text(diagnoses, verbose=options.verbose, color=color))
+        Output().write(doctor_text(diagnoses, verbose=options.verbose, color=can_color(sys.stdout)))
     return max(diagnosis.exit_status for diagnosis in diagnoses)
