@@ -110,6 +110,10 @@ class BootstrapFailed(HostError):
     """The agent could not be started on the host: no marker, no python3, no screen."""
 
 
+class PythonMissing(BootstrapFailed):
+    """There is no python3 on the host."""
+
+
 class ConnectionLost(HostError):
     """An established connection broke, or stayed silent for too long."""
 

@@ -37,13 +37,18 @@ def state_root() -> str:
 
     Without a home that can be written to it is below the runtime folder.
     """
-    state = os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')
+    state = state_home()
     try:
         os.makedirs(state, 0o700, exist_ok=True)
         return private_folders(state, 'remote_runner', 'hosts', os.uname().nodename)
     except OSError:
         state = private_folders(screen.runtime_folder(), 'state')
     return private_folders(state, 'remote_runner', 'hosts', os.uname().nodename)
+
+
+def state_home() -> str:
+    """Where programs of this user keep their state (XDG Base Directory Specification)."""
+    return os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')
 
 
 def private_folders(root: str, *names: str) -> str:

@@ -41,6 +41,8 @@ class Agent:
         self._heartbeat = False
         self.locks: "Dict[str, int]" = {}
         self.sessions: "Dict[str, List[int]]" = {}
+        #: Files that go with us, if nobody removed them before.
+        self.temporary: "List[str]" = []
         self._starts: "Optional[Starts]" = None
         self._starts_lock = Lock()
 
@@ -127,6 +129,14 @@ class Agent:
         except Gone:
             return  # nobody to answer to
 
+    def remove_temporary(self) -> None:
+        """Remove the files that are there for a while only."""
+        while self.temporary:
+            try:
+                os.unlink(self.temporary.pop())
+            except OSError:
+                continue  # it could not even be written
+
     def farewell(self) -> None:
         """The connection is gone: let requests clean up, then leave nothing of ours."""
         for request in list(self._requests.values()):
@@ -136,6 +146,7 @@ class Agent:
             thread.join(max(0.0, deadline - time.monotonic()))
         for file in self.locks.values():
             os.close(file)  # the next run need not wait for what follows
+        self.remove_temporary()
         if self._starts is not None:
             self._starts.close()
 
@@ -184,6 +195,9 @@ OPERATIONS = {
     'watch': 'starts.watch',
     'stop': 'starts.stop',
     'close_windows': 'starts.close_windows',
+    'examine': 'doctor.examine',
+    'neighbours': 'doctor.neighbours',
+    'tidy': 'doctor.tidy',
 }
 
 

@@ -180,11 +180,8 @@ def runtime_folder() -> str:
 
     Under /tmp, because the runtime folder of a login session vanishes with the last login, and programs stay.
     """
-    candidates = ['/tmp/remote_runner-{}'.format(os.getuid())]
-    if os.environ.get('XDG_RUNTIME_DIR'):
-        candidates.append(os.path.join(os.environ['XDG_RUNTIME_DIR'], 'remote_runner'))
     problem = ''
-    for folder in candidates:
+    for folder in runtime_candidates():
         try:
             os.mkdir(folder, 0o700)
         except FileExistsError:
@@ -192,12 +189,25 @@ def runtime_folder() -> str:
         except OSError as error:
             problem = '{}: {}'.format(folder, error.strerror)
             continue
-        found = os.lstat(folder)
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+        if is_private(folder):
             os.chmod(folder, 0o700)
             return folder
         problem = '{} is not a folder of ours'.format(folder)
     raise Failure('no private folder for sockets: {}'.format(problem), kind='runtime')
+
+
+def runtime_candidates() -> "List[str]":
+    """Where the runtime folder may be, the best place first."""
+    candidates = ['/tmp/remote_runner-{}'.format(os.getuid())]
+    if os.environ.get('XDG_RUNTIME_DIR'):
+        candidates.append(os.path.join(os.environ['XDG_RUNTIME_DIR'], 'remote_runner'))
+    return candidates
+
+
+def is_private(folder: str) -> bool:
+    """Whether what stands there is a folder, and ours."""
+    found = os.lstat(folder)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
 
 
 # ---- quitting ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from remote_runner.cli.main import show_error
-from remote_runner.cli.options import Parser, add_connection_options, add_log_level, ssh_options
+from remote_runner.cli.options import (
+    Parser,
+    add_connection_options,
+    add_hosts_argument,
+    add_log_level,
+    hosts_or_files,
+    ssh_options,
+)
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,13 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog='exit status: 0 all are trusted now, 1 not confirmed, 3 a host was out of reach or shows a changed key',
     )
     parser.add_argument('action', choices=['trust'], metavar='trust', help='fetch, show and add keys')
-    parser.add_argument(
-        'hosts',
-        nargs='+',
-        metavar='HOSTS',
-        help='[user@]name[:port], several with commas, folded as node[1-40], or a FILE with one a line',
-    )
-    parser.add_argument('-x', '--exclude', action='append', default=[], metavar='HOSTS', help='leave these out')
+    add_hosts_argument(parser)
     parser.add_argument('-y', '--yes', action='store_true', help='add without asking')
     add_log_level(parser)
     add_connection_options(parser)
@@ -56,16 +57,9 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.ui.log import configure
 
     configure(options.log_level)
-    addresses = parse_hosts([_file(text) for text in options.hosts], exclude=options.exclude)
+    addresses = parse_hosts(hosts_or_files(options.hosts), exclude=options.exclude)
     with Connector(ssh_options(options)) as connector:
         return _trust(connector, addresses, options.fanout, options.yes)
-
-
-def _file(text: str) -> str:
-    """The path of a file means the file, as `@FILE` does."""
-    from pathlib import Path
-
-    return f'@{text}' if Path(text).is_file() else text
 
 
 def _trust(connector: Connector, addresses: Sequence[Address], fanout: int, yes: bool) -> int:

@@ -27,6 +27,7 @@ COMMANDS = {
     'plan': ('remote_runner.cli.plan', 'show what a run would do, and do nothing'),
     'exec': ('remote_runner.cli.exec', 'run a command on many hosts'),
     'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),
+    'doctor': ('remote_runner.cli.doctor', 'find out whether hosts have what a deployment needs'),
 }
 EXIT_INTERRUPTED = 130
 _STDERR = 2

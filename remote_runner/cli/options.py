@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from remote_runner.defaults import CONNECT_TIMEOUT, FANOUT
@@ -101,6 +102,22 @@ def add_hosts_option(parser: argparse.ArgumentParser) -> None:
         help='[user@]name[:port], several with commas, folded as node[1-40], or @FILE with one a line; repeatable',
     )
     parser.add_argument('-x', '--exclude', action='append', default=[], metavar='HOSTS', help='leave these out')
+
+
+def add_hosts_argument(parser: argparse.ArgumentParser) -> None:
+    """HOSTS and `-x`, for commands about hosts; `parse_hosts` takes what `hosts_or_files` makes of them."""
+    parser.add_argument(
+        'hosts',
+        nargs='+',
+        metavar='HOSTS',
+        help='[user@]name[:port], several with commas, folded as node[1-40], or a FILE with one a line',
+    )
+    parser.add_argument('-x', '--exclude', action='append', default=[], metavar='HOSTS', help='leave these out')
+
+
+def hosts_or_files(texts: Sequence[str]) -> list[str]:
+    """The path of a file means the file, as `@FILE` does."""
+    return [f'@{text}' if Path(text).is_file() else text for text in texts]
 
 
 def ssh_options(

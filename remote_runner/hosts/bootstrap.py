@@ -13,8 +13,9 @@ import re
 import time
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-from remote_runner.errors import BootstrapFailed, ConnectionLost
+from remote_runner.errors import BootstrapFailed, ConnectionLost, PythonMissing
 from remote_runner.hosts.connection import Channel, Connection
 
 #: Seconds from running the command to the agent's first words.
@@ -101,39 +102,56 @@ class _Reader:
     def _ended(self) -> BootstrapFailed:
         if self._channel.stderr().rstrip().endswith(_NO_PYTHON.encode()):
             what = 'python3 was not found'
-            return BootstrapFailed(what, host=self._host, remedy='install the package python3 (3.6 or newer) there')
+            return PythonMissing(what, host=self._host, remedy='install the package python3 (3.6 or newer) there')
         return self.failure('the agent could not be started: the command ended')
 
-    def line_after(self, pattern: re.Pattern[bytes]) -> bytes:
-        """Wait for a match; what stands before it is dropped, what follows stays in `buffer`."""
+    def line_after(self, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
+        """Wait for a match; it and what stands before it are dropped, what follows stays in `buffer`."""
         nudged = False
         while True:
             found = pattern.search(self.buffer)
             if found:
                 self.buffer = self.buffer[found.end() :]
-                return found.group()
+                return found
             if not self.more(None if nudged else NUDGE) and not nudged:
                 nudged = True
                 self._channel.write(b'\n')
 
 
-def start_agent(host: str, connection: Connection, python: str | None = None) -> tuple[Channel, bytes]:
-    """Start the agent, with the interpreter `python` if it can be had.
+class Started(NamedTuple):
+    """An agent that runs.
 
-    Returns:
-        Its channel, on which frames follow, and what of them came already.
+    Args:
+        channel: its channel, on which frames follow.
+        first: what of them came already.
+        seconds: from running the command to the marker: what the login shell and its start-up files took.
+        printed: the end of what they printed.
+    """
+
+    channel: Channel
+    first: bytes
+    seconds: float
+    printed: str
+
+
+def start_agent(host: str, connection: Connection, python: str | None = None) -> Started:
+    """Start the agent, with the interpreter `python` if it can be had.
 
     Raises:
         BootstrapFailed: no marker in time, no python3, or the agent could not be stored.
         ConnectionLost: the connection broke.
     """
     a, b = random.randint(10**8, 10**9), random.randint(10**8, 10**9)
+    begun = time.monotonic()
     channel = connection.open(command(a, b, python))
     reader = _Reader(host, channel, BOOTSTRAP_TIMEOUT)
     try:
-        reader.line_after(re.compile(rb'%d\r?\n' % (a * b)))
+        marker = reader.line_after(re.compile(rb'%d\r?\n' % (a * b)))
+        seconds = time.monotonic() - begun
         channel.write(_first_stage())
-        if reader.line_after(re.compile(rb'(have|need [\w.-]+)\n')).startswith(b'need'):
+        answer = reader.line_after(re.compile(rb'(have|need [\w.-]+)\n'))
+        printed = marker.string[: marker.start()] + channel.stderr()
+        if answer.group().startswith(b'need'):
             _, sources = agent_sources()
             channel.write(b'%d\n' % len(sources) + sources)
         while not reader.buffer:
@@ -141,4 +159,4 @@ def start_agent(host: str, connection: Connection, python: str | None = None) ->
     except BaseException:
         channel.close()
         raise
-    return channel, reader.buffer
+    return Started(channel, reader.buffer, seconds, printed.decode('utf-8', 'replace')[-_QUOTED:])

@@ -215,10 +215,12 @@ class Host:
         self._closed = False
         self._lost: HostError | None = None
         try:
-            self._channel, first = start_agent(name, connection, python)
+            #: How its agent came up.
+            self.started = start_agent(name, connection, python)
+            self._channel = self.started.channel
             self._decoder = frames.Decoder()
             asked = time.time()
-            self.facts = self._meet(first)
+            self.facts = self._meet(self.started.first)
         except BaseException:
             connection.close()
             raise
@@ -251,6 +253,11 @@ class Host:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def connection(self) -> Connection:
+        """What it is connected by."""
+        return self._connection
 
     @property
     def channel(self) -> Channel:

@@ -24,7 +24,7 @@ from remote_runner.hosts.dial import Proxy, dial
 from remote_runner.hosts.handshake import exchange_keys, host_key, hung_up, signature_algorithms, why_no_ssh
 from remote_runner.hosts.known_hosts import KnownHosts, Verdict
 from remote_runner.hosts.paramiko_import import paramiko
-from remote_runner.hosts.ssh_channel import SshChannel
+from remote_runner.hosts.ssh_channel import SshChannel, spare_sessions
 from remote_runner.hosts.ssh_config import SshOptions, Target
 from remote_runner.hosts.transport import KEEPALIVE, SILENCE_LIMIT, Link, Transport
 
@@ -64,6 +64,14 @@ class SshConnection:
             HostError: the server opens no further session (MaxSessions, sshd_config(5)).
         """
         return SshChannel(self.transport, self.where, command, self.target.environment)
+
+    def spare_sessions(self, most: int) -> int:
+        """How many further sessions the server opens, of `most` that are tried.
+
+        Raises:
+            ConnectionLost: the connection broke.
+        """
+        return spare_sessions(self.transport, self.where, most)
 
     def close(self) -> None:
         """See `Connection.close`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 from remote_runner.errors import ConnectionLost, HostError
 from remote_runner.hosts.paramiko_import import paramiko
@@ -107,3 +108,26 @@ class SshChannel:
 
     def _broken(self) -> ConnectionLost:
         return ConnectionLost(self._transport.link.lost or 'the command has ended', host=self._where)
+
+
+def spare_sessions(transport: Transport, where: str, most: int) -> int:
+    """How many sessions the server opens beside those that are open (MaxSessions, sshd_config(5)).
+
+    They are opened, `most` of them at most, and closed again; nothing runs in them.
+
+    Raises:
+        ConnectionLost: the connection broke.
+    """
+    opened: list[paramiko.Channel] = []
+    try:
+        while len(opened) < most:
+            opened.append(transport.open_session(timeout=CHANNEL_LIMIT))
+    except paramiko.ChannelException:
+        return len(opened)
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise ConnectionLost(transport.link.lost or 'it does not answer', host=where) from error
+    finally:
+        for channel in opened:
+            with suppress(OSError, EOFError, paramiko.SSHException):  # it is closed with the connection
+                channel.close()
+    return len(opened)

@@ -68,8 +68,10 @@ class Terminal:
         if all(row.state == State.NOT_STARTED for row in rows):
             return
         if self._table:
-            color = can_draw(sys.stdout) and not os.environ.get('NO_COLOR')
-            Output().write(result_table(rows, self._progress.session, self._ssh_config_file, color=color))
+            table = result_table(
+                rows, self._progress.session, self._ssh_config_file, color=can_color(sys.stdout)
+            )
+            Output().write(table)
         failed = failures(rows)
         if failed:
             _logger.error('%s', failed)
@@ -109,3 +111,8 @@ class Terminal:
 def can_draw(stream: TextIO | None) -> bool:
     """Whether `stream` is a terminal that does more than show text."""
     return stream is not None and stream.isatty() and os.environ.get('TERM', 'dumb') not in ('dumb', 'unknown', '')
+
+
+def can_color(stream: TextIO | None) -> bool:
+    """Whether `stream` is such a terminal, and colours are wanted (https://no-color.org)."""
+    return can_draw(stream) and not os.environ.get('NO_COLOR')
