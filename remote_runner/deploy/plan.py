@@ -34,6 +34,18 @@ class FilePlan(NamedTuple):
     is_directory: bool = False
 
 
+class FetchPlan(NamedTuple):
+    """What to bring home from a host.
+
+    Args:
+        remote: path or glob on the host as the user wrote it: absolute, starting with `~`, or relative to `base_dir`.
+        local: folder of this machine: absolute, or relative to the results folder of the component.
+    """
+
+    remote: str
+    local: str
+
+
 class ComponentPlan(NamedTuple):
     """One program on one host, ready to start. It is identified by (name, host).
 
@@ -47,6 +59,7 @@ class ComponentPlan(NamedTuple):
         base_dir: the working directory; None: a fresh temporary directory. On this machine an absolute path. On other
             hosts as the user wrote it; a relative one is relative to the home directory.
         files: what to bring there first.
+        fetch: what to bring home.
         start_index: components start in ascending order of it, those of one index in parallel.
         ready: how to tell that it is ready: `kind`, and what belongs to it; None: it is when it has started.
         wait: whether the command returns only when this component has ended.
@@ -62,6 +75,7 @@ class ComponentPlan(NamedTuple):
     args: tuple[str, ...] = ()
     base_dir: str | None = None
     files: tuple[FilePlan, ...] = ()
+    fetch: tuple[FetchPlan, ...] = ()
     start_index: int = 0
     wait: bool = False
     ready: dict[str, Any] | None = None
@@ -90,6 +104,7 @@ class ComponentPlan(NamedTuple):
             'files': [
                 {'local': file.local, 'remote': file.remote, 'is_directory': file.is_directory} for file in self.files
             ],
+            'fetch': [{'remote': wanted.remote, 'local': wanted.local} for wanted in self.fetch],
             'start_index': self.start_index,
             'wait': self.wait,
             'ready': self.ready,
@@ -258,12 +273,13 @@ def _plan_component(component: Component, checker: Checker) -> ComponentPlan | N
     files = tuple(
         FilePlan(*entry) for entry in checker.read_files(component.label, values.get('files', ()), is_local=is_local)
     )
+    fetch = tuple(FetchPlan(*entry) for entry in checker.read_fetch(component.label, values.get('fetch', ())))
     if is_local:
         values.update(checker.read_local(component.label, values))
     if address is None or 'name' not in values:
         return None
     known: dict[str, Any] = {name: values[name] for name in ComponentPlan._fields if name in values}
-    return ComponentPlan(**{'executable': '', **known, 'address': address, 'files': files})
+    return ComponentPlan(**{'executable': '', **known, 'address': address, 'files': files, 'fetch': fetch})
 
 
 def _matches(text: str, pattern: str) -> bool:
