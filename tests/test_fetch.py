@@ -24,8 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_runner.errors import ConnectionLost, FetchFailed, FetchIncomplete, HostError, TransferFailed
-from remote_runner.files.fetch import Fetched, Wanted, bring, check_distinct, fetch, look
+from remote_runner.files.fetch import Fetched, bring, fetch
 from remote_runner.files.incoming import LocalFolder, UnsafePath
+from remote_runner.files.listing import Wanted, check_distinct, look
 from remote_runner.files.results import local_folder, results_folder
 from remote_runner.hosts.address import parse_address
 from remote_runner.hosts.host import Header, Host
@@ -456,6 +457,7 @@ class TestInterrupted:
         write(there / 'z')
         write(here / 'large', 'old')
         came: list[int] = []
+        own = connected(bed)
 
         def cut(done: int, total: int) -> None:
             came.append(done)
@@ -463,10 +465,10 @@ class TestInterrupted:
                 if how == 'sshd is killed':
                     bed['h1'].stop_sshd(sessions=True)
                 else:
-                    bed['h1'].run(['kill', '-KILL', str(host.facts.pid)])
+                    bed['h1'].run(['kill', '-KILL', str(own.facts.pid)])
 
-        with connected(bed) as host, pytest.raises(ConnectionLost, match=r'h1: .*1 files came, 2 did not'):
-            fetch(host, [Wanted('~/data', '*', str(here))], cut)
+        with own, pytest.raises(ConnectionLost, match=r'h1: .*came: 1 file; 2 did not'):
+            fetch(own, [Wanted('~/data', '*', str(here))], cut)
         assert 0 < came[0] < self.SIZE
         assert names(here) == ['a', 'large']
         assert (here / 'large').read_text() == 'old'
@@ -485,18 +487,19 @@ class TestInterrupted:
                 is_cut.set()
 
         outcome: list[BaseException] = []
+        own = connected(bed)
 
         def run() -> None:
             try:
-                fetch(host, [Wanted('~/data', '*', str(here))], cut)
+                fetch(own, [Wanted('~/data', '*', str(here))], cut)
             except HostError as error:
                 outcome.append(error)
 
-        with connected(bed) as host:
+        with own:
             thread = threading.Thread(target=run)
             thread.start()
             assert is_cut.wait(60)
-            host.close()
+            own.close()
             thread.join(60)
         assert not thread.is_alive()
         assert isinstance(outcome[0], ConnectionLost)
@@ -504,23 +507,31 @@ class TestInterrupted:
 
     def test_killed_on_the_spot(self, bed: Testbed, base: str, here: Path, large: None) -> None:
         write(here / 'large', 'old')
-        with start(bed, base, 'large', here) as program:
+        with start(bed, base, 'large', here, HOLD='in the middle') as program:
             wait_until(lambda: b'progress' in program.out, 'some of it came')
             program.signal(signal.SIGKILL)
-            assert program.end().status == -signal.SIGKILL
+            done = program.end()
+        assert done.status == -signal.SIGKILL
+        assert 0 < int(done.stdout.split()[1]) < self.SIZE
         assert names(here) == ['large']
         assert (here / 'large').read_text() == 'old'
 
 
 PROGRAM = """
-import json, os, re, sys
+import json, os, re, signal, sys
 from remote_runner.errors import FetchIncomplete
 from tests.test_fetch import connected_by, fetch, Wanted
 config, base, pattern, folder = sys.argv[1:]
 result = {}
+
+def progress(done, total):
+    print('progress', done, total, flush=True)
+    while 'HOLD' in os.environ:
+        signal.pause()
+
 with connected_by(config) as host:
     try:
-        fetched = fetch(host, [Wanted(base, pattern, folder)], lambda done, total: print('progress', flush=True))
+        fetched = fetch(host, [Wanted(base, pattern, folder)], progress)
         result['bytes'] = fetched.bytes
     except FetchIncomplete as error:
         result['failures'] = [[failure.path, failure.what] for failure in error.failures]
@@ -538,14 +549,14 @@ def connected_by(ssh_config: str) -> Host:
         return Host('h1', connector.connect(parse_address('h1')), ignore)
 
 
-def start(bed: Testbed, base: str, pattern: str, here: Path, mount: str | None = None) -> Running:
+def start(bed: Testbed, base: str, pattern: str, here: Path, mount: str | None = None, **environment: str) -> Running:
     """Fetch in a process of its own; with `mount`, in one to which a tmpfs with these options is mounted at `here`."""
     here.mkdir(parents=True, exist_ok=True)
     command: list[str] = [sys.executable, '-c', PROGRAM, str(bed.ssh_config), base, pattern, str(here)]
     if mount:
         script = 'mount -t tmpfs -o "$1" tmpfs "$2" && shift 2 && exec "$@"'
         command = ['unshare', '--mount', 'sh', '-c', script, 'sh', mount, str(here), *command]
-    environment = {**os.environ, 'AGENT_PROC': str(bed['h1'].path('/proc'))}
+    environment = {**os.environ, 'AGENT_PROC': str(bed['h1'].path('/proc')), **environment}
     return Running(command, cwd=ROOT, env=environment)
 
 
@@ -642,9 +653,9 @@ class TestHostileHosts:
         assert [failure.path for failure in listing.failures] == [f'/there/{n}' for n in range(len(HOSTILE))]
         for name, failure in zip(HOSTILE, listing.failures, strict=True):
             assert repr(name) in str(failure)
-        inside = [place.local for place in (listing.files if kind == 'file' else listing.folders)]
-        assert inside == [f'{here}/{name.replace("good-link", "inside")}' for name in good]
-        assert all(place.mode == 0o777 for place in (*listing.files, *listing.folders))
+        inside = [(file.local, file.mode) for file in listing.files]
+        inside += [(folder.local, folder.mode) for folder in listing.folders]
+        assert inside == [(f'{here}/{name.replace("good-link", "inside")}', 0o777) for name in good]
         assert names(tmp_path) == before
 
     def test_a_link_is_replaced_and_not_written_through(self, host: Host, base: str, there: Path, here: Path) -> None:
@@ -679,6 +690,7 @@ class TestHostileHosts:
             ([[-1, None]], b'x'),
             ([[5, hashlib.sha1(b'right').hexdigest()], [0, 'one more']], b'right'),
             ([[3, None]], b'sho'),
+            ([[5, 7], [0, 7]], b'right'),
         ],
     )
     def test_more_or_less_than_it_said(self, here: Path, entries: list[Any], body: bytes) -> None:

@@ -10,7 +10,6 @@ there. See `agent/fetch.py` for the other end.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -21,88 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from remote_runner.agent.files import make_folders
-from remote_runner.errors import (
-    ConnectionLost,
-    FetchFailed,
-    FetchIncomplete,
-    HostError,
-    RequestFailed,
-    TransferFailed,
-)
-from remote_runner.files.incoming import Incoming, LocalFolder, UnsafePath
+from remote_runner.errors import ConnectionLost, FetchFailed, FetchIncomplete, RequestFailed, TransferFailed
+from remote_runner.files.incoming import Incoming
+from remote_runner.files.listing import Listing, RemoteFile, Wanted, cancel, check_distinct, look, result_of
 from remote_runner.files.manifest import LocalFiles
 from remote_runner.files.transfer import REPORT_STEP, Progress
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.host import Host
 from remote_runner.wire import frames
-
-#: What is taken over of a file's mode: who may what. Set-user-ID would let a host choose what runs as us.
-PERMISSIONS = 0o777
-#: What stands in a listing and cannot be brought: see `agent.fetch.list_files`.
-_NOT_BROUGHT = {
-    'dangling': 'a link to nothing',
-    'loop': 'a folder that is in itself',
-    'other': 'neither a file nor a folder',
-}
-
-
-class Wanted(NamedTuple):
-    """What is to be fetched, and where to.
-
-    Args:
-        base_dir: the folder of the host to which `remote` is relative; `~` works.
-        remote: a file, a folder (all in it), or a glob.
-        folder: a local folder, absolute; made when something comes.
-    """
-
-    base_dir: str
-    remote: str
-    folder: str
-
-
-class RemoteFile(NamedTuple):
-    """A file of a host and its place here.
-
-    Args:
-        path: its absolute path there.
-        local: its absolute path here.
-        size: bytes that it had when it was listed.
-        mode: its permission bits.
-        mtime: when it was changed, in ns.
-    """
-
-    path: str
-    local: str
-    size: int
-    mode: int
-    mtime: int
-
-
-class RemoteFolder(NamedTuple):
-    """A folder of a host and its place here; see `RemoteFile`."""
-
-    path: str
-    local: str
-    mode: int
-
-
-class Listing(NamedTuple):
-    """What there is to fetch from one host.
-
-    Args:
-        host: its name.
-        files: those that can be brought.
-        folders: theirs, and empty ones.
-        empty: globs that match nothing, as they were written.
-        left_out: (path, reason) of what is in wanted folders and is neither file nor folder.
-        failures: what is missing, may not be read, or may not be written to where the host says.
-    """
-
-    host: str
-    files: tuple[RemoteFile, ...]
-    folders: tuple[RemoteFolder, ...]
-    empty: tuple[str, ...] = ()
-    left_out: tuple[tuple[str, str], ...] = ()
-    failures: tuple[FetchFailed, ...] = ()
 
 
 class Fetched(NamedTuple):
@@ -141,100 +65,6 @@ def fetch(host: Host, wanted: Iterable[Wanted], progress: Progress) -> Fetched:
     if fetched.failures:
         raise FetchIncomplete(fetched.failures)
     return fetched
-
-
-def look(host: Host, wanted: Iterable[Wanted]) -> Listing:
-    """Ask a host what there is to fetch. Nothing is written.
-
-    Raises:
-        ConnectionLost: the connection broke.
-        TransferFailed: the host did not answer what it was asked.
-    """
-    asked = list(wanted)
-    builder = _Builder(host.name, asked)
-    call = host.call('list_files', patterns=[[each.base_dir, each.remote] for each in asked])
-    try:
-        for (entries, errors), _ in call.parts():
-            for entry in entries:
-                builder.add(*entry)
-            for path, reason in errors:
-                builder.fail(path, reason)
-        states = _result(host, call)['patterns']
-    except BaseException:
-        _cancel(call)
-        raise
-    for each, state in zip(asked, states, strict=True):
-        if state == 'missing':
-            builder.fail(each.remote, f'is not there (in {each.base_dir})')
-    empty = [each.remote for each, state in zip(asked, states, strict=True) if state == 'empty']
-    return builder.listing(tuple(dict.fromkeys(empty)))
-
-
-class _Builder:
-    """Makes a listing of what a host answers, and believes nothing of it."""
-
-    def __init__(self, host: str, wanted: Sequence[Wanted]) -> None:
-        self._host = host
-        places = {each.folder: LocalFolder(each.folder) for each in wanted}
-        self._places = [places[each.folder] for each in wanted]
-        self._files: dict[tuple[str, str], RemoteFile] = {}
-        self._folders: dict[tuple[str, str], RemoteFolder] = {}
-        self._left_out: dict[str, str] = {}
-        self._failures: dict[str, FetchFailed] = {}
-
-    def add(self, number: int, name: str, path: str, kind: str, size: int, mode: int, mtime: int) -> None:
-        """An entry; two patterns may have the same."""
-        if kind in _NOT_BROUGHT:
-            self._left_out[path] = _NOT_BROUGHT[kind]
-            return
-        try:
-            place = self._places[number]
-            local = place.folder(name) if kind == 'folder' else place.file(name)
-        except UnsafePath as unsafe:
-            self.fail(path, f'{name!r} {unsafe}')
-            return
-        key = (path, local)
-        if kind == 'folder':
-            self._folders[key] = RemoteFolder(path, local, mode & PERMISSIONS)
-        else:
-            self._files[key] = RemoteFile(path, local, size, mode & PERMISSIONS, mtime)
-
-    def fail(self, path: str, reason: str) -> None:
-        """Something that cannot be brought."""
-        self._failures.setdefault(path, FetchFailed(reason, host=self._host, path=path))
-
-    def listing(self, empty: tuple[str, ...]) -> Listing:
-        """All that came."""
-        files, folders = tuple(self._files.values()), tuple(self._folders.values())
-        left_out, failures = tuple(self._left_out.items()), tuple(self._failures.values())
-        return Listing(self._host, files, folders, empty, left_out, failures)
-
-
-def check_distinct(listings: Iterable[Listing]) -> None:
-    """No two files, of whatever hosts, have one local path, and none has that of a folder.
-
-    Raises:
-        FetchFailed: two have; it names both.
-    """
-    taken: dict[str, tuple[str, str]] = {}
-    folders: dict[str, tuple[str, str]] = {}
-    for listing in listings:
-        for file in listing.files:
-            here = (listing.host, file.path)
-            other = taken.setdefault(file.local, here)
-            if other != here:
-                what = f'and {other[1]} of {other[0]} would both become {file.local}'
-                raise FetchFailed(what, host=listing.host, path=file.path)
-            for above in Path(file.local).parents:
-                if str(above) in folders:
-                    break
-                folders[str(above)] = here
-        for folder in listing.folders:
-            folders.setdefault(folder.local, (listing.host, folder.path))
-    for local in taken.keys() & folders.keys():
-        (name, path), other = taken[local], folders[local]
-        what = f'would become the file {local}, which must be a folder for {other[1]} of {other[0]}'
-        raise FetchFailed(what, host=name, path=path)
 
 
 def bring(host: Host, listing: Listing, progress: Progress) -> Fetched:
@@ -312,10 +142,8 @@ class _Receiver:
             return ()  # one of them cannot be looked at any more: which, fetching them says
         unchanged = set()
         for file, digest, (_, _, there) in zip(candidates, digests, found, strict=True):
-            if digest is not None and there == digest:
+            if digest is not None and there == digest and _set_mode(file):
                 unchanged.add(file.local)
-                if stat.S_IMODE(Path(file.local).stat().st_mode) != file.mode:
-                    Path(file.local).chmod(file.mode)
         self.todo = deque(file for file in self.todo if file.local not in unchanged)
         return tuple(sorted(unchanged))
 
@@ -331,15 +159,16 @@ class _Receiver:
                 if self._failed and self.todo[0].size - self._received > frames.WINDOW:
                     self._next()
                     return  # the rest is asked for anew
-            _result(self._host, call)
+            result_of(self._host, call)
             if self.todo:
                 raise self._nonsense()
         except ConnectionLost as error:
-            what = f'{error.what}; {len(self.done)} files came, {len(self.todo)} did not, and nothing is half written'
+            came = f'{len(self.done)} file{"" if len(self.done) == 1 else "s"}'
+            what = f'{error.what}; came: {came}; {len(self.todo)} did not, and nothing is half written here'
             raise ConnectionLost(what, host=self._host.name, output=error.output) from error
         finally:
             self._abandon()
-            _cancel(call)
+            cancel(call)
 
     def report(self) -> None:
         """Say how much came."""
@@ -350,7 +179,7 @@ class _Receiver:
         for length, end in entries:
             if not self.todo or not 0 <= length <= min(len(body), self.todo[0].size - self._received):
                 raise self._nonsense()
-            if length or isinstance(end, str):
+            if length or not isinstance(end, dict):
                 self._write(self.todo[0], body[:length])
             body = body[length:]
             if end is not None:
@@ -376,9 +205,9 @@ class _Receiver:
         """All of a file came, or what came is all that there is."""
         if self._failed:
             return
-        if self._incoming is None or isinstance(end, dict):
+        if isinstance(end, dict):
             self._fail(file, str(end['what']))
-        elif self._received != file.size or self._incoming.sha1() != end:
+        elif self._incoming is None or self._received != file.size or self._incoming.sha1() != end:
             self._fail(file, 'what came is not what was sent (length or SHA-1)')
         else:
             try:
@@ -428,6 +257,16 @@ def _digest(local: LocalFiles, path: str) -> str | None:
         return None
 
 
+def _set_mode(file: RemoteFile) -> bool:
+    """Give a local file its permission bits; False where it is not ours, and can only be replaced."""
+    try:
+        if stat.S_IMODE(Path(file.local).stat().st_mode) != file.mode:
+            Path(file.local).chmod(file.mode)
+    except OSError:
+        return False
+    return True
+
+
 def _local_reason(file: RemoteFile, error: OSError) -> str:
     """Why a file cannot be written here; of a full disk, how full."""
     reason = f'cannot write {file.local}: {error.strerror}'
@@ -438,16 +277,3 @@ def _local_reason(file: RemoteFile, error: OSError) -> str:
     except OSError:
         return f'{reason} ({file.size} bytes)'
     return f'{reason} ({file.size} bytes, {system.f_bavail * system.f_frsize} are free there)'
-
-
-def _result(host: Host, call: Call) -> Any:
-    try:
-        return call.result()
-    except RequestFailed as error:
-        raise TransferFailed(error.what, host=host.name) from error
-
-
-def _cancel(call: Call) -> None:
-    """Nobody wants to know its answer any more; nothing where it is there already."""
-    with contextlib.suppress(HostError):
-        call.cancel()
