@@ -145,6 +145,26 @@ class TransferFailed(RemoteRunnerError):
     """A file could not be brought over; the file that was there before is untouched."""
 
 
+class FetchFailed(RemoteRunnerError):
+    """A file could not be brought home from a host; the local file that was there before is untouched.
+
+    Args:
+        path: the path on the host.
+    """
+
+    def __init__(self, what: str, *, host: str, path: str) -> None:
+        super().__init__(f'{path}: {what}', host=host)
+        self.path = path
+
+
+class FetchIncomplete(RemoteRunnerError):
+    """Some files could not be brought home, one line each; all others were."""
+
+    def __init__(self, failures: Sequence[FetchFailed]) -> None:
+        self.failures = tuple(failures)
+        super().__init__('\n'.join(str(failure) for failure in self.failures))
+
+
 class SessionHeld(RemoteRunnerError):
     """Another run is at work on the same screen session."""
 

@@ -40,7 +40,7 @@ class TestComponent:
     def test_defaults(self) -> None:
         fresh = Component()
         assert (fresh.name, fresh.host, fresh.executable, fresh.base_dir, fresh.num_cores) == (None,) * 5
-        assert (fresh.args, fresh.files, fresh.start_index, fresh.wait) == ([], {}, 0, False)
+        assert (fresh.args, fresh.files, fresh.fetch, fresh.start_index, fresh.wait) == ([], {}, {}, 0, False)
         assert (fresh.start_timeout, fresh.start_grace, fresh.stop_timeout) == (None, 0.1, 5)
 
     def test_lists_and_dicts_are_not_shared(self) -> None:

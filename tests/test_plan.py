@@ -148,6 +148,17 @@ class TestWhatComesOut:
         assert record['components'][0]['files'] == [{'local': f'{here}/a', 'remote': 'x', 'is_directory': False}]
         assert plan.to_dict()['components'][0]['args'][2] == '--pass=hunter2'
 
+    def test_what_is_fetched(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv('HOME', '/home/me')
+        wanted = {'out': None, b'\xff*': '.', Path('/var/log/x'): 'logs/x', '~/y': '~/y', 'z': '/z/../z'}
+        [planned] = plan_of(here, component(fetch=wanted)).components
+        assert [tuple(entry) for entry in planned.fetch] == [
+            ('out', '.'), ('\udcff*', '.'), ('/var/log/x', 'logs/x'), ('~/y', '/home/me/y'), ('z', '/z/../z')
+        ]  # fmt: skip
+        assert planned.to_dict()['fetch'][2] == {'remote': '/var/log/x', 'local': 'logs/x'}
+        [local] = plan_of(here, component(host='localhost', executable='/bin/true', fetch={'out': None})).components
+        assert [entry.remote for entry in local.fetch] == ['out']
+
     @pytest.mark.parametrize(
         ('text', 'secret', 'shown'),
         [

@@ -45,7 +45,7 @@ def prepare(request: "Request") -> "Dict[str, object]":
         else:
             folder = expand(base_dir)
             try:
-                created += _make_folders(folder) if request.header['create'] else []
+                created += make_folders(folder) if request.header['create'] else []
             except OSError:
                 pass  # entering it will fail with the same reason, which is then the component's
         folders.append(folder)
@@ -65,7 +65,7 @@ def _temporary_folder(name: str) -> str:
         return folder
 
 
-def _make_folders(folder: str) -> "List[str]":
+def make_folders(folder: str) -> "List[str]":
     """`mkdir -p`; those that had to be made, outermost first."""
     made: "List[str]" = []
     missing = []
@@ -86,7 +86,7 @@ def _make_folders(folder: str) -> "List[str]":
 _left_for_own = 1 << 20
 
 
-def _new_sha1(size: int) -> "hashlib._Hash":
+def new_sha1(size: int) -> "hashlib._Hash":
     """A SHA-1 that so many bytes will be fed to."""
     global _left_for_own
     _left_for_own -= size
@@ -105,7 +105,7 @@ def _new_sha1(size: int) -> "hashlib._Hash":
 
 def sha1(path: str) -> str:
     """The SHA-1 of a file's content in hexadecimal."""
-    digest = _new_sha1(os.stat(path).st_size)
+    digest = new_sha1(os.stat(path).st_size)
     with open(path, 'rb', 0) as file:
         while True:
             piece = file.read(PIECE)
@@ -151,7 +151,7 @@ def put(request: "Request") -> "Dict[str, object]":
     gaps, through as many parts as it takes.
     """
     for folder in request.header['folders']:
-        _make_folders(expand(folder))
+        make_folders(expand(folder))
     for path, mode in request.header['modes']:
         os.chmod(expand(path), mode)
     writer = _Writer()
@@ -193,7 +193,7 @@ class _Writer:
         target = os.path.realpath(expand(path))
         folder = os.path.dirname(target)
         if folder not in self._folders:
-            if not _make_folders(folder):
+            if not make_folders(folder):
                 _sweep(folder)
             self._folders.add(folder)
         return target
@@ -240,7 +240,7 @@ class _Incoming:
         self._target = target
         self._mode = mode
         self._expected = digest
-        self._digest = _new_sha1(size)
+        self._digest = new_sha1(size)
         self._temporary = os.path.join(os.path.dirname(target), _temporary_name())
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:

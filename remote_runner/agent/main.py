@@ -182,6 +182,8 @@ OPERATIONS = {
     'prepare': 'files.prepare',
     'compare': 'files.compare',
     'put': 'files.put',
+    'list_files': 'fetch.list_files',
+    'get': 'fetch.get',
     'remove': 'files.remove',
     'lock': 'screen.lock',
     'unlock': 'screen.unlock',

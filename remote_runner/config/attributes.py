@@ -174,6 +174,30 @@ def read_files(value: object) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def read_fetch(value: object) -> tuple[tuple[str, str], ...]:
+    """Pairs of remote path and local folder; None is the folder of the component itself."""
+    if not isinstance(value, Mapping):
+        raise BadValueError(f'must be a dict of remote path to local folder, is {shown(value)}')
+    pairs: list[tuple[str, str]] = []
+    reasons: list[str] = []
+    for remote, folder in value.items():
+        try:
+            pairs.append((read_path(remote), '.' if folder is None else _read_results(folder)))
+        except BadValueError as bad:
+            reasons += [f'[{shown(remote)}]: a path {reason}' for reason in bad.reasons]
+    if reasons:
+        raise BadValueError(*reasons)
+    return tuple(pairs)
+
+
+def _read_results(value: object) -> str:
+    """A local folder: absolute, with `~`, or below the results of the component."""
+    path = read_path(value)
+    if not path.startswith(('/', '~')) and '..' in path.split('/'):
+        raise BadValueError(f'leads out of the results: {shown(path)}; an absolute one may lie anywhere')
+    return path
+
+
 def read_flag(value: object) -> bool:
     """True or False."""
     if not isinstance(value, bool):
@@ -407,6 +431,14 @@ ATTRIBUTES: Mapping[str, Attribute] = {
             'to `base_dir`). A local directory creates that directory, without what is in it; see '
             '`util.recursive_files_dict`.',
             read_files,
+            default=dict,
+        ),
+        Attribute(
+            'fetch',
+            'What to bring home from the host: a dict of remote path (relative to `base_dir`; a file, a folder with '
+            'all in it, or a glob) to local folder, relative to the results folder of the component. None: that '
+            'folder itself.',
+            read_fetch,
             default=dict,
         ),
         Attribute(

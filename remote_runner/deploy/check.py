@@ -103,6 +103,15 @@ class Checker:
             else:
                 yield local, remote, is_directory
 
+    def read_fetch(self, label: str, fetch: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Remote path and local folder of each entry that makes sense; of the folder, `~` is expanded."""
+        for remote, written in fetch:
+            folder = expanded(written)
+            if folder.startswith('~'):
+                self.fault(label, f'fetch: {written}: this machine has no such user')
+            else:
+                yield remote, folder
+
     def read_local(self, label: str, values: Mapping[str, Any]) -> dict[str, str]:
         """Executable and base_dir of a component on this machine, absolute."""
         result: dict[str, str] = {}

@@ -37,6 +37,18 @@ class FilePlan(NamedTuple):
     is_directory: bool = False
 
 
+class FetchPlan(NamedTuple):
+    """What to bring home from a host.
+
+    Args:
+        remote: path or glob on the host as the user wrote it: absolute, starting with `~`, or relative to `base_dir`.
+        local: folder of this machine: absolute, or relative to the results folder of the component.
+    """
+
+    remote: str
+    local: str
+
+
 class ComponentPlan(NamedTuple):
     """One program on one host, ready to start. It is identified by (name, host).
 
@@ -50,6 +62,7 @@ class ComponentPlan(NamedTuple):
         base_dir: the working directory; None: a fresh temporary directory. On this machine an absolute path. On other
             hosts as the user wrote it; a relative one is relative to the home directory.
         files: what to bring there first.
+        fetch: what to bring home.
         start_index: components start in ascending order of it, those of one index in parallel.
         ready: how to tell that it is ready: `kind`, and what belongs to it; None: it is when it has started.
         wait: whether the command returns only when this component has ended.
@@ -74,6 +87,7 @@ class ComponentPlan(NamedTuple):
     args: tuple[str, ...] = ()
     base_dir: str | None = None
     files: tuple[FilePlan, ...] = ()
+    fetch: tuple[FetchPlan, ...] = ()
     start_index: int = 0
     wait: bool = False
     ready: dict[str, Any] | None = None
@@ -109,6 +123,7 @@ class ComponentPlan(NamedTuple):
         for name in ('address', 'wave', 'secret_env'):
             del values[name]
         values['files'] = [file._asdict() for file in self.files]
+        values['fetch'] = [wanted._asdict() for wanted in self.fetch]
         values['env'] = {**{name: MASK for name, _ in self.secret_env}, **dict(self.env)}
         for name in ('args', 'env', 'ready'):
             values[name] = secrets.mask_all(values[name])
@@ -272,6 +287,7 @@ def _plan_component(component: Component, checker: Checker) -> ComponentPlan | N
     files = tuple(
         FilePlan(*entry) for entry in checker.read_files(component.label, values.get('files', ()), is_local=is_local)
     )
+    fetch = tuple(FetchPlan(*entry) for entry in checker.read_fetch(component.label, values.get('fetch', ())))
     if is_local:
         values.update(checker.read_local(component.label, values))
     if values.get('env_file') is not None:
@@ -279,7 +295,7 @@ def _plan_component(component: Component, checker: Checker) -> ComponentPlan | N
     if address is None or 'name' not in values:
         return None
     known: dict[str, Any] = {name: values[name] for name in ComponentPlan._fields if name in values}
-    return ComponentPlan(**{'executable': '', **known, 'address': address, 'files': files})
+    return ComponentPlan(**{'executable': '', **known, 'address': address, 'files': files, 'fetch': fetch})
 
 
 def _matches(text: str, pattern: str) -> bool:
