@@ -134,6 +134,8 @@ def lock(request: "Request") -> "Dict[str, object]":
     deadline = time.monotonic() + header['patience']
     for kind in header['kinds']:
         name = '{}.{}'.format(header['session'], kind)
+        if name in request.agent.locks:
+            continue
         path = os.path.join(runtime_folder(), name + '.lock')
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         while not _is_ours(file):

@@ -72,6 +72,8 @@ class Found:
             'ready': spec['ready'] is None or 'ready' in self.status,
             'has_readiness': spec['ready'] is not None,
             'stop_timeout': spec['stop_timeout'],
+            'start_timeout': spec['start_timeout'],
+            'start_grace': spec['start_grace'],
             'usage': usage(self.status['keeper']) if self.peer is not None and 'keeper' in self.status else None,
         }
 

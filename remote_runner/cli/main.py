@@ -25,6 +25,12 @@ from remote_runner.errors import RemoteRunnerError
 COMMANDS = {
     'run': ('remote_runner.cli.run', 'deploy a config (also without the word `run`)'),
     'plan': ('remote_runner.cli.plan', 'show what a run would do, and do nothing'),
+    'status': ('remote_runner.cli.status', 'show how the components of a session are'),
+    'stop': ('remote_runner.cli.stop', 'end components, in the reverse order of their starts'),
+    'restart': ('remote_runner.cli.restart', 'end components and start them again'),
+    'signal': ('remote_runner.cli.signal', 'send a signal to components'),
+    'wait': ('remote_runner.cli.wait', 'wait until components have ended, or are ready'),
+    'ps': ('remote_runner.cli.ps', 'show all sessions of given hosts'),
     'exec': ('remote_runner.cli.exec', 'run a command on many hosts'),
     'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),
     'doctor': ('remote_runner.cli.doctor', 'find out whether hosts have what a deployment needs'),

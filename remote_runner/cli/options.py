@@ -91,6 +91,38 @@ def add_log_level(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_config_options(parser: argparse.ArgumentParser, *, required: bool = True) -> argparse._ArgumentGroup:
+    """`-c`, and what changes a config; the group in which they stand."""
+    title = 'what to run' if required else 'where to look (default: the record of the last run)'
+    config = parser.add_argument_group(title)
+    config.add_argument('-c', '--config', required=required, metavar='FILE', help='the config, a Python program')
+    config.add_argument(
+        '-m',
+        '--muddler',
+        dest='muddlers',
+        action='append',
+        default=[],
+        metavar='FILE',
+        help='a Python file whose muddle(config) or muddle(config, options) changes the config; repeatable, in order',
+    )
+    config.add_argument(
+        '-a',
+        '--arg-parser',
+        metavar='FILE',
+        help='a Python file whose parse_args(extra_args, ssh_user) makes extra_options of --extra-args',
+    )
+    config.add_argument(
+        '--extra-args', metavar='STRING', help='options for the arg parser, as one string ("--help" shows its help)'
+    )
+    return config
+
+
+def add_screen_option(group: argparse._ActionsContainer) -> None:
+    """`--screen`."""
+    what = 'name of the screen session (default: runner)'
+    group.add_argument('--screen', default='runner', metavar='NAME', help=what)
+
+
 def add_hosts_option(parser: argparse.ArgumentParser) -> None:
     """`-H` and `-x`."""
     parser.add_argument(
@@ -147,6 +179,12 @@ def ssh_options(
         accept_new_host_keys=arguments.accept_new_host_keys,
         credentials=Credentials(arguments.password, ask=ask if _can_ask() else None),
     )
+
+
+def ssh_record(arguments: argparse.Namespace) -> dict[str, str]:
+    """How hosts are reached, for commands that come later; never a password."""
+    file = arguments.ssh_config and str(Path(arguments.ssh_config).resolve())
+    return {name: value for name, value in (('user', arguments.user), ('ssh_config', file)) if value}
 
 
 def _can_ask() -> bool:

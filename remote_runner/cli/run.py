@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 
 from remote_runner import __version__
 from remote_runner.cli.main import COMMANDS, show_error
-from remote_runner.cli.options import Parser, add_connection_options, add_log_level, joined, seconds, ssh_options
+from remote_runner.cli.options import (
+    Parser,
+    add_config_options,
+    add_connection_options,
+    add_log_level,
+    add_screen_option,
+    joined,
+    seconds,
+    ssh_options,
+    ssh_record,
+)
 from remote_runner.defaults import START_TIMEOUT
 
 if TYPE_CHECKING:
@@ -42,26 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--version', action='version', version=f'remote_runner {__version__}')
     add_log_level(parser)
-    config = parser.add_argument_group('what to run')
-    config.add_argument('-c', '--config', required=True, metavar='FILE', help='the config, a Python program')
-    config.add_argument(
-        '-m',
-        '--muddler',
-        dest='muddlers',
-        action='append',
-        default=[],
-        metavar='FILE',
-        help='a Python file whose muddle(config) or muddle(config, options) changes the config; repeatable, in order',
-    )
-    config.add_argument(
-        '-a',
-        '--arg-parser',
-        metavar='FILE',
-        help='a Python file whose parse_args(extra_args, ssh_user) makes extra_options of --extra-args',
-    )
-    config.add_argument(
-        '--extra-args', metavar='STRING', help='options for the arg parser, as one string ("--help" shows its help)'
-    )
+    config = add_config_options(parser)
     config.add_argument(
         '--only',
         action='append',
@@ -80,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_how(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group('how to run it')
-    how.add_argument('--screen', default='runner', metavar='NAME', help='name of the screen session (default: runner)')
+    add_screen_option(how)
     how.add_argument(
         '--no-kill',
         action='store_true',
@@ -127,6 +118,7 @@ def main(arguments: Sequence[str]) -> int:
     addresses = dict.fromkeys(component.address for component in plan.components)
     ahead = Ahead(ssh_options(options, lambda: terminal.paused()), addresses, options.fanout)
     # The rest is imported while the hosts answer.
+    from remote_runner.deploy.record import Recorder
     from remote_runner.deploy.run import RunOptions, deploy
     from remote_runner.events import Events
     from remote_runner.hosts.ssh import Connector
@@ -149,6 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     events.listen(terminal)
     if options.json:
         events.listen(JsonLines())
+    events.listen(Recorder(plan, ssh_record(options)))
     with Connector(ahead=ahead) as connector, terminal:
         outcome = deploy(plan, connector, how, events)
     _show_end(outcome, options.ssh_config)

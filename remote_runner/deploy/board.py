@@ -111,6 +111,13 @@ class Board:
         """Put a component on the board; `host` is the name under which its host is connected."""
         self._components[plan.label] = Tracked(plan, host)
 
+    def forget(self, keys: Iterable[str]) -> None:
+        """Take components off the board."""
+        with self._changed:
+            for key in keys:
+                self._components.pop(key, None)
+            self._ending.difference_update(keys)
+
     def all(self) -> list[Tracked]:
         """All components, in the order of the plan."""
         return list(self._components.values())

@@ -287,6 +287,7 @@ def described(plan: ComponentPlan, base_dir: str, run: str, session: str) -> Hea
             'wave': plan.wave,
             'wait': plan.wait,
             'critical': plan.critical,
+            'fetch': plan.fetch,
         },
         'environment': {
             **dict(plan.secret_env),

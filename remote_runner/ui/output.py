@@ -13,16 +13,16 @@ from remote_runner.events import Event
 
 
 class Output:
-    """Stdout (or `stream`), written until nobody reads it any more."""
+    """Stdout (or `stream`), written until nobody reads it any more (`is_open`)."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
-        self._is_open = True
+        self.is_open = True
 
     def write(self, text: str) -> None:
         """Write all of `text` now, waiting while the reader does not read. What cannot be encoded is escaped."""
         stream = self._stream or sys.stdout
-        if stream is None or not self._is_open:
+        if stream is None or not self.is_open:
             return
         encoding = getattr(stream, 'encoding', None) or 'utf-8'
         try:
@@ -36,7 +36,7 @@ class Output:
 
     def _give_up(self, stream: TextIO) -> None:
         """Let what is still in the stream's buffer go nowhere: Python would fail when it flushes it at its end."""
-        self._is_open = False
+        self.is_open = False
         with suppress(OSError, ValueError):
             number = stream.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

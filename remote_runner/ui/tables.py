@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy import board
@@ -18,17 +18,24 @@ if TYPE_CHECKING:
 
 #: Rows that are shown; of more only those that went wrong.
 MOST_ROWS = 200
-_COLUMNS = ('COMPONENT', 'HOST', 'PID', 'WINDOW', 'STATE', 'TIME')
-_NUMBERS = {'PID', 'WINDOW', 'TIME'}
+_SGR = {'bold': '1', 'dim': '2', 'green': '32', 'yellow': '33', 'bold red': '1;31'}
 _STYLES = {
-    'started': '32',
-    'ready': '32',
-    'restarting': '33',
-    'failed': '1;31',
-    'unknown': '1;31',
-    'aborted': '33',
-    'not started': '2',
+    **dict.fromkeys(('started', 'ready'), 'green'),
+    **dict.fromkeys(('restarting', 'aborted', 'not ready', 'stopping'), 'yellow'),
+    **dict.fromkeys(('failed', 'unknown', 'gone', 'killed', 'missing'), 'bold red'),
+    'not started': 'dim',
 }
+
+
+class Column(NamedTuple):
+    """A column of a table; numbers stand at its right side."""
+
+    name: str
+    is_number: bool = False
+
+
+_NUMBERS = {'PID', 'WINDOW', 'TIME'}
+_COLUMNS = [Column(name, name in _NUMBERS) for name in ('COMPONENT', 'HOST', 'PID', 'WINDOW', 'STATE', 'TIME')]
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def result_table(
         color: whether to colour it for a terminal (ECMA-48 SGR).
     """
     shown = list(rows) if len(rows) <= MOST_ROWS else [row for row in rows if row.is_worse][:MOST_ROWS]
-    lines = _layout([_cells(row) for row in shown], color) if shown else []
+    lines = layout(_COLUMNS, [_cells(row) for row in shown], color=color) if shown else []
     if len(shown) < len(rows):
         lines.append(f'… and {len(rows) - len(shown)} more' if shown else '')
     lines += [_counts(rows), *attach_lines(rows, session, ssh_config_file)]
@@ -173,18 +180,35 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _layout(rows: list[tuple[str, ...]], color: bool) -> list[str]:
-    widths = [max(width(row[column]) for row in [_COLUMNS, *rows]) for column in range(len(_COLUMNS))]
+def aligned(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> list[list[tuple[str, str]]]:
+    """The lines of a table, a heading and one a row, as pieces of text with styles; the column STATE has some."""
+    heading = [column.name for column in columns]
+    table = [heading, *rows]
+    widths = [max(width(row[number]) for row in table) for number in range(len(columns))]
     lines = []
-    for row in [_COLUMNS, *rows]:
-        cells = []
-        for name, cell, columns in zip(_COLUMNS, row, widths, strict=True):
-            space = ' ' * (columns - width(cell))
-            style = ('1' if row is _COLUMNS else _STYLES.get(cell, '') if name == 'STATE' else '') if color else ''
-            styled = f'\x1b[{style}m{cell}\x1b[0m' if style else cell
-            cells.append(space + styled if name in _NUMBERS else styled + space)
-        lines.append('  '.join(cells).rstrip())
+    for row in table:
+        line: list[tuple[str, str]] = []
+        for column, cell, room in zip(columns, row, widths, strict=True):
+            space = ' ' * (room - width(cell))
+            style = 'bold' if row is heading else _style(cell) if column.name == 'STATE' else ''
+            line += [(space, ''), (cell, style)] if column.is_number else [(cell, style), (space, '')]
+            line.append(('  ', ''))
+        while line and not line[-1][0].strip():
+            line.pop()
+        lines.append(line)
     return lines
+
+
+def layout(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, color: bool) -> list[str]:
+    """The lines of a table; `color`: for a terminal (ECMA-48 SGR)."""
+    return [
+        ''.join(f'\x1b[{_SGR[style]}m{text}\x1b[0m' if color and style and text else text for text, style in line)
+        for line in aligned(columns, rows)
+    ]
+
+
+def _style(state: str) -> str:
+    return _STYLES.get(state, '') or ('bold red' if state.startswith('exited ') and state != 'exited 0' else '')
 
 
 def _counts(rows: Sequence[Row]) -> str:

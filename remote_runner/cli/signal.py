@@ -1,0 +1,62 @@
+"""`remote_runner signal`: send a signal to components."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+
+from remote_runner.cli.options import joined
+from remote_runner.cli.targets import make_parser as make_target_parser
+from remote_runner.cli.targets import opened, show_failures
+from remote_runner.errors import UsageError
+
+_DESCRIPTION = """\
+Send a signal to the process groups of components' programs, as their terminals would do it for a key.
+
+    remote_runner signal USR1 'publisher*'
+    remote_runner signal HUP
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's options."""
+    return make_target_parser(
+        'signal',
+        _DESCRIPTION,
+        'SIGNAL [NAMES...] [options]',
+        '0 all got it, 1 one did not, 3 a host could not be reached',
+        first=lambda parser: parser.add_argument(
+            'signal', type=_signal, metavar='SIGNAL', help='`USR1`, `SIGUSR1` or a number'
+        ),
+    )
+
+
+def _signal(text: str) -> str:
+    name = text.upper().removeprefix('SIG')
+    if f'SIG{name}' not in signal.Signals.__members__ and not (text.isdecimal() and 0 < int(text) < signal.NSIG):
+        raise argparse.ArgumentTypeError(f'{text!r} is no signal')
+    return name
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; its exit status."""
+    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    with opened(options) as session:
+        from remote_runner.deploy.lifecycle import send_signal
+
+        wanted = session.named(options.names)
+        alive = [seen for seen in wanted if seen.is_alive]
+        # Without NAMES those are meant that run.
+        meant = alive if not options.names else [seen for seen in wanted if seen.at]
+        if not meant:
+            raise UsageError(f'nothing runs in session {session.session}')
+        failed = send_signal(session, meant, options.signal)
+        if options.json:
+            sent = [seen.label for seen in meant if seen.label not in failed]
+            sys.stdout.write(json.dumps({'signal': options.signal, 'sent': sent, 'failed': failed}) + '\n')
+        for label, why in failed.items():
+            print(f'ERROR: {label}: {why}', file=sys.stderr)  # noqa: T201
+        return 1 if failed else show_failures(session, wanted)

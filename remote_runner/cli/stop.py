@@ -1,0 +1,47 @@
+"""`remote_runner stop`: end components."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from remote_runner.cli.options import joined
+from remote_runner.cli.targets import ChangeShown, opened, show_failures
+from remote_runner.cli.targets import make_parser as make_target_parser
+
+_DESCRIPTION = """\
+End components, in the reverse order of their starts, each with all its descendants. Without NAMES the whole session
+ends, with its windows; output stays: `remote_runner logs` shows it.
+
+    remote_runner stop
+    remote_runner stop 'publisher*'
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's options."""
+    return make_target_parser(
+        'stop',
+        _DESCRIPTION,
+        '[NAMES...] [options]',
+        '0 nothing of them is left, 1 something could not be ended, 3 a host could not be reached',
+        json='write events to stdout, one JSON object a line',
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; its exit status."""
+    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    with opened(options) as session, ChangeShown(session, as_json=options.json) as shown:
+        from remote_runner.deploy.board import State
+        from remote_runner.deploy.lifecycle import stop
+        from remote_runner.ui.text import count
+
+        wanted = session.named(options.names)
+        stopped = stop(session, wanted, quit_sessions=not options.names)
+        left = [tracked for tracked in stopped if tracked.state is State.UNKNOWN]
+        shown.say(f'{count(len(stopped) - len(left), "component")} stopped')
+        for tracked in left:
+            print(f'ERROR: {tracked.key}: {tracked.reason}', file=sys.stderr)  # noqa: T201
+        return 1 if left else show_failures(session, wanted)

@@ -1,0 +1,184 @@
+"""What commands on a session that stands have in common: which session, on which hosts, and which components."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from remote_runner.cli.main import show_error
+from remote_runner.cli.options import (
+    Parser,
+    add_config_options,
+    add_connection_options,
+    add_log_level,
+    add_screen_option,
+    ssh_options,
+)
+from remote_runner.defaults import START_TIMEOUT
+from remote_runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from remote_runner.deploy.session import Seen, Session, Target
+    from remote_runner.events import Event, Events
+
+_WHERE = """
+Without -c and -H it is the last run of the session that was begun from this machine.
+"""
+
+
+def make_parser(
+    command: str,
+    description: str,
+    usage: str,
+    epilog: str,
+    *,
+    names: str | None = '*',
+    json: str | None = None,
+    first: Callable[[Parser], object] = lambda parser: None,
+) -> Parser:
+    """A parser with the options that all these commands have.
+
+    Args:
+        command: its name.
+        description: what it does, with examples.
+        usage: what follows the command's name.
+        epilog: the exit statuses.
+        names: how many NAMES there may be (argparse's nargs); None: it takes none.
+        json: what `--json` writes; None: one object.
+        first: adds what stands before NAMES.
+    """
+    parser = Parser(
+        prog=f'remote_runner {command}',
+        description=description + _WHERE,
+        usage=f'%(prog)s {usage}',
+        epilog=f'exit status: {epilog}',
+    )
+    first(parser)
+    if names is not None:
+        parser.add_argument(
+            'names',
+            nargs=names,
+            metavar='NAMES',
+            help='components: names, `name@host`, or patterns of either with * and ? (`publisher*`, `*@h1`); '
+            'default: all of them',
+        )
+    where = add_config_options(parser, required=False)
+    add_screen_option(where)
+    where.add_argument(
+        '-H',
+        '--hosts',
+        action='append',
+        default=[],
+        metavar='HOSTS',
+        help='look on these hosts, whoever began the run: [user@]name[:port], several with commas, folded as '
+        'node[1-40], or @FILE with one a line; repeatable',
+    )
+    parser.add_argument('--json', action='store_true', help=json or 'write JSON to stdout')
+    add_log_level(parser)
+    add_connection_options(parser)
+    parser.set_defaults(
+        only=[],
+        limit=[],
+        no_kill=False,
+        no_zombie=False,
+        terminate=False,
+        always_copy=False,
+        start_timeout=START_TIMEOUT,
+        remote_done_dir=None,
+    )
+    return parser
+
+
+def find_target(options: argparse.Namespace) -> Target:
+    """Where to look, as the options say; those of the connection are completed from the record.
+
+    Raises:
+        UsageError: nothing says where.
+    """
+    from remote_runner.deploy.plan import check_session
+    from remote_runner.deploy.record import newest
+    from remote_runner.deploy.session import Target
+    from remote_runner.hosts.address import parse_hosts
+
+    check_session(options.screen)
+    if options.hosts:
+        if options.config:
+            raise UsageError('-c and -H both say where to look', remedy='take one of them')
+        addresses = parse_hosts(options.hosts)
+        if not addresses:
+            raise UsageError('no host is left', remedy='see --hosts')
+        return Target.of_hosts(options.screen, addresses)
+    if options.config:
+        from remote_runner.cli.run import load_plan
+
+        return Target.of_plan(load_plan(options))
+    record = newest(options.screen)
+    options.user = options.user or record.ssh.get('user')
+    options.ssh_config = options.ssh_config or record.ssh.get('ssh_config')
+    return Target.of_record(record)
+
+
+@contextmanager
+def opened(options: argparse.Namespace, events: Events | None = None) -> Iterator[Session]:
+    """The session that the options mean, its hosts connected and looked at."""
+    from remote_runner.hosts.ahead import Ahead
+    from remote_runner.ui.log import configure
+
+    configure(options.log_level)
+    target = find_target(options)
+    ahead = Ahead(ssh_options(options), target.addresses, options.fanout)
+    # The rest is imported while the hosts answer.
+    from remote_runner.deploy.session import Session
+    from remote_runner.events import Events
+    from remote_runner.hosts.ssh import Connector
+
+    with (
+        Connector(ahead=ahead) as connector,
+        Session(target, connector, events or Events(), options.fanout, leave=True) as session,
+    ):
+        session.connect()
+        yield session
+
+
+class ChangeShown:
+    """Shows what becomes of components: lines on stderr as for a run, or (`--json`) events on stdout."""
+
+    def __init__(self, session: Session, *, as_json: bool) -> None:
+        self._session = session
+        self._as_json = as_json
+
+    def __enter__(self) -> ChangeShown:
+        from remote_runner.ui.output import JsonLines
+
+        self._session.events.listen(_log_line)
+        if self._as_json:
+            self._session.events.listen(JsonLines())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to clear away."""
+
+    def say(self, text: str) -> None:
+        """What came of it all."""
+        from remote_runner.ui.output import Output
+
+        if not self._as_json:
+            Output().write(text + '\n')
+
+
+def _log_line(event: Event) -> None:
+    from remote_runner.ui.lines import line_of
+
+    line = line_of(event)
+    if line is not None:
+        logging.getLogger('remote_runner').log(line[0], '%s', line[1])
+
+
+def show_failures(session: Session, wanted: Sequence[Seen]) -> int:
+    """Tell of hosts that cannot be had and what was to be done there; the exit status."""
+    for error in session.failures.values():
+        show_error(error)
+    return 3 if session.failures and any(not seen.at for seen in wanted) else 0

@@ -1,0 +1,127 @@
+"""The record of a run on this machine: what later commands start from.
+
+`~/.local/state/remote_runner/runs/<session>/<run id>/` (below XDG_STATE_HOME, if that is set) holds `record.json`, what
+was to run where and how its hosts are reached, and `events.jsonl`, all that happened, as `--json` prints it. Secrets
+are masked in both. Nobody else may read them (mode 0600).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from remote_runner.deploy.holder import whoami
+from remote_runner.deploy.plan import Plan
+from remote_runner.errors import UsageError
+from remote_runner.events import Event, FilesSending, RunStarted
+
+log = logging.getLogger(__name__)
+
+#: The form of `record.json`; another number is another form.
+VERSION = 1
+#: Records of a session that are kept.
+KEPT = 50
+
+
+class Record(NamedTuple):
+    """A run that was begun from this machine.
+
+    Args:
+        run: its id.
+        session: its screen session.
+        started: when, Unix time.
+        by: who began it.
+        config_file: the config; None if there was no file.
+        ssh: how hosts are reached: the options `user`, `ssh_config`, where they were given.
+        components: the plan's components, as `plan --json` shows them.
+    """
+
+    run: str
+    session: str
+    started: float
+    by: str
+    config_file: str | None
+    ssh: dict[str, Any]
+    components: list[dict[str, Any]]
+
+
+def runs_folder() -> Path:
+    """Where the records of all sessions are."""
+    state = os.environ.get('XDG_STATE_HOME') or Path('~/.local/state').expanduser()
+    return Path(state) / 'remote_runner' / 'runs'
+
+
+class Recorder:
+    """Writes the record of one run: a listener of its events. What cannot be written is told once, and no more.
+
+    Args:
+        plan: what is carried out.
+        ssh: how its hosts are reached, see `Record`.
+    """
+
+    def __init__(self, plan: Plan, ssh: dict[str, Any]) -> None:
+        self._plan = plan
+        self._ssh = ssh
+        self._file: IO[str] | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Write one event; the first one makes the folder."""
+        try:
+            if isinstance(event, RunStarted):
+                self._file = self._begin(event)
+            if self._file is not None and not isinstance(event, FilesSending):
+                self._file.write(json.dumps(event.to_dict()) + '\n')
+                self._file.flush()
+        except OSError as error:
+            self._file = None
+            log.warning('the record of this run cannot be written: %s', error)
+
+    def _begin(self, event: RunStarted) -> IO[str]:
+        sessions = runs_folder() / event.session
+        folder = sessions / event.run
+        runs_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True)
+        plan = self._plan.to_dict()
+        record = Record(
+            event.run, event.session, event.time, whoami(), plan['config_file'], self._ssh, plan['components']
+        )
+        with _open_private(folder / 'record.json') as file:
+            json.dump({'version': VERSION, **record._asdict()}, file)
+        for old in sorted(path for path in sessions.iterdir() if path.is_dir())[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)  # what cannot go now goes next time
+        return _open_private(folder / 'events.jsonl')
+
+
+def _open_private(path: Path) -> IO[str]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), 'w')
+
+
+def records(session: str) -> Iterator[Record]:
+    """The records of a session, the newest first; one that is damaged is left out, with a warning."""
+    folder = runs_folder() / session
+    for path in sorted(folder.glob('*/record.json'), reverse=True):
+        try:
+            values = json.loads(path.read_text())
+            if values.pop('version') == VERSION:
+                yield Record(**values)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            log.warning('the record %s cannot be read: %s', path, error)
+
+
+def newest(session: str) -> Record:
+    """The record of the last run of a session.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for record in records(session):
+        return record
+    known = sorted(path.name for path in runs_folder().glob('*') if path.is_dir())
+    there = f'there are some of {", ".join(known)}: --screen NAME; ' if known else ''
+    remedy = f'{there}-c CONFIG or -H HOSTS find a session without a record'
+    raise UsageError(f'no run of session {session} is recorded here', remedy=remedy)

@@ -1,0 +1,75 @@
+"""`status --watch`: the table of a session again and again, in place; on no terminal, one after the other."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from remote_runner.deploy.session import Seen, Session
+from remote_runner.ui.frame import Line
+from remote_runner.ui.live import Display
+from remote_runner.ui.output import Output
+from remote_runner.ui.status import as_json, status_picture, status_table
+from remote_runner.ui.terminal import can_draw
+
+
+def watch(session: Session, names: Sequence[str], interval: float, *, json_lines: bool) -> None:
+    """Look and show until interrupted; hosts that are lost are connected to again.
+
+    Args:
+        session: connected.
+        names: which components.
+        interval: seconds between two looks.
+        json_lines: whether to write a JSON object a look instead.
+    """
+    shown = _Shown(session, names)
+    is_live = can_draw(sys.stdout) and can_draw(sys.stderr) and not json_lines
+    display = Display(shown.picture) if is_live else None
+    output = Output()
+    never = threading.Event()
+    with display or nullcontext():
+        while output.is_open:
+            shown.take()
+            if display is not None:
+                display.changed()
+            elif json_lines:
+                output.write(json.dumps(as_json(session, shown.components)) + '\n')
+            else:
+                output.write(status_table(shown.components, session.session, shown.rates) + '\n')
+            never.wait(interval)
+            session.come_back()
+            session.look()
+
+
+class _Shown:
+    """What is shown at the moment. Written by one thread, drawn by another."""
+
+    def __init__(self, session: Session, names: Sequence[str]) -> None:
+        self._session = session
+        self._names = names
+        self._lock = threading.Lock()
+        self._before: dict[str, tuple[float, float]] = {}
+        self.components: list[Seen] = []
+        self.rates: dict[str, float] = {}
+
+    def take(self) -> None:
+        """Show what the session has seen last."""
+        now = time.monotonic()
+        components = self._session.named(self._names)
+        rates: dict[str, float] = {}
+        for seen in components:
+            then, cpu = self._before.get(seen.label, (now, 0.0))
+            if seen.cpu is not None and now > then:
+                rates[seen.label] = max(0.0, seen.cpu - cpu) / (now - then)
+        self._before = {seen.label: (now, seen.cpu) for seen in components if seen.cpu is not None}
+        with self._lock:
+            self.components, self.rates = components, rates
+
+    def picture(self, height: int) -> list[Line]:
+        """At most so many lines: what has gone wrong first, if there is not room for all."""
+        with self._lock:
+            return status_picture(self.components, self._session.session, self.rates, height)
