@@ -27,6 +27,7 @@ COMMANDS = {
     'plan': ('remote_runner.cli.plan', 'show what a run would do, and do nothing'),
     'exec': ('remote_runner.cli.exec', 'run a command on many hosts'),
     'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),
+    'completion': ('remote_runner.cli.completion', 'completion for bash, zsh and fish, and the man page'),
 }
 EXIT_INTERRUPTED = 130
 _STDERR = 2
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str]) -> int:
         name = rest.pop(0)
     module, _ = COMMANDS[name]
     try:
+        if rest == list(arguments) and any(word in COMMANDS for word in rest):
+            from remote_runner.cli import misplaced
+
+            misplaced.check(rest)
         return int(importlib.import_module(module).main(rest))
     except RemoteRunnerError as error:
         show_error(error)
