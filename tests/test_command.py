@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,9 +20,11 @@ from threading import Event, Thread
 
 import pytest
 
+from remote_runner.cli import completion as cli_completion
 from remote_runner.cli import exec as cli_exec
 from remote_runner.cli import hosts as cli_hosts
 from remote_runner.cli import run as cli_run
+from remote_runner.cli.main import COMMANDS
 from tests.commands import ROOT, Commands, Done, Site, component, eventually_exists, ssh_config
 from tests.ssh_tools import server
 from tests.testbed import Testbed
@@ -29,6 +32,8 @@ from tests.testbed.process import wait_until
 
 LEVELS = ['DEBUG', 'INFO', 'WARNING', 'ERROR']
 PRODUCT = str(ROOT / 'remote_runner')
+#: Known to this process alone, for others may look for theirs at the same time.
+SECRET = f'hunter2-{uuid.uuid4().hex}'
 
 
 @pytest.fixture
@@ -62,6 +67,7 @@ class TestHelp:
             ([], cli_run.make_parser()),
             (['exec'], cli_exec.make_parser()),
             (['hosts'], cli_hosts.make_parser()),
+            (['completion'], cli_completion.make_parser()),
         ):
             text = commands.run(*words, '--help').stdout
             for action in parser._actions:
@@ -82,7 +88,7 @@ class TestHelp:
             assert explained
             assert 'default' in explained[0], option
         assert 'RR_PASS_FILE' in text
-        for name in ('exec', 'hosts'):
+        for name in COMMANDS:
             assert re.search(rf'^ +{name}\b', text, re.MULTILINE)
         for status in ('0', '1', '2', '3', '130'):
             assert re.search(rf'\b{status} ', text)
@@ -102,6 +108,47 @@ def test_options_count_by_their_whole_names(commands: Commands, tmp_path: Path, 
     write(tmp_path)
     done = run(commands, tmp_path, f'{option}=3', status=2)
     assert re.match(rf'ERROR: .*{option}', done.stderr)
+
+
+class TestOptionsBeforeTheCommand:
+    """One message that shows the right order, whatever else would be wrong with a run."""
+
+    @pytest.mark.parametrize(
+        ('words', 'right'),
+        [
+            ('-F X plan -c c.py', 'plan -F X -c c.py'),
+            ('--json plan', 'plan --json'),
+            ('-H h exec -- uptime -x', 'exec -H h -- uptime -x'),
+            ('-FX --fanout=3 exec -H plan -- hosts', 'exec -FX --fanout=3 -H plan -- hosts'),
+            ('--extra-args "-x y" run -c plan', "run --extra-args '-x y' -c plan"),
+            ('-l DEBUG hosts trust exec', 'hosts -l DEBUG trust exec'),
+            ('--version plan', 'plan --version'),
+        ],
+    )
+    def test_is_refused(self, commands: Commands, words: str, right: str) -> None:
+        done = commands.run(*shlex.split(words), status=2)
+        assert done.stderr.splitlines()[0] == (
+            f'ERROR: options of a command follow its name (write: remote_runner {right})'
+        )
+        assert done.stdout == ''
+
+    @pytest.mark.parametrize('password', [['-p', SECRET], [f'-p{SECRET}'], ['--pass', SECRET], [f'--pass={SECRET}']])
+    def test_passwords_are_not_shown(self, commands: Commands, password: list[str]) -> None:
+        for words in ([*password, 'plan', '-c', 'c.py'], ['-F', 'X', 'plan', *password]):
+            done = commands.run(*words, status=2)
+            assert 'follow its name' in done.stderr
+            assert '***' in done.stderr
+            assert SECRET not in done.stderr
+
+    def test_values_may_be_called_as_commands_are(self, commands: Commands, tmp_path: Path) -> None:
+        (tmp_path / 'plan').write_text(component('exec', 'dead'))
+        words = ['--screen', 'exec', '-F', commands.ssh_config, '--only=exec', '-c', 'plan', '--limit', 'dead']
+        done = commands.run(*words, status=3, cwd=tmp_path)
+        assert 'refused' in done.stderr
+
+    def test_a_word_that_is_no_command(self, commands: Commands) -> None:
+        assert 'plann' in commands.run('-c', 'c.py', 'plann', status=2).stderr
+        assert 'follow' not in commands.run('run', '-c', 'c.py', 'plan', status=2).stderr
 
 
 class TestExitStatus:
@@ -426,10 +473,6 @@ class TestLog:
             assert all(re.match('(DEBUG|INFO|WARNING|ERROR): ', line) for line in lines), done
             shown[level] = {line.split(':')[0] for line in lines}
         assert shown == {'DEBUG': {'DEBUG', 'INFO'}, 'INFO': {'INFO'}, 'WARNING': set(), 'ERROR': set()}
-
-
-#: Known to this process alone, for others may look for theirs at the same time.
-SECRET = f'hunter2-{uuid.uuid4().hex}'
 
 
 class Watcher:

@@ -1,4 +1,4 @@
-"""A real terminal to look at: tmux, on which `terminal_driver` shows a run."""
+"""Real terminals to look at: tmux, on which a command runs, or `terminal_driver` shows a run."""
 
 from __future__ import annotations
 
@@ -21,27 +21,20 @@ def until(condition: Callable[[], object], what: Callable[[], object], seconds: 
         threading.Event().wait(0.005)
 
 
-class Tmux:
-    """A terminal of 100 x 24 on which the driver runs."""
+class Window:
+    """A terminal of 100 x 24 on which a command runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: str, folder: Path = ROOT) -> None:
         self._folder = TemporaryDirectory(prefix='rr-tmux-')  # a socket's path must be short
-        lines = Path(self._folder.name, 'lines')
-        os.mkfifo(lines)
-        self._lines = os.open(lines, os.O_RDWR)
-        driver = f'{sys.executable} -m tests.terminal_driver {lines}; echo "status $?"; exec cat'
-        self('new-session', '-d', '-x', '100', '-y', '24', '-c', str(ROOT), driver)
+        self('new-session', '-d', '-x', '100', '-y', '24', '-c', str(folder), command)
 
     def __call__(self, *arguments: str) -> str:
         command = ['tmux', '-S', f'{self._folder.name}/socket', '-f', '/dev/null', *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-    def do(self, *lines: str) -> None:
-        for line in lines:
-            os.write(self._lines, f'{line}\n'.encode())
-
-    def end(self) -> None:
-        self.do('raise SystemExit(7)')
+    def type(self, text: str) -> None:
+        """Press these keys."""
+        self('send-keys', '-l', '--', text)
 
     def screen(self) -> list[str]:
         return [line.rstrip() for line in self('capture-pane', '-p').rstrip().split('\n')]
@@ -58,6 +51,28 @@ class Tmux:
         return lines
 
     def close(self) -> None:
-        os.close(self._lines)
         self('kill-server')
         self._folder.cleanup()
+
+
+class Tmux(Window):
+    """A terminal on which the driver runs."""
+
+    def __init__(self) -> None:
+        self._pipe = TemporaryDirectory(prefix='rr-tmux-')
+        lines = Path(self._pipe.name, 'lines')
+        os.mkfifo(lines)
+        self._lines = os.open(lines, os.O_RDWR)
+        super().__init__(f'{sys.executable} -m tests.terminal_driver {lines}; echo "status $?"; exec cat')
+
+    def do(self, *lines: str) -> None:
+        for line in lines:
+            os.write(self._lines, f'{line}\n'.encode())
+
+    def end(self) -> None:
+        self.do('raise SystemExit(7)')
+
+    def close(self) -> None:
+        os.close(self._lines)
+        super().close()
+        self._pipe.cleanup()

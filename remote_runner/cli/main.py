@@ -34,6 +34,7 @@ COMMANDS = {
     'exec': ('remote_runner.cli.exec', 'run a command on many hosts'),
     'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),
     'doctor': ('remote_runner.cli.doctor', 'find out whether hosts have what a deployment needs'),
+    'completion': ('remote_runner.cli.completion', 'completion for bash, zsh and fish, and the man page'),
 }
 EXIT_INTERRUPTED = 130
 _STDERR = 2
@@ -46,6 +47,10 @@ def main(arguments: Sequence[str]) -> int:
         name = rest.pop(0)
     module, _ = COMMANDS[name]
     try:
+        if rest == list(arguments) and any(word in COMMANDS for word in rest):
+            from remote_runner.cli import misplaced
+
+            misplaced.check(rest)
         return int(importlib.import_module(module).main(rest))
     except RemoteRunnerError as error:
         show_error(error)

@@ -41,7 +41,7 @@ Afterwards `ssh -t HOST screen -x runner` shows the components of a host, one wi
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command's options."""
-    commands = '\n'.join(f'  {name:<8} {what}' for name, (_, what) in COMMANDS.items())
+    commands = '\n'.join(f'  {name:<10} {what}' for name, (_, what) in COMMANDS.items())
     parser = Parser(
         prog='remote_runner',
         description=_DESCRIPTION,

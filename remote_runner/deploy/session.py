@@ -215,7 +215,7 @@ class Session:
 
     def come_back(self) -> None:
         """Connect again to hosts that could not be had, or that are lost."""
-        for name in self.board.lost:
+        for name in [*self.board.lost, *self.failures]:
             self.pool.forget(name)
         wanted = [a for a in self.target.addresses if a.where in self.failures or a.where in self.board.lost]
         self.board.lost.clear()

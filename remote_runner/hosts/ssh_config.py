@@ -23,7 +23,8 @@ from remote_runner.hosts.address import Address, parse_address
 from remote_runner.hosts.credentials import Credentials
 from remote_runner.hosts.patterns import matches
 from remote_runner.hosts.ssh_config_files import ConfigFiles, Outline
-from remote_runner.hosts.ssh_config_readers import Values, home, login_name, values_of_openssh, values_of_paramiko
+from remote_runner.hosts.ssh_config_lines import home
+from remote_runner.hosts.ssh_config_readers import Values, login_name, values_of_openssh, values_of_paramiko
 
 MOST_HOPS = 16
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from remote_runner.hosts.patterns import matches
+from remote_runner.hosts.ssh_config_lines import split
 
 _DEPTH = 16  # of Include; the same as OpenSSH's
 _OWN = ('hostname', 'port', 'user')  # each host may have its own
@@ -102,7 +103,7 @@ def _read(
         line = raw.strip()
         if not line or line.startswith('#'):
             continue
-        keyword, value = _split(line)
+        keyword, value = split(line)
         if keyword == 'host':
             if any(letter in value for letter in '"\'\\#'):
                 raise _Unclear
@@ -117,13 +118,6 @@ def _read(
             raise _Unclear
         else:
             yield _Line(conditions, keyword, value)
-
-
-def _split(line: str) -> tuple[str, str]:
-    """`Keyword value` or `Keyword=value`."""
-    end = next((index for index, letter in enumerate(line) if letter in ' \t='), len(line))
-    rest = line[end:].strip()
-    return line[:end].lower(), rest.removeprefix('=').strip()
 
 
 def _unclear(keyword: str, value: str) -> bool:

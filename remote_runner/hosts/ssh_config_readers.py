@@ -5,20 +5,18 @@ Both give the values of each keyword as `ssh -G` shows them.
 
 from __future__ import annotations
 
-import glob
 import os
 import pwd
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from remote_runner.errors import HostError
+from remote_runner.hosts.ssh_config_lines import config_files, lines
 
 Values = Mapping[str, Sequence[str]]  # keyword in lower case -> its values in order
 _SSH_LIMIT = 30.0  # seconds for `ssh -G`; Match exec may run programs
-_DEPTH = 16  # of Include; the same as OpenSSH's
 _DEFAULT_IDENTITIES = tuple(f'~/.ssh/id_{kind}' for kind in ('rsa', 'ecdsa', 'ed25519', 'dsa'))
 
 
@@ -28,14 +26,6 @@ def login_name() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
-
-
-def home() -> str:
-    """The home that ssh uses: that of the passwd entry, whatever $HOME says."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:
-        return os.environ.get('HOME', '/')
 
 
 def values_of_openssh(
@@ -83,13 +73,12 @@ def values_of_paramiko(
     """
     from remote_runner.hosts.paramiko_import import paramiko
 
-    files = [config_file] if config_file is not None else [f'{home()}/.ssh/config', '/etc/ssh/ssh_config']
-    lines = [line for file in files if file != 'none' for line in _lines(Path(file), file == config_file)]
-    if any(re.match(r'\s*match\b.*\bexec\b', line, re.IGNORECASE) for line in lines):
+    text = list(lines(config_files(config_file), must_exist=config_file is not None))
+    if any(re.match(r'\s*match\b.*\bexec\b', line, re.IGNORECASE) for line in text):
         remedy = 'install openssh-client'
         raise HostError('Match exec in ssh_config needs OpenSSH', host=where, remedy=remedy)
     try:
-        found = paramiko.SSHConfig.from_text('\n'.join(lines)).lookup(name)
+        found = paramiko.SSHConfig.from_text('\n'.join(text)).lookup(name)
         variables = shlex.split(found.get('setenv', ''))
     except (paramiko.ConfigParseError, ValueError) as error:
         raise HostError(f'ssh_config cannot be read: {error}', host=where) from error
@@ -101,24 +90,3 @@ def values_of_paramiko(
     if port is not None:
         values['port'] = [str(port)]
     return values
-
-
-def _lines(file: Path, must_exist: bool, depth: int = 0) -> Iterator[str]:
-    """The lines of an ssh_config, with those of included files in place."""
-    try:
-        lines = file.read_text(errors='surrogateescape').splitlines()
-    except FileNotFoundError:
-        if must_exist:
-            raise HostError(f'there is no ssh_config {file}') from None
-        return
-    except OSError as error:
-        raise HostError(f'the ssh_config {file} cannot be read: {error.strerror}') from error
-    for line in lines:
-        keyword, _, rest = line.strip().replace('=', ' ', 1).partition(' ')
-        if keyword.lower() != 'include' or depth == _DEPTH:
-            yield line
-            continue
-        for pattern in rest.split():
-            base = Path('/etc/ssh') if file.is_relative_to('/etc/ssh') else Path(home(), '.ssh')
-            for included in sorted(glob.glob(str(base / pattern.replace('~', home(), 1)))):  # noqa: PTH207
-                yield from _lines(Path(included), False, depth + 1)
