@@ -173,7 +173,7 @@ def _ssh_config(folder: Path, bed: Testbed, *, known: bool) -> Path:
 def alike(text: str, folder: Path) -> list[str]:
     """The lines of `text` without what differs from run to run: numbers, fingerprints, ids, the test's own paths."""
     text = text.replace(f'-F {folder}/.ssh_config ', '').replace(f'{folder}/', '')
-    text = re.sub(r'\d{8}-\d{6}-[0-9a-f]{4}', 'RUN', text)
+    text = re.sub(r'\d{8}-\d{6}-[0-9a-f]{5}', 'RUN', text)
     text = re.sub(r'SHA256:\S+', 'SHA256', text)
     text = re.sub(r'(\[yes/no\]).*', r'\1', text)  # what a person types is on no stream
     text = re.sub(r'\d+(\.\d+)*(:22)?(?!\w)', '0', text)

@@ -33,7 +33,7 @@ class Request:
         self.agent = agent
         self.header = header
         self._parts: "Deque[Tuple[object, bytes]]" = deque()
-        self._credit = frames.WINDOW
+        self._credit = header.get('window', frames.WINDOW)
         self._gone = False
         self._when_gone: "Optional[Callable[[], object]]" = None
         self._changed = Condition()

@@ -136,7 +136,7 @@ def _print_json(outcome: Executed) -> None:
 
 def _print_folded(done: list[Executed]) -> None:
     """Equal stdout once, under the folded names of its hosts, the largest group first; stderr by host, as it is."""
-    from remote_runner.hosts.address import fold
+    from remote_runner.ui.folded import print_folded
 
     lock = threading.Lock()
     groups: dict[bytes, list[str]] = defaultdict(list)
@@ -145,10 +145,4 @@ def _print_folded(done: list[Executed]) -> None:
         if outcome.stderr:
             print_prefixed(outcome.host, 'err', outcome.stderr.rstrip(b'\n'), lock)
         _print_status(outcome, lock)
-    for output, hosts in sorted(groups.items(), key=lambda group: -len(group[1])):
-        title = f'{fold(hosts)} ({len(hosts)})'
-        rule = '-' * min(len(title), 80)
-        sys.stdout.flush()
-        sys.stdout.buffer.write(f'{rule}\n{title}\n{rule}\n'.encode('utf-8', 'surrogateescape') + output)
-        sys.stdout.buffer.write(b'' if output.endswith(b'\n') or not output else b'\n')
-    sys.stdout.flush()
+    print_folded(groups)

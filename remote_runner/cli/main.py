@@ -26,6 +26,7 @@ COMMANDS = {
     'run': ('remote_runner.cli.run', 'deploy a config (also without the word `run`)'),
     'plan': ('remote_runner.cli.plan', 'show what a run would do, and do nothing'),
     'status': ('remote_runner.cli.status', 'show how the components of a session are'),
+    'logs': ('remote_runner.cli.logs', 'show the output of components'),
     'stop': ('remote_runner.cli.stop', 'end components, in the reverse order of their starts'),
     'restart': ('remote_runner.cli.restart', 'end components and start them again'),
     'signal': ('remote_runner.cli.signal', 'send a signal to components'),

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from remote_runner.cli.main import show_error
+from remote_runner.cli.main import EXIT_INTERRUPTED, show_error
 from remote_runner.cli.options import joined, seconds
 from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.cli.targets import opened
@@ -56,7 +56,10 @@ def main(arguments: Sequence[str]) -> int:
         if options.watch:
             from remote_runner.ui.watch import watch
 
-            watch(session, options.names, options.interval, json_lines=options.json)
+            try:
+                watch(session, options.names, options.interval, json_lines=options.json)
+            except KeyboardInterrupt:
+                return EXIT_INTERRUPTED
             return 0
         shown = session.named(options.names)
         if options.json:

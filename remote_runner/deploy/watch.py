@@ -56,7 +56,7 @@ def wait_for_components(
 
     def come_back(name: str) -> None:
         try:
-            _reconnect(name, reconnect, over)
+            reconnect_until(name, reconnect, over)
         finally:
             reconnecting.discard(name)
             board.touch()
@@ -73,7 +73,7 @@ def wait_for_components(
         over.set()
 
 
-def _reconnect(name: str, reconnect: Callable[[str], None], over: threading.Event) -> None:
+def reconnect_until(name: str, reconnect: Callable[[str], None], over: threading.Event) -> None:
     """Try until it is back or nobody waits any more, with growing delays: a host in trouble is never hammered."""
     delay = FIRST_DELAY
     while not over.wait(delay * random.uniform(0.75, 1.25)):
