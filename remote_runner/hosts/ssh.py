@@ -24,7 +24,7 @@ from remote_runner.hosts.dial import Proxy, dial
 from remote_runner.hosts.handshake import exchange_keys, host_key, hung_up, signature_algorithms, why_no_ssh
 from remote_runner.hosts.known_hosts import KnownHosts, Verdict
 from remote_runner.hosts.paramiko_import import paramiko
-from remote_runner.hosts.ssh_channel import SshChannel
+from remote_runner.hosts.ssh_channel import SshChannel, SshTerminal
 from remote_runner.hosts.ssh_config import SshOptions, Target
 from remote_runner.hosts.transport import KEEPALIVE, SILENCE_LIMIT, Link, Transport
 
@@ -64,6 +64,16 @@ class SshConnection:
             HostError: the server opens no further session (MaxSessions, sshd_config(5)).
         """
         return SshChannel(self.transport, self.where, command, self.target.environment)
+
+    def open_terminal(self, command: str, term: str, columns: int, rows: int) -> SshTerminal:
+        """Run `command` in the user's login shell, in a terminal, see `Connection.open_terminal`.
+
+        Raises:
+            ConnectionLost: the connection broke.
+            HostError: the server opens no further session, or gives no terminal.
+        """
+        environment = self.target.environment
+        return SshTerminal(self.transport, self.where, command, environment, term=term, columns=columns, rows=rows)
 
     def close(self) -> None:
         """See `Connection.close`."""
