@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -368,6 +369,32 @@ class TestLeaving:
             finally:
                 seat.terminal.close()
 
+
+    def test_ends_no_program_whatever_the_users_settings(self, office: Office) -> None:
+        user = office.deployment.user('settings')
+        home = office.deployment.host().path(f'/home/{user}')
+        (home / '.screenrc').write_text('autodetach off\n')
+        office.keeper(host=f'{user}@h1')
+        office.run()
+        seat = office.sit(*office.window('keeper', user=user))
+        seat.terminal.wait_for('ready')
+        seat.terminal.press('~.')
+        seat.given_back(0)
+        session = office.deployment.the_session(user=user)
+        wait_until(lambda: office.deployment.the_session(user=user).state == 'Detached', 'the end of what screen shows')
+        assert office.deployment.the_session(user=user).pid == session.pid
+
+    def test_though_the_terminal_takes_nothing_any_more(self, bed: Testbed) -> None:
+        arguments = ['-m', 'tests.attach_driver', '-F', str(bed.ssh_config), 'h1', 'command', 'yes']
+        driver = pexpect.spawn(sys.executable, arguments, cwd=str(ROOT), timeout=PATIENCE)
+        before = termios.tcgetattr(driver.child_fd)
+        driver.expect_exact(b'y\r\ny')
+        assert termios.tcgetattr(driver.child_fd) != before
+        driver.kill(signal.SIGTERM)
+        wait_until(lambda: not driver.isalive(), 'the end of the driver')
+        assert driver.signalstatus == signal.SIGTERM
+        assert termios.tcgetattr(driver.child_fd) == before
+        driver.close()
 
     def test_puts_away_what_fills_the_terminal(self, office: Office) -> None:
         other = r"printf '\033[?1049h\033[?25l\033[?1002;1006h\033[5;5Hin the way'; exec sleep 1000"

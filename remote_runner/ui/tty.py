@@ -24,7 +24,8 @@ _MEANINGS_OF_KEYS = termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISI
 def raw(terminal: int) -> Iterator[Callable[[], None]]:
     """While this lasts, every byte passes the terminal as it is, both ways; nothing that was typed ahead is lost.
 
-    What it gives does so again, for when somebody else has changed the terminal meanwhile.
+    What it gives does so again, for when somebody else has changed the terminal meanwhile. Neither waits until the
+    terminal has taken what was printed (TCSADRAIN): one that stalls never does, and Linux heeds OPOST at once.
 
     Raises:
         termios.error: it is no terminal.
@@ -32,14 +33,14 @@ def raw(terminal: int) -> Iterator[Callable[[], None]]:
     before = termios.tcgetattr(terminal)
 
     def enter() -> None:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, _raw(before))
+        termios.tcsetattr(terminal, termios.TCSANOW, _raw(before))
 
     try:
         enter()
         yield enter
     finally:
         try:
-            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+            termios.tcsetattr(terminal, termios.TCSANOW, before)
         except termios.error as error:
             if error.args[0] != errno.EIO:  # that is: the terminal is gone, and has no mode any more
                 raise
