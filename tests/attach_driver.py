@@ -15,8 +15,7 @@ from remote_runner.hosts.address import parse_address
 from remote_runner.hosts.pool import connect
 from remote_runner.hosts.ssh import Connector
 from remote_runner.hosts.ssh_config import SshOptions
-from remote_runner.ui import tty
-from remote_runner.ui.attach import attach, relay
+from remote_runner.ui.attach import attach, relay, size_of
 
 
 def main() -> int:
@@ -37,7 +36,7 @@ def main() -> int:
             return attach(
                 host, int(server), session, int(window), sys.stdin, sys.stdout, read_only=options.read_only
             )
-        channel = host.open_terminal(options.rest[0], os.environ['TERM'], *tty.size(0))
+        channel = host.open_terminal(options.rest[0], os.environ['TERM'], *size_of(sys.stdin))
         return relay(channel, sys.stdin, sys.stdout, read_only=options.read_only)
 
 

@@ -396,6 +396,14 @@ class TestLeaving:
         assert termios.tcgetattr(driver.child_fd) == before
         driver.close()
 
+    def test_though_nothing_can_be_printed(self, bed: Testbed) -> None:
+        arguments = shlex.join(['-F', str(bed.ssh_config), 'h1', 'command', 'echo hello; exec sleep 1000'])
+        driver = f'{sys.executable} -m tests.attach_driver {arguments} >/dev/full 2>/dev/null'
+        output = pexpect.run(f"sh -c {shlex.quote(f'stty -g; {driver}; echo $?; stty -g')}", cwd=ROOT, timeout=PATIENCE)
+        before, status, after = output.decode().split()
+        assert status == '1'
+        assert after == before
+
     def test_puts_away_what_fills_the_terminal(self, office: Office) -> None:
         other = r"printf '\033[?1049h\033[?25l\033[?1002;1006h\033[5;5Hin the way'; exec sleep 1000"
         seat = office.sit('h1', 'command', other)

@@ -1,6 +1,6 @@
 """The user's terminal as that of a program on a host: what `remote_runner attach` puts between the two.
 
-    channel = host.open_terminal(command, os.environ['TERM'], *tty.size(0))
+    channel = host.open_terminal(command, os.environ['TERM'], *size_of(sys.stdin))
     status = relay(channel, sys.stdin, sys.stdout)
 
 Three threads, each of which waits for one thing: the main thread for keys and signals, one for what the program
@@ -44,9 +44,17 @@ def attach(
 
     Args:
         server, session, window: see `screen_command`.
-        stdin, stdout, read_only: see `relay`, as for the rest.
+        stdin, stdout, read_only: see `relay`.
+
+    Returns:
+        0 where the user has left it, or the session has ended; `hosts.screen.SESSION_GONE` and its like where there is
+        nothing to look at, which the terminal then says; see `relay`.
+
+    Raises:
+        UsageError, ConnectionLost, OSError: see `relay`.
+        HostError: the host gives no terminal.
     """
-    columns, rows = _size(stdin)
+    columns, rows = size_of(stdin)
     command = screen_command(server, session, window)
     channel = host.open_terminal(command, os.environ.get('TERM', ''), columns, rows)
     return relay(channel, stdin, stdout, read_only=read_only)
@@ -74,7 +82,7 @@ def relay(channel: TerminalChannel, stdin: IO[Any], stdout: IO[Any], *, read_onl
         OSError: stdout cannot be written to.
     """
     try:
-        _size(stdin)
+        size_of(stdin)
         stdout.flush()
         keys = WatchingKeys() if read_only else EscapedKeys()
         return _Relay(channel, stdin.fileno(), stdout.fileno(), keys).run()
@@ -82,11 +90,18 @@ def relay(channel: TerminalChannel, stdin: IO[Any], stdout: IO[Any], *, read_onl
         channel.close()
 
 
-def _size(terminal: IO[Any]) -> tuple[int, int]:
+def size_of(terminal: IO[Any] | None) -> tuple[int, int]:
+    """Columns and rows of the terminal that is stdin (None where it is closed).
+
+    Raises:
+        UsageError: it is no terminal.
+    """
     try:
-        return tty.size(terminal.fileno())
-    except (termios.error, OSError, ValueError) as error:
-        raise UsageError('stdin is no terminal', remedy='run it in a terminal, without < or |') from error
+        if terminal is not None:
+            return tty.size(terminal.fileno())
+    except (termios.error, OSError, ValueError):
+        pass  # a file or a pipe, or it has been closed
+    raise UsageError('stdin is no terminal', remedy='run it in a terminal, without < or |')
 
 
 class _Relay:
