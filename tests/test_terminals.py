@@ -107,8 +107,10 @@ def test_a_closed_connection(connection: Connection) -> None:
 def test_nothing_is_left(connection: Connection) -> None:
     def one() -> None:
         channel = open_terminal(connection, 'exec cat')
+        channel.write(b'\x04')
+        read_all(channel)
+        assert channel.exit_status(PATIENCE) == 0
         channel.close()
-        channel.exit_status(PATIENCE)
 
     one()
     before = sorted(os.listdir('/proc/self/fd'))

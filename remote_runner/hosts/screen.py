@@ -57,8 +57,8 @@ def screen_command(server: int, session: str, window: int) -> str:
         f'command -v screen >/dev/null || leave {NO_SCREEN} "screen is not installed here"',
         f'case "$STY" in {address}) leave {WITHIN_ITSELF} "this terminal is a window of {it} itself";; esac',
         # screen matches the beginning of a name: only its list tells whether there is this very session.
-        f'case "$(screen -ls)" in *[[:space:]]{address}[[:space:]]*) kill -0 {server:d} 2>/dev/null;; *) false;; esac'
-        f' || leave {SESSION_GONE} "{it} is gone"',
+        f'case "$(screen -ls)" in *[[:space:]]{address}[[:space:]]*) kill -0 {server:d} 2>/dev/null;;'
+        f' *) false;; esac || leave {SESSION_GONE} "{it} is gone"',
         f'screen -S {address} -p {window:d} -Q title >/dev/null 2>&1'
         f' || leave {WINDOW_GONE} "window {window:d} of {it} is gone"',
         f'for term in "$TERM" {_TERMS}; do known "$term" && break; done',

@@ -1,7 +1,7 @@
 """Command lines that survive every login shell: the one place where a command for a host is quoted.
 
-Between single quotes sh, csh, fish, rc, xonsh and all others change nothing, but for a few characters, which no command
-of ours may hold: the quote itself, the backslash (fish), `!` (csh) and newlines (csh).
+Between single quotes sh, csh, fish, rc, xonsh and all others change nothing, but for a few characters, which no
+command of ours may hold: the quote itself, the backslash (fish), `!` (csh) and newlines (csh).
 """
 
 from __future__ import annotations

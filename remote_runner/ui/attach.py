@@ -47,8 +47,8 @@ def attach(
         stdin, stdout, read_only: see `relay`.
 
     Returns:
-        0 where the user has left it, or the session has ended; `hosts.screen.SESSION_GONE` and its like where there is
-        nothing to look at, which the terminal then says; see `relay`.
+        0 where the user has left it, or the session has ended; `hosts.screen.SESSION_GONE` and its like where
+        there is nothing to look at, which the terminal then says; see `relay`.
 
     Raises:
         UsageError, ConnectionLost, OSError: see `relay`.
@@ -63,9 +63,9 @@ def attach(
 def relay(channel: TerminalChannel, stdin: IO[Any], stdout: IO[Any], *, read_only: bool = False) -> int:
     """Be the terminal of a command on a host, until it ends or the user leaves it; closes the channel.
 
-    The user leaves by `~.` after Enter, as in ssh(1), and what is left of the program's picture is put away. The local
-    terminal is in raw mode meanwhile, and has its old mode back whatever happens; signals that end the process (INT,
-    QUIT, TERM, HUP) do so afterwards. To be called in the main thread.
+    The user leaves by `~.` after Enter, as in ssh(1), and what is left of the program's picture is put away. The
+    local terminal is in raw mode meanwhile, and has its old mode back whatever happens; signals that end the process
+    (INT, QUIT, TERM, HUP) do so afterwards. To be called in the main thread.
 
     Args:
         channel: the command's terminal; it gets the size of ours.

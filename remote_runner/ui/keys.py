@@ -1,4 +1,4 @@
-"""What the keys mean that somebody presses while a terminal is relayed: which reach the program, and which leave it."""
+"""What keys mean while a terminal is relayed: which reach the program, and which leave it."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ _CTRL_A, _CTRL_C, _CTRL_D, _BELL, _ESC = 0x01, 0x03, 0x04, 0x07, 0x1B
 class WatchingKeys:
     """None goes to the program; `q`, Ctrl-C, and Ctrl-a d (screen's own way to detach) leave.
 
-    What a terminal sends by itself (answers, the mouse) or for other keys begins with Escape, and is skipped whole: a
-    `q` in there is nobody's.
+    What a terminal sends by itself (answers, the mouse) or for other keys begins with Escape, and is skipped whole:
+    a `q` in there is nobody's.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
-"""The terminal of the person who runs us: raw mode and back, its size, and what a program may leave of itself in it.
+"""The terminal of the person who runs us: raw mode and back, its size, and what a program leaves of itself in it.
 
-See termios(3) and tty_ioctl(2); the sequences are those of xterm and of all that are like it (ECMA-48; DECSET, DECRST).
+See termios(3) and tty_ioctl(2); the sequences are those of xterm and of all that are like it (ECMA-48; DECSET and
+DECRST).
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ _BELOW_ALL = b'\x1b[999;1H\r\n'
 class Picture:
     """What a program has done to a terminal, as its output tells: modes that it switched, lines that it wrote over.
 
-    A program that ends puts it away. One that we leave, or lose, cannot: the cursor would stay hidden, the mouse would
-    type, and what the shell prints would stand in the middle.
+    A program that ends puts it away. One that we leave, or lose, cannot: the cursor would stay hidden, the mouse
+    would type, and what the shell prints would stand in the middle.
     """
 
     def __init__(self) -> None:
