@@ -60,7 +60,11 @@ class Terminal:
         self._do('resize-window', '-x', str(width), '-y', str(height))
 
     def shows_cursor(self) -> bool:
-        return self._do('display-message', '-p', '#{cursor_flag}').strip() == '1'
+        return self.flags('cursor_flag') == ['1']
+
+    def flags(self, *names: str) -> list[str]:
+        """What tmux says of the terminal's modes, see FORMATS in tmux(1)."""
+        return [self._do('display-message', '-p', f'#{{{name}}}').strip() for name in names]
 
     @contextmanager
     def stalled(self) -> Iterator[None]:

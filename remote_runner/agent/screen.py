@@ -319,6 +319,7 @@ def start_session(folder: str, name: str, windows: "List[Window]", zombie: bool)
         'defscrollback {}'.format(SCROLLBACK),
         'defutf8 on',
         'startup_message off',
+        'autodetach on',  # off, a connection that is lost while somebody looks would end all programs
         *(window.line for window in windows),
     ]
     path = os.path.join(folder, 'session.rc')

@@ -247,12 +247,17 @@ class _Run:
         self._each(self._unlock_one)
 
     def _unlock_one(self, host: Host) -> None:
-        host.request('unlock', timeout=SHORT, session=self._plan.session, kinds=[CHANGE])
+        with contextlib.suppress(HostError):  # the lock of a connection that is gone is gone, too
+            host.request('unlock', timeout=SHORT, session=self._plan.session, kinds=[CHANGE])
 
     def _lock_again(self) -> None:
         if CHANGE not in self._locks:
             self._locks = (RUN, CHANGE)
-            self._each(lambda host: lock(host, self._plan.session, self._me, [CHANGE], PATIENCE))
+            self._each(self._lock_again_on)
+
+    def _lock_again_on(self, host: Host) -> None:
+        with contextlib.suppress(HostError):  # what is done to a host out of reach says so itself
+            lock(host, self._plan.session, self._me, [CHANGE], PATIENCE)
 
     def _refuse_running(self) -> None:
         """With `--no-kill`: a component that still runs cannot be started again."""

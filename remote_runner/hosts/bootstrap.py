@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from remote_runner.errors import BootstrapFailed, ConnectionLost, PythonMissing
 from remote_runner.hosts.connection import Channel, Connection
+from remote_runner.hosts.shell import sh
 
 #: Seconds from running the command to the agent's first words.
 BOOTSTRAP_TIMEOUT = 20.0
@@ -39,7 +40,7 @@ def command(a: int, b: int, python: str | None = None) -> str:
     pythons = f'{python} {_PYTHONS}' if python and re.fullmatch(r'[\w/.+-]+', python) else _PYTHONS
     python = _READER.format(a=a, b=b)
     search = f'for p in {pythons}; do command -v $p >/dev/null && exec $p -ISc "{python}"; done'
-    return f"/bin/sh -c '{search}; echo {_NO_PYTHON} >&2; exit 127'"
+    return sh(f'{search}; echo {_NO_PYTHON} >&2; exit 127')
 
 
 @lru_cache(maxsize=1)

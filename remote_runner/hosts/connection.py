@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Channel(Protocol):
-    """The three streams of one command running on a host."""
+class Duplex(Protocol):
+    """What goes to a command running on a host, and what comes from it."""
 
     def read(self, size: int, timeout: float | None = None) -> bytes:
         """Up to `size` bytes of stdout as soon as there are any; b'' at the end of the stream.
@@ -23,11 +23,36 @@ class Channel(Protocol):
             ConnectionLost: the connection broke, or the command ended.
         """
 
+    def close(self) -> None:
+        """Close all streams: the command reads end of file. Safe to call twice, from any thread; wakes a `read`."""
+
+
+class Channel(Duplex, Protocol):
+    """The three streams of one command running on a host."""
+
     def stderr(self) -> bytes:
         """What came on stderr so far (the last 64 KiB of it). Never waits."""
 
-    def close(self) -> None:
-        """Close all streams: the command reads end of file. Safe to call twice, from any thread; wakes a `read`."""
+
+class TerminalChannel(Duplex, Protocol):
+    """A terminal in which one command runs on a host: what it reads and prints. Closing it hangs up (SIGHUP)."""
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the terminal this size, in characters; the program hears of it by SIGWINCH.
+
+        Raises:
+            ConnectionLost: the connection broke, or the command ended.
+        """
+
+    def exit_status(self, timeout: float | None = None) -> int:
+        """Wait for the end of the command, whose output was read to the end; 128 + N if signal N ended it.
+
+        sshd names the signal only of what the login shell ran: 255 stands for one that ended the shell itself.
+
+        Raises:
+            TimeoutError: it goes on after `timeout` seconds.
+            ConnectionLost: the connection broke, so that nobody knows.
+        """
 
 
 class Connection(Protocol):
@@ -38,6 +63,19 @@ class Connection(Protocol):
 
         Raises:
             ConnectionLost: the connection broke.
+        """
+
+    def open_terminal(self, command: str, term: str, columns: int, rows: int) -> TerminalChannel:
+        """Run `command` in the login shell of the user, in a terminal of its own. ssh-agents are not forwarded.
+
+        Args:
+            command: as for `open`.
+            term: the kind of terminal, which the command finds as TERM; the host may not know it.
+            columns, rows: its size in characters.
+
+        Raises:
+            ConnectionLost: the connection broke.
+            HostError: the host gives no terminal.
         """
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from remote_runner.errors import BootstrapFailed, ConnectionLost, HostError, HostSilent, RequestFailed
 from remote_runner.hosts.bootstrap import start_agent
-from remote_runner.hosts.connection import Channel, Connection
+from remote_runner.hosts.connection import Channel, Connection, TerminalChannel
 from remote_runner.wire import frames
 
 Header = dict[str, Any]
@@ -310,6 +310,15 @@ class Host:
             self._channel.write(frames.encode(header, body))
         finally:
             self._writing.release()
+
+    def open_terminal(self, command: str, term: str, columns: int, rows: int) -> TerminalChannel:
+        """Run `command` in a terminal, beside the agent and over the same connection, see `Connection.open_terminal`.
+
+        Raises:
+            ConnectionLost: the connection is gone.
+            HostError: the host gives no terminal.
+        """
+        return self._connection.open_terminal(command, term, columns, rows)
 
     def give_up(self, timeout: float) -> None:
         """Cancel all requests under way, and wait until the agent has let go of them, for `timeout` seconds."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import subprocess
 import threading
-import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from remote_runner.defaults import LOCALHOST
 from remote_runner.errors import ConnectionLost
+from remote_runner.hosts.local_streams import CHUNK, LocalStreams
+from remote_runner.hosts.local_terminal import LocalTerminal
 from remote_runner.hosts.tail import Tail
 
+Made = TypeVar('Made', bound=LocalStreams)
 _PIPE_SIZE = 1024 * 1024  # bytes; what Linux allows everybody (pipe(7))
-_CHUNK = 64 * 1024
 
 
 class LocalConnection:
@@ -23,7 +25,7 @@ class LocalConnection:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._channels: set[LocalChannel] = set()
+        self._channels: set[LocalStreams] = set()
         self._closed = False
 
     def open(self, command: str) -> LocalChannel:
@@ -32,11 +34,24 @@ class LocalConnection:
         Raises:
             ConnectionLost: the connection was closed.
         """
+        return self._keep(lambda: LocalChannel(command))
+
+    def open_terminal(self, command: str, term: str, columns: int, rows: int) -> LocalTerminal:
+        """Run `command` with /bin/sh in a terminal of its own, in the current directory.
+
+        Raises:
+            ConnectionLost: the connection was closed.
+            HostError: there is no terminal to be had.
+        """
+        return self._keep(lambda: LocalTerminal(command, term, columns, rows))
+
+    def _keep(self, make: Callable[[], Made]) -> Made:
+        """Make a channel that is closed together with this."""
         with self._lock:
             if self._closed:
                 raise ConnectionLost('the connection was closed', host=LOCALHOST)
             self._channels = {channel for channel in self._channels if not channel.closed}
-            channel = LocalChannel(command)
+            channel = make()
             self._channels.add(channel)
             return channel
 
@@ -49,7 +64,7 @@ class LocalConnection:
             channel.close()
 
 
-class LocalChannel:
+class LocalChannel(LocalStreams):
     """The streams of one local command. See `connection.Channel`."""
 
     def __init__(self, command: str) -> None:
@@ -66,58 +81,15 @@ class LocalChannel:
         assert process.stdout is not None  # noqa: S101
         assert process.stderr is not None  # noqa: S101
         self._files = (process.stdin, process.stdout, process.stderr)
-        self._stdin, self._stdout, self._stderr = (file.fileno() for file in self._files)
-        for descriptor in (self._stdin, self._stdout, self._stderr):
-            os.set_blocking(descriptor, False)
-        for descriptor in (self._stdin, self._stdout):
+        stdin, stdout, self._stderr = (file.fileno() for file in self._files)
+        super().__init__(stdin, stdout)
+        os.set_blocking(self._stderr, False)
+        for descriptor in (stdin, stdout):
             with suppress(OSError):  # the user's budget for pipes is used up: a smaller one is slower, no more
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         self._stderr_ended = False
         self._tail = Tail()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # readable once closed
-        self._reading = threading.Lock()
-        self._writing = threading.Lock()
-        self._closing = threading.Lock()
-        self.closed = False
         self.pid = process.pid  # of the shell, which leads the session
-
-    def read(self, size: int, timeout: float | None = None) -> bytes:
-        """See `Channel.read`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._reading:
-            while not self.closed:
-                self._drain()
-                try:
-                    return os.read(self._stdout, size)
-                except BlockingIOError:
-                    pass
-                poll = select.poll()
-                poll.register(self._stdout, select.POLLIN)
-                poll.register(self._wake, select.POLLIN)
-                if not self._stderr_ended:
-                    poll.register(self._stderr, select.POLLIN)
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(f'nothing came within {timeout} s')
-                poll.poll(None if left is None else left * 1000)
-        return b''
-
-    def write(self, data: bytes | memoryview) -> None:
-        """See `Channel.write`."""
-        view = memoryview(data).cast('B')
-        poll = select.poll()
-        with self._writing:
-            while view and not self.closed:
-                try:
-                    view = view[os.write(self._stdin, view[: 16 * _CHUNK]) :]
-                except BlockingIOError:
-                    poll.register(self._stdin, select.POLLOUT)
-                    poll.register(self._wake, select.POLLIN)
-                    poll.poll()
-                except BrokenPipeError as error:
-                    raise ConnectionLost('the command reads no more input', host=LOCALHOST) from error
-        if view:
-            raise ConnectionLost('the channel was closed', host=LOCALHOST)
 
     def stderr(self) -> bytes:
         """See `Channel.stderr`."""
@@ -128,21 +100,6 @@ class LocalChannel:
             finally:
                 self._reading.release()
         return self._tail.bytes()
-
-    def close(self) -> None:
-        """See `Channel.close`. A command that goes on nevertheless is left alone, as sshd does."""
-        with self._closing:
-            if self.closed:
-                return
-            self.closed = True
-            os.eventfd_write(self._wake, 1)
-            with self._reading, self._writing:
-                self._drain()
-                for file in self._files:
-                    file.close()
-                os.close(self._wake)
-        if self._process.poll() is None:
-            threading.Thread(target=self._process.wait, name='reaper', daemon=True).start()
 
     def wait(self, timeout: float) -> int:
         """Wait for the end of the command and return its exit status; -N if signal N ended it.
@@ -155,11 +112,22 @@ class LocalChannel:
         except subprocess.TimeoutExpired as error:
             raise TimeoutError(f'the command goes on after {timeout} s') from error
 
+    def _beside(self) -> list[int]:
+        self._drain()
+        return [] if self._stderr_ended else [self._stderr]
+
+    def _close_files(self) -> None:
+        self._drain()
+        for file in self._files:
+            file.close()
+        if self._process.poll() is None:
+            threading.Thread(target=self._process.wait, name='reaper', daemon=True).start()
+
     def _drain(self) -> None:
         """Take what is there of stderr. You hold the lock of reading."""
         while not self._stderr_ended:
             try:
-                data = os.read(self._stderr, _CHUNK)
+                data = os.read(self._stderr, CHUNK)
             except BlockingIOError:
                 return
             self._tail.add(data)

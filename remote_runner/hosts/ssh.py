@@ -24,7 +24,7 @@ from remote_runner.hosts.dial import Proxy, dial
 from remote_runner.hosts.handshake import exchange_keys, host_key, hung_up, signature_algorithms, why_no_ssh
 from remote_runner.hosts.known_hosts import KnownHosts, Verdict
 from remote_runner.hosts.paramiko_import import paramiko
-from remote_runner.hosts.ssh_channel import SshChannel, spare_sessions
+from remote_runner.hosts.ssh_channel import SshChannel, SshTerminal, spare_sessions
 from remote_runner.hosts.ssh_config import SshOptions, Target
 from remote_runner.hosts.transport import KEEPALIVE, SILENCE_LIMIT, Link, Transport
 
@@ -72,6 +72,16 @@ class SshConnection:
             ConnectionLost: the connection broke.
         """
         return spare_sessions(self.transport, self.where, most)
+
+    def open_terminal(self, command: str, term: str, columns: int, rows: int) -> SshTerminal:
+        """Run `command` in the user's login shell, in a terminal, see `Connection.open_terminal`.
+
+        Raises:
+            ConnectionLost: the connection broke.
+            HostError: the server opens no further session, or gives no terminal.
+        """
+        environment = self.target.environment
+        return SshTerminal(self.transport, self.where, command, environment, term=term, columns=columns, rows=rows)
 
     def close(self) -> None:
         """See `Connection.close`."""

@@ -13,6 +13,8 @@ from remote_runner.hosts.tail import KEPT, Tail
 from remote_runner.hosts.transport import Transport
 
 CHANNEL_LIMIT = 30.0  # seconds to open one
+_NO_STATUS = -1  # what paramiko says where the server sent none
+_ENDED_BY_SIGNAL = 255  # as ssh(1) says it
 _PACKET = 32 * 1024  # bytes; OpenSSH takes no more at once
 
 
@@ -48,6 +50,7 @@ class SshChannel:
             self._channel.in_stderr_buffer.set_event(self._wakeup)
             for name, value in environment:
                 self._channel.set_environment_variable(name, value)
+            self._prepare()
             self._channel.exec_command(command)
         except paramiko.ChannelException as error:
             raise HostError(
@@ -59,6 +62,9 @@ class SshChannel:
             if transport.link.lost is None and transport.is_active():
                 raise HostError('the server does not run the command', host=where) from error
             raise self._broken() from error
+
+    def _prepare(self) -> None:
+        """Ask for what the command needs before it is run."""
 
     def read(self, size: int, timeout: float | None = None) -> bytes:
         """See `Channel.read`."""
@@ -131,3 +137,54 @@ def spare_sessions(transport: Transport, where: str, most: int) -> int:
             with suppress(OSError, EOFError, paramiko.SSHException):  # it is closed with the connection
                 channel.close()
     return len(opened)
+
+
+class SshTerminal(SshChannel):
+    """See `connection.TerminalChannel`: `pty-req` and `window-change` of RFC 4254, 6.2 and 6.7.
+
+    Raises:
+        ConnectionLost: the connection broke.
+        HostError: the server opens no further session, or gives no terminal.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        where: str,
+        command: str,
+        environment: Iterable[tuple[str, str]],
+        *,
+        term: str,
+        columns: int,
+        rows: int,
+    ) -> None:
+        self._kind = (term, columns, rows)
+        super().__init__(transport, where, command, environment)
+
+    def _prepare(self) -> None:
+        try:
+            self._channel.get_pty(*self._kind)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if self._transport.link.lost is not None or not self._transport.is_active():
+                raise
+            raise HostError(
+                'the server gives no terminal', host=self._where, remedy='see PermitTTY in its sshd_config'
+            ) from error
+
+    def resize(self, columns: int, rows: int) -> None:
+        """See `TerminalChannel.resize`."""
+        try:
+            self._channel.resize_pty(columns, rows)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise self._broken() from error
+
+    def exit_status(self, timeout: float | None = None) -> int:
+        """See `TerminalChannel.exit_status`."""
+        if not self._channel.status_event.wait(timeout):
+            raise TimeoutError(f'the command goes on after {timeout} s')
+        status = self._channel.exit_status
+        if status != _NO_STATUS:
+            return status
+        if not self._closed and self._transport.link.lost is not None:
+            raise self._broken()
+        return _ENDED_BY_SIGNAL
