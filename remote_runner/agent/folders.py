@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Bytes of output.log that a report of a failure shows, at most.
 TAIL = 4096
+#: States that a status file keeps although nobody is there any more who would change it.
+OVER = frozenset(['exited', 'stopped', 'failed', 'aborted', 'killed'])
 #: sun_path, unix(7), without its final zero byte.
 MAX_SOCKET_PATH = 107
 

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     Message = Tuple[object, ...]
 
 
+#: Why a program was ended that nobody asked us to end.
+CLOSED = 'its window or session was closed, or its launcher was told to end'
+KILLED = 'its launcher was killed, and the program was ended'
+
+
 class Keeper:
     """Starts the program and stays with it until no descendant is left and it is not to be started again."""
 
@@ -52,6 +57,7 @@ class Keeper:
         self._began = 0.0
         self._ready_by: "Optional[float]" = None
         self._is_stopping = False
+        self._is_orphan = False
         self._rests_until: "Optional[float]" = None
         self._pause: "Optional[float]" = None
         self._failure = ''
@@ -178,7 +184,7 @@ class Keeper:
                 self._hear_readiness(self._readiness, fd)
         came = self._signals.take()
         if came & {_signal.SIGTERM, _signal.SIGHUP}:
-            self._stop(self._spec['stop_timeout'])
+            self._stop(self._spec['stop_timeout'], CLOSED)
         if _signal.SIGWINCH in came:
             self._pass_size()
         if self._rests_until is not None:
@@ -210,9 +216,14 @@ class Keeper:
             self._folder.write_status('unknown', left=list(self._tree.left))
             self._tell('gone', self._tree.left, time.time())
 
-    def _stop(self, seconds: float) -> None:
-        """We are asked to end it."""
-        self._is_stopping = True
+    def _stop(self, seconds: float, why: str) -> None:
+        """We are asked to end it, or our guard was killed."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._is_orphan = posix.getppid() != self._folder.status['launcher']
+            if self._rests_until is not None or not self._failure:
+                self._failure = KILLED if self._is_orphan else why
+            self._folder.write_status('stopping', reason=self._failure)
         if self._rests_until is None:
             self._tree.end(seconds)
 
@@ -311,7 +322,7 @@ class Keeper:
             self._window.close()
             self._poll.unregister(0)
             self._poll.unregister(1)
-            self._stop(self._spec['stop_timeout'])
+            self._stop(self._spec['stop_timeout'], CLOSED)
 
     def _pass_size(self) -> None:
         if self._master >= 0 and self._window is not None and self._window.open:
@@ -339,9 +350,9 @@ class Keeper:
             return
         for message in messages:
             if message[0] == 'abort':
-                self._stop(self._spec['stop_timeout'])
+                self._stop(self._spec['stop_timeout'], 'its start was given up: {}'.format(message[1]))
             elif message[0] == 'stop':
-                self._stop(float(message[1]))
+                self._stop(float(message[1]), 'it was stopped by {}'.format(message[2]))
             elif message[0] == 'signal':
                 self._signal(int(message[1]), peer)
             elif message[0] == 'status':
@@ -424,7 +435,8 @@ class Keeper:
         now = time.time()
         if not self._end_is_told:
             self._tell('exited', self.code, now, self._failure)
-        self._folder.write_status('stopped' if self._is_stopping else 'exited', gone=now)
+        state = 'killed' if self._is_orphan else 'stopped' if self._is_stopping else 'exited'
+        self._folder.write_status(state, gone=now)
         self._tell('gone', (), now)
         self._write_to_window(
             'ended at {} with status {}; q closes this window, r runs it again'.format(

@@ -29,7 +29,7 @@ import _signal
 if __name__ == '__main__':
     sys.path.insert(0, __file__.rsplit('/', 3)[0])
 
-from remote_runner.agent.keeper import Keeper
+from remote_runner.agent.keeper import KILLED, Keeper
 from remote_runner.agent.peers import Peer, connect, listen
 from remote_runner.agent.records import Folder, forget, read_file
 from remote_runner.agent.terminal import say
@@ -98,7 +98,7 @@ def guard(folder: Folder, keeper: int, signals: Signals) -> int:
             tree.end(folder.spec['stop_timeout'])
         if not left:
             _recall(folder)
-            folder.write_status('killed', exit_status=code, ended=time.time(), reason='the launcher was killed')
+            folder.write_status('killed', exit_status=code, ended=time.time(), reason=KILLED)
             say('the launcher was killed; the program was ended')
             return EXIT_ABORTED if code is None else code
         wait = tree.wait()

@@ -41,6 +41,8 @@ class Agent:
         self._heartbeat = False
         self.locks: "Dict[str, int]" = {}
         self.sessions: "Dict[str, List[int]]" = {}
+        #: What is done to its end even if the connection is gone.
+        self.duties: "List[Thread]" = []
         #: Files that go with us, if nobody removed them before.
         self.temporary: "List[str]" = []
         self._starts: "Optional[Starts]" = None
@@ -149,6 +151,8 @@ class Agent:
         self.remove_temporary()
         if self._starts is not None:
             self._starts.close()
+        for thread in self.duties:
+            thread.join()
 
 
 def describe(request: "Optional[Request]" = None) -> "Dict[str, object]":

@@ -2,7 +2,7 @@
 
 Messages are marshalled tuples behind a length of four bytes (big-endian); both sides run the same Python. A launcher
 says `('hello', token, pid, window, load)`, `('started', pid, time)`, `('failed', stage, errno, time)`, `('exited', wait
-status, time)`, `('gone', pids left, time)`; it hears `('go',)`, `('abort', reason)`, `('stop', seconds)`.
+status, time)`, `('gone', pids left, time)`; it hears `('go',)`, `('abort', reason)`, `('stop', seconds, who)`.
 """
 
 import marshal

@@ -227,6 +227,7 @@ def quit_session(request: "Request") -> "Dict[str, object]":
     request.agent.sessions[name] = []
     if not servers:
         _wipe(name, listed)
+        _end_leftovers(request)
         return {'sessions': 0, 'processes': 0}
     everything: "Set[Tuple[int, int]]" = set()
     for server in servers:
@@ -246,7 +247,27 @@ def quit_session(request: "Request") -> "Dict[str, object]":
     if left:
         pids = ', '.join(str(pid) for pid, _ in sorted(left))
         raise Failure('session {} was quit, but these processes could not be ended: {}'.format(name, pids), kind='left')
+    _end_leftovers(request)
     return {'sessions': len(servers), 'processes': len(everything) - len(servers)}
+
+
+def _end_leftovers(request: "Request") -> None:
+    """End what launchers left that were killed. The status files of the newest run tell whether there may be some."""
+    from remote_runner.agent import folders
+
+    name = request.header['session']
+    root = folders.state_folder(name)
+    runs = [run for run in os.listdir(root) if os.path.isdir(os.path.join(root, run))]
+    newest = folders.component_folders(os.path.join(root, max(runs))) if runs else []
+    states = [(folders.read_status(folder) or {}).get('state') for folder in newest]
+    if all(state is None or state in folders.OVER for state in states):
+        return
+    from remote_runner.agent import survey  # takes a millisecond
+
+    left = survey.end_leftovers(name, float(request.header['stop_timeout']))
+    if left:
+        pids = ', '.join(str(pid) for pid in sorted(left))
+        raise Failure('these processes, which killed launchers left, could not be ended: {}'.format(pids), kind='left')
 
 
 def _wipe(name: str, servers: "List[int]") -> None:

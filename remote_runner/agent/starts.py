@@ -144,13 +144,13 @@ class Starts:
             component.peer.sock.close()
             with self._lock:
                 component.peer = None
-            Thread(self._last_word, component)
+            Thread(self.last_word, component)
             return
         for message in messages:
             self._pass_on(component, message)
 
-    def _last_word(self, component: Component) -> None:
-        """The keeper is gone: when its guard is too, what they wrote is final."""
+    def last_word(self, component: Component) -> None:
+        """The keeper is gone: when its guard is too, what they wrote is final, and told."""
         status = folders.read_status(component.folder) or {}
         if 'gone' not in status and 'launcher' in status:
             processes.wait_gone(processes.identify([status['launcher']]), LAST_WORD_TIMEOUT)
@@ -332,9 +332,9 @@ def _named(run_folder: str) -> "Dict[str, str]":
 
 
 def stop(request: "Request") -> "Dict[str, object]":
-    """Operation `stop`: end the trees of the components `keys`; the launchers' `gone` comes as an event of each."""
+    """Operation `stop`: end the trees of the components `keys`, for `by`; `gone` comes as an event of each."""
     for key in request.header['keys']:
-        request.agent.starts.tell(key, ('stop', float(request.header['stop_timeout'])))
+        request.agent.starts.tell(key, ('stop', float(request.header['stop_timeout']), request.header['by']))
     return {}
 
 

@@ -11,6 +11,8 @@ import time
 import _signal
 
 from remote_runner.agent import folders, peers, processes, screen, tree
+from remote_runner.agent.folders import OVER
+from remote_runner.agent.keeper import KILLED
 from remote_runner.agent.records import read_file
 from remote_runner.agent.threads import Thread
 from remote_runner.wire.compact_json import loads
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Seconds that all keepers together have to say how they are.
 ANSWER_TIMEOUT = 2.0
-#: States that a status file keeps although nobody is there any more who would change it.
-OVER = frozenset(['exited', 'stopped', 'failed', 'aborted', 'killed'])
 
 
 class Found:
@@ -40,23 +40,34 @@ class Found:
         self.left: "List[int]" = []
 
     @property
-    def is_abandoned(self) -> bool:
-        """Whether its launcher vanished without a last word."""
+    def has_lost_keeper(self) -> bool:
+        """Whether its keeper vanished without a last word."""
         state = self.status.get('state')
-        return self.peer is None and state is not None and state not in OVER and not self._guard_lives()
+        return self.peer is None and state is not None and state not in OVER
 
-    def _guard_lives(self) -> bool:
-        pid = self.status.get('launcher', 0)
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its guard did, too."""
+        return self.has_lost_keeper and not self.guard_lives
+
+    @property
+    def guard_lives(self) -> bool:
+        """Whether its guard is there; another launcher may have the pid of one that is not."""
+        run, number = self.folder.split('/')[-2:]
         try:
-            return bool(pid) and b'launcher' in read_file('/proc/{}/cmdline'.format(pid))
+            argv = read_file('/proc/{}/cmdline'.format(self.status.get('launcher', 0))).split(b'\0')
         except OSError:
             return False
+        return any(word.endswith(os.fsencode('/{}/{}'.format(run, number))) for word in argv)
 
     def describe(self) -> "Values":
         """What the master is told; see `survey`."""
         state = self.status.get('state', 'starting' if self.peer is not None else 'never started')
+        status = dict(self.status, state=state)
         if self.is_abandoned:
-            state = 'killed' if self.left else 'gone'
+            status['state'] = 'killed' if self.left else 'gone'
+        elif self.has_lost_keeper:
+            status.update(state='stopping', reason=KILLED)
         spec, about = self.spec, self.spec['about']
         return {
             'name': spec['name'],
@@ -66,8 +77,8 @@ class Found:
             'by': spec['by'],
             'about': about,
             'cwd': os.fsdecode(spec['cwd']),
-            'status': dict(self.status, state=state),
-            'alive': self.peer is not None,
+            'status': status,
+            'alive': self.peer is not None or status['state'] == 'stopping',
             'left': self.left,
             'ready': spec['ready'] is None or 'ready' in self.status,
             'has_readiness': spec['ready'] is not None,
@@ -82,9 +93,10 @@ def survey(request: "Request") -> "Dict[str, object]":
     """Operation `survey`: the components of `session`, or (None) of all sessions, in the order of their starts.
 
     Of each name those of the newest run stand there, or of `runs` where given, and those that are alive. With `watch`
-    what their launchers say comes as events from then on, under the keys `name@host`. The result holds the time of this
-    host's clock, the pids of the screen servers by session, and of each component what it is, how it is, and what all
-    processes of its program use: `cpu` seconds, `memory` bytes (resident), `processes`.
+    what their launchers say comes as events from then on, under the keys `name@host`. What killed launchers left is
+    being ended; with `settle` that is waited for. The result holds the time of this host's clock, the pids of the
+    screen servers by session, and of each component what it is, how it is, and what all processes of its program use:
+    `cpu` seconds, `memory` bytes (resident), `processes`.
     """
     header = request.header
     found: "List[Found]" = []
@@ -93,7 +105,11 @@ def survey(request: "Request") -> "Dict[str, object]":
         found += in_session(session, header.get('runs'))
         servers[session] = screen.sessions(session) if found else []
     ask_how_they_are(found)
-    end_abandoned(found)
+    ending = end_abandoned(found)
+    request.agent.duties += ending
+    if header.get('settle'):
+        for thread in ending:
+            thread.join()
     described = [one.describe() for one in found]
     if header.get('watch'):
         _watch(request, found)
@@ -192,6 +208,8 @@ def _watch(request: "Request", found: "Iterable[Found]") -> None:
         component = Component('{}@{}'.format(one.spec['name'], one.spec['about']['host']), one.folder)
         component.peer = peers.connect(one.spec['control'])
         request.agent.starts.add(component)
+        if component.peer is None and (one.peer is not None or one.has_lost_keeper):
+            Thread(request.agent.starts.last_word, component)  # of one that has just ended, or is being ended
 
 
 # ---- what processes use --------------------------------------------------------------------------------------------
@@ -220,18 +238,33 @@ def usage(keeper: int) -> "Dict[str, float]":
 # ---- what killed launchers left ------------------------------------------------------------------------------------
 
 
-def end_abandoned(found: "Iterable[Found]") -> None:
-    """End the programs of components whose launchers were killed; what is left of each is noted in it."""
+def end_leftovers(session: str, patience: float) -> "Set[int]":
+    """End what killed launchers left of the newest run of a session; pids of what could not be ended.
+
+    Nothing else of the session runs any more. Its programs get no more than `patience` seconds between their stop
+    signal and KILL.
+    """
+    found = in_session(session)
+    for one in found:
+        one.spec['stop_timeout'] = min(patience, one.spec['stop_timeout'])
+    for thread in end_abandoned(found):
+        thread.join()
+    return {pid for one in found for pid in one.left}
+
+
+def end_abandoned(found: "Iterable[Found]") -> "List[Thread]":
+    """End the programs of components whose launchers were killed; what is left of each is noted in it.
+
+    What ends them must outlive the connection: they may ignore the first signal.
+    """
     abandoned = {(one.spec['run'], one.spec['name']): one for one in found if one.is_abandoned}
     if not abandoned:
-        return
+        return []
     for pid, run, name in _marked():
         one = abandoned.get((run, name))
         if one is not None:
             one.left.append(pid)
-    for one in abandoned.values():
-        if one.left:
-            Thread(_end, one)
+    return [Thread(_end, one) for one in abandoned.values() if one.left]
 
 
 def _marked() -> "List[Tuple[int, str, str]]":
@@ -260,6 +293,11 @@ def _end(one: Found) -> None:
         processes.kill(left, number)
         processes.kill(left, _signal.SIGCONT)
         left = processes.wait_gone(left, patience)
-    if not left:
-        why = 'its launcher was killed; what was left of the program was ended later'
-        folders.write_status(one.folder, dict(one.status, state='killed', reason=why, ended=time.time()))
+    one.left = sorted(pid for pid, _ in left)
+    if left:
+        return
+    why = 'its launcher was killed; what was left of the program was ended later'
+    now = folders.read_status(one.folder) or {}
+    if now.get('launcher') == one.status['launcher'] and now.get('state') not in OVER:  # not started again meanwhile
+        one.status.update(state='killed', reason=why, ended=time.time())
+        folders.write_status(one.folder, one.status)

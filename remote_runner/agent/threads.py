@@ -27,8 +27,8 @@ class Thread:
         """Whether it still runs."""
         return self._runs.locked()
 
-    def join(self, timeout: float) -> None:
-        """Wait for its end, so many seconds at most."""
+    def join(self, timeout: float = -1) -> None:
+        """Wait for its end, so many seconds at most (-1: as long as it takes)."""
         if self._runs.acquire(True, timeout):
             self._runs.release()
 

@@ -245,7 +245,8 @@ class Board:
     def _restore_running(self, tracked: Tracked, status: dict[str, Any]) -> None:
         """It has been started; what has become of it since?"""
         state = status['state']
-        if tracked.state not in OVER | RUNNING and 'pid' in status:
+        still_rests = tracked.state is State.RESTARTING and state == 'restarting'
+        if tracked.state not in OVER and not still_rests and 'pid' in status:
             self._start(tracked, status['pid'], status.get('restarts', 0))
         if 'ready' in status:
             self._become_ready(tracked)
@@ -329,9 +330,10 @@ class Board:
                 self._end(tracked, State.UNKNOWN, 'its launcher was killed, and nobody saw the program end')
 
     def _start(self, tracked: Tracked, pid: int, restarts: int = 0) -> None:
-        if tracked.state in OVER or tracked.state is State.STARTED:
+        if tracked.state in OVER or (tracked.state is State.STARTED and pid == tracked.pid):
             return
-        again = tracked.state is State.RESTARTING
+        # While its host was out of reach it may have been started again.
+        again = tracked.state in RUNNING
         tracked.state = State.STARTED
         tracked.pid = pid
         tracked.restarts = restarts

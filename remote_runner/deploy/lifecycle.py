@@ -31,6 +31,7 @@ def stop(session: Session, wanted: Sequence[Seen], *, quit_sessions: bool) -> li
         Those that ran. The state of one that could not be proven to have ended is UNKNOWN.
     """
     session.lock(_hosts(wanted) | (set(session.pool.hosts) if quit_sessions else set()))
+    session.settle(wanted)
     tracked = [one for one in session.watch(one for one in wanted if one.is_alive) if one.state not in OVER]
     for wave in reversed(_in_waves(tracked)):
         stop_components(session.board, session.pool, wave)

@@ -24,7 +24,7 @@ from remote_runner.deploy.board import Board, Tracked
 from remote_runner.deploy.holder import CHANGE, lock, whoami
 from remote_runner.deploy.plan import ComponentPlan, FetchPlan, Plan
 from remote_runner.deploy.record import Record
-from remote_runner.errors import ConnectionLost, HostError, HostsFailed, RemoteRunnerError, UsageError
+from remote_runner.errors import ConnectionLost, HostError, HostsFailed, RemoteRunnerError, SessionFailed, UsageError
 from remote_runner.events import Event, Events, HostConnected, HostConnecting, HostFailed
 from remote_runner.hosts.address import Address, parse_address
 from remote_runner.hosts.host import Header, Host
@@ -264,10 +264,30 @@ class Session:
             seen.reason = failure.what if failure else 'its host knows nothing of it'
         self.components = sorted(found.values(), key=Seen.order)
 
-    def _ask(self, host: Host, *, watch: bool = False) -> Header:
+    def _ask(self, host: Host, timeout: float = SURVEY_TIMEOUT, **how: bool) -> Header:
         runs = None if self.target.runs is None else list(self.target.runs)
-        answer: Header = host.request('survey', timeout=SURVEY_TIMEOUT, session=self.session, runs=runs, watch=watch)
+        answer: Header = host.request('survey', timeout=timeout, session=self.session, runs=runs, **how)
         return answer
+
+    def settle(self, wanted: Iterable[Seen]) -> None:
+        """Wait until nothing is left of what killed launchers of these components left.
+
+        Raises:
+            SessionFailed: it cannot be ended.
+        """
+        left = [one for one in wanted if one.left]
+        if not left:
+            return
+        patience = SURVEY_TIMEOUT + max(one.facts['stop_timeout'] for one in left)
+
+        def work(host: Host) -> None:
+            answer = self._ask(host, patience, settle=True)
+            still = [str(pid) for one in answer['components'] for pid in one['left']]
+            if still:
+                what = f'these processes, which killed launchers left, could not be ended: {", ".join(still)}'
+                raise SessionFailed(what, host=host.name)
+
+        self.each(work, {one.at for one in left})
 
     def _take(self, host: Host, answer: Header, found: dict[str, Seen]) -> None:
         self.servers[host.name] = answer['servers'].get(self.session, [])
@@ -409,7 +429,7 @@ def seen_of(facts: Header, at: str, now: float, here: float) -> Seen:
     if seen.is_alive and seen.started is not None and seen.state != 'restarting':
         seen.uptime = max(0.0, here - seen.started)
     seen.cpu, seen.memory, seen.processes = usage.get('cpu'), usage.get('memory'), usage.get('processes')
-    seen.reason = seen.reason or _explained(seen)
+    seen.reason = _explained(seen) or seen.reason
     if status.get('log_errno'):
         trouble = f'its output cannot be written there: {os.strerror(status["log_errno"])}'
         seen.reason = '; '.join(filter(None, [seen.reason, trouble]))

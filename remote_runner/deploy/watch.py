@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from remote_runner.deploy.board import OVER, Board, State, Tracked
+from remote_runner.deploy.holder import whoami
 from remote_runner.deploy.start import by_host
 from remote_runner.errors import HostError
 from remote_runner.hosts.host import FRAME_TIMEOUT
@@ -93,11 +94,12 @@ def stop_components(board: Board, pool: Pool, components: list[Tracked]) -> None
     wanted = [tracked for tracked in components if not tracked.gone and tracked.state is not State.PLANNED]
     board.ending(wanted)
     patience = max((tracked.plan.stop_timeout for tracked in wanted), default=0.0)
+    me = whoami()
     for name, own in by_host(wanted).items():
         try:
             for timeout in {tracked.plan.stop_timeout for tracked in own}:
                 keys = [tracked.key for tracked in own if tracked.plan.stop_timeout == timeout]
-                pool.hosts[name].call('stop', timeout=FRAME_TIMEOUT, keys=keys, stop_timeout=timeout)
+                pool.hosts[name].call('stop', timeout=FRAME_TIMEOUT, keys=keys, stop_timeout=timeout, by=me)
         except HostError as error:
             board.lose_sight(own, f'it could not be told to stop: {error.what}')
     deadline = time.monotonic() + patience + STOP_SLACK
