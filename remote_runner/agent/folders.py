@@ -234,4 +234,4 @@ def signal_number(name: str) -> int:
 
 def write_status(folder: str, status: "Dict[str, Any]") -> None:
     """Say what became of a component whose launcher cannot."""
-    records.write_file(os.path.join(folder, 'status.json'), records.json_text(status).encode('ascii') + b'\n')
+    records.write_status(os.path.join(folder, 'status.json'), status)

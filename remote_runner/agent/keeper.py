@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Message = Tuple[object, ...]
 
 
+#: Seconds without an error after which a log counts as well again.
+LOG_IS_WELL = 1.0
 #: Why a program was ended that nobody asked us to end.
 CLOSED = 'its window or session was closed, or its launcher was told to end'
 KILLED = 'its launcher was killed, and the program was ended'
@@ -63,6 +65,7 @@ class Keeper:
         self._failure = ''
         self._end_is_told = False
         self._log_error = 0
+        self._log_failed = 0.0
         self.code = 0
 
     def run(self) -> int:
@@ -288,7 +291,20 @@ class Keeper:
                     break
         except BlockingIOError:
             pass  # that was all
-        if self._log.error and not self._log_error:
+        if self._log.error or self._log_error:
+            self._look_at_log()
+
+    def _look_at_log(self) -> None:
+        """Tell that output cannot be written, and when it can be again."""
+        now = time.monotonic()
+        if not self._log.error:
+            if now - self._log_failed > LOG_IS_WELL:
+                self._log_error = 0
+                self._history = [message for message in self._history if message[0] != 'log']
+                self._folder.write_status(str(self._folder.status['state']), log_errno=None)
+            return
+        self._log_failed = now
+        if not self._log_error:
             self._log_error = self._log.error
             self._folder.write_status(str(self._folder.status['state']), log_errno=self._log_error)
             self._tell('log', self._log_error, time.time())

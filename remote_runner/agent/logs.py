@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from remote_runner.agent.request import Request
 
 PIECE = 1 << 16
+#: Pieces of one component that are sent before it is another's turn.
+TURN = 8
 #: Bytes at the end of a file in which lines are looked for first, when only the last ones are wanted.
 BLOCK = 1 << 16
 #: Seconds between two looks where the kernel does not tell of changes.
@@ -34,7 +36,8 @@ def logs(request: "Request") -> "Dict[str, object]":
 
     Of each what stands at `positions` (by name) and later, else its last `lines` (None: all), of these what was written
     at `since` (Unix time of this host; None: ever) or later. A part with the name alone says that what follows is new.
-    With `follow` it goes on until the request is cancelled, through restarts.
+    With `follow` it goes on until the request is cancelled, through restarts. The result holds the `positions` that
+    were reached.
     """
     header = request.header
     readers = []
@@ -49,21 +52,23 @@ def logs(request: "Request") -> "Dict[str, object]":
         readers.append(reader)
     changes = Changes([reader.folder for reader in readers]) if header['follow'] else None
     try:
-        for reader in readers:
-            reader.send(request)
-            if changes is not None:
+        told = set() if changes is not None else set(readers)
+        behind = list(readers)
+        while behind or changes is not None:
+            behind = [reader for reader in behind if not reader.send(request)]
+            for reader in set(readers) - told - set(behind):
                 request.send([reader.name], b'')
-        while changes is not None:
-            for folder in changes.wait(request):
-                for reader in readers:
-                    if folder in (None, reader.folder):
-                        reader.send(request)
+                told.add(reader)
+            if changes is not None:
+                changed = changes.wait(request, at_once=bool(behind))
+                changed_too = [reader for reader in readers if None in changed or reader.folder in changed]
+                behind += [reader for reader in changed_too if reader not in behind]
     finally:
         if changes is not None:
             changes.close()
         for reader in readers:
             reader.close()
-    return {}
+    return {'positions': {reader.name: reader.position for reader in readers}}
 
 
 class Reader:
@@ -83,6 +88,7 @@ class Reader:
         self._index = -1
         self._index_rest = b''
         self._times: "List[Tuple[float, int]]" = []
+        self._when = 0.0
 
     # ---- where to begin ---------------------------------------------------------------------------------------
 
@@ -96,9 +102,9 @@ class Reader:
         if lines is not None:
             self.position = self._begin_of_lines(generations, lines)
         if since is not None:
-            later = [offset for when, offset in self._all_times() if when >= since]
             end = max((base + size for _, base, size in generations), default=0)
-            self.position = max(self.position, min(later, default=end))
+            later = min((offset for when, offset in self._all_times() if when >= since), default=end)
+            self.position = max(self.position, later)
 
     def _generations(self) -> "List[Tuple[str, int, int]]":
         """The files of output that are there, the older first: path, position of its first byte, size."""
@@ -138,19 +144,25 @@ class Reader:
     def _all_times(self) -> "Iterator[Tuple[float, int]]":
         for suffix in ('.1', ''):
             try:
-                data = records.read_file(os.path.join(self.folder, 'output.idx' + suffix))
+                file = os.open(os.path.join(self.folder, 'output.idx' + suffix), os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
                 continue
-            for entry in _ENTRY.iter_unpack(data[: len(data) // _ENTRY.size * _ENTRY.size]):
-                yield entry[0], entry[1]
+            try:
+                data = os.read(file, PIECE)
+                while data:
+                    yield from _entries(data)
+                    data = os.read(file, PIECE)
+            finally:
+                os.close(file)
 
     # ---- reading ----------------------------------------------------------------------------------------------
 
-    def send(self, request: "Request") -> None:
-        """Send all that stands there now."""
+    def send(self, request: "Request") -> bool:
+        """Send what stands there now, or a good part of it; True if it is all."""
+        pieces = 0
         while True:
             if self._file < 0 and not self._open():
-                return
+                return True
             while True:
                 data = os.pread(self._file, PIECE, self.position - self._base)
                 if not data:
@@ -158,8 +170,11 @@ class Reader:
                 for when, piece in self._cut(data):
                     request.send([self.name, self.position, when], piece)
                     self.position += len(piece)
+                pieces += 1
+                if pieces == TURN:
+                    return False
             if self._is_current():
-                return
+                return True
             # It was given another name before we read its last bytes, and nothing is added to it any more.
             data = os.pread(self._file, PIECE, self.position - self._base)
             if not data:
@@ -175,7 +190,9 @@ class Reader:
                 file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
                 return False
-            self._file, self._base, self._inode = file, base, os.fstat(file).st_ino
+            found = os.fstat(file)
+            self._file, self._base, self._inode = file, base, found.st_ino
+            self._when = found.st_mtime  # where its index is gone already
             still = any((path, base) == other[:2] for other in self._generations()) and _inode(path) == self._inode
             if not still:
                 self.close()  # they are being renamed: what is there next tells of it
@@ -190,30 +207,41 @@ class Reader:
 
     def _cut(self, data: bytes) -> "Iterator[Tuple[float, bytes]]":
         """The data in pieces of one time each."""
-        self._read_times()
         end = self.position + len(data)
+        self._read_times(end)
         later = [(when, offset) for when, offset in self._times if self.position < offset < end]
         earlier = [when for when, offset in self._times if offset <= self.position]
-        when, begin = (earlier[-1] if earlier else 0.0), self.position
+        when, begin = (earlier[-1] if earlier else self._when), self.position
         first = begin
         for next_when, stop in [*later, (0.0, end)]:
             if stop > begin:
                 yield when, data[begin - first : stop - first]
+            self._when = when
             when, begin = next_when, stop
         self._times = self._times[max(0, len(earlier) + len(later) - 1) :]
 
-    def _read_times(self) -> None:
-        """Take in what was added to the index; an entry stands there before its output does."""
+    def _read_times(self, end: int) -> None:
+        """Take in the index up to the position `end`; an entry stands there before its output does."""
         if self._index < 0:
             self._index = self._open_index()
-        while self._index >= 0:
-            data = os.read(self._index, 1 << 20)
-            self._index_rest += data
-            whole = len(self._index_rest) // _ENTRY.size * _ENTRY.size
-            self._times += [(entry[0], entry[1]) for entry in _ENTRY.iter_unpack(self._index_rest[:whole])]
-            self._index_rest = self._index_rest[whole:]
+            if self._index >= 0:
+                os.lseek(self._index, self._entry_of(self.position), os.SEEK_SET)
+        while self._index >= 0 and not (self._times and self._times[-1][1] >= end):
+            data = os.read(self._index, PIECE)
             if not data:
                 return
+            data = self._index_rest + data
+            self._times += _entries(data)
+            self._index_rest = data[len(data) // _ENTRY.size * _ENTRY.size :]
+
+    def _entry_of(self, position: int) -> int:
+        """Where in the index the entry stands that tells of a position."""
+        first, last = 0, os.fstat(self._index).st_size // _ENTRY.size
+        while last - first > 1:
+            middle = (first + last) // 2
+            offset = _ENTRY.unpack(os.pread(self._index, _ENTRY.size, middle * _ENTRY.size))[1]
+            first, last = (middle, last) if offset <= position else (first, middle)
+        return first * _ENTRY.size
 
     def _open_index(self) -> int:
         """The index of the file that is open, which may have been renamed; -1: it has none."""
@@ -235,6 +263,12 @@ class Reader:
                 os.close(file)
         self._file = self._index = -1
         self._times, self._index_rest = [], b''
+
+
+def _entries(data: bytes) -> "List[Tuple[float, int]]":
+    """The whole entries of a piece of an index: times and positions."""
+    whole = data[: len(data) // _ENTRY.size * _ENTRY.size]
+    return [(entry[0], entry[1]) for entry in _ENTRY.iter_unpack(whole)]
 
 
 def _inode(path: str) -> "Optional[int]":
@@ -265,8 +299,8 @@ class Changes:
             self._folders[number] = folder
         self._fd = fd
 
-    def wait(self, request: "Request") -> "Iterator[Optional[str]]":
-        """The folders in which something changed (None: maybe in any of them).
+    def wait(self, request: "Request", at_once: bool) -> "List[Optional[str]]":
+        """The folders in which something changed (None: maybe in any of them); `at_once`: so far.
 
         Raises:
             Gone: the request was cancelled.
@@ -278,15 +312,15 @@ class Changes:
         if self._fd >= 0:
             poll.register(self._fd, select.POLLIN)
         try:
-            poll.poll(None if self._fd >= 0 else LOOK * 1000)
+            poll.poll(0 if at_once else None if self._fd >= 0 else LOOK * 1000)
             request.check()
         finally:
             request.when_gone(lambda: None)
             os.close(woken)
             os.close(wake)
-        return iter([None] if self._fd < 0 else self._changed())
+        return [None] if self._fd < 0 else self._changed()
 
-    def _changed(self) -> "List[str]":
+    def _changed(self) -> "List[Optional[str]]":
         try:
             data = os.read(self._fd, 1 << 16)
         except BlockingIOError:

@@ -35,6 +35,32 @@ def write_file(path: str, data: bytes) -> None:
     posix.rename(temporary, path)
 
 
+def write_status(path: str, status: "Values") -> int:
+    """Replace a `status.json`; 0, or errno of why not.
+
+    Where the disk is full it is written over in its place: what became of a component shall be known all the same.
+    """
+    data = json_text(status).encode('ascii') + b'\n'
+    try:
+        write_file(path, data)
+    except OSError as error:
+        _overwrite(path, data)
+        return error.errno or -1
+    return 0
+
+
+def _overwrite(path: str, data: bytes) -> None:
+    try:
+        file = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+        try:
+            # With one write, so that a reader sees the old content or the new one.
+            posix.pwrite(file, data.ljust(posix.fstat(file).st_size), 0)
+        finally:
+            posix.close(file)
+    except OSError:
+        return  # it stays as it was; whoever asks over the sockets hears the truth
+
+
 def read_file(path: str) -> bytes:
     """All bytes of a small file."""
     file = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
@@ -108,17 +134,16 @@ class Folder:
     def write_status(self, state: str, **more: object) -> None:
         """Make `state` the component's state for everyone who looks.
 
-        A full disk must not end the program: the state then stays as it was, and is told over the sockets alone.
+        A full disk must not end the program.
         """
         self.note(state, **more)
-        try:
-            write_file(self.path + '/status.json', json_text(self.status).encode('ascii') + b'\n')
-        except OSError as error:
-            self.error = error.errno or -1
+        self.error = write_status(self.path + '/status.json', self.status) or self.error
 
 
 class Log:
     """`output.log` and, from the first output on, its index of times. A full disk loses output, never the program.
+
+    What is lost is told in its place, as soon as there is room again.
 
     When both have `limit / 2` bytes they become `output.log.1` and `output.idx.1`, in place of those that were there.
     Offsets go on counting; the first entry of an index whose file is not the first tells where that begins.
@@ -128,13 +153,14 @@ class Log:
         limit: bytes that both generations may have; 0: as many as come.
 
     Attributes:
-        size: bytes of output since the first start, whether they are kept or not.
-        error: errno of the first piece that could not be written; 0: none.
+        size: bytes that were written since the first start, whether they are kept or not.
+        error: errno of the last piece, where that could not be written; 0: it could.
     """
 
     def __init__(self, folder: str, limit: int = 0) -> None:
         self.error = 0
         self._folder = folder
+        self._missing = 0
         self._limit = limit // 2
         self._fd = self._open('output.log')
         self._index = -1
@@ -149,13 +175,41 @@ class Log:
         return posix.open(self._folder + '/' + name, flags, 0o600)
 
     def write(self, data: bytes) -> None:
-        """Append; `error` holds the errno of the first piece that could not be written."""
-        try:
-            if self._limit and self._filled + len(data) > self._limit and self._filled:
+        """Append; `error` tells whether that was possible."""
+        trouble = 0
+        if self._limit and self._filled + len(data) > self._limit and self._filled:
+            # New files begin with a line, where that is possible: older ones vanish while somebody reads.
+            end = data.rfind(b'\n', 0, max(0, self._limit - self._filled)) + 1
+            self._put(data[:end])
+            data = data[end:]
+            try:
                 self._rotate()
+            except OSError as error:
+                trouble = error.errno or -1
+        self._put(data)
+        self.error = self.error or trouble
+
+    def _put(self, data: bytes) -> None:
+        """Append, with the time and what there is to say of lost output."""
+        if not data:
+            return
+        trouble = 0
+        try:
             self._note_time()
         except OSError as error:
-            self.error = self.error or error.errno or -1  # without the index the output is still worth something
+            trouble = error.errno or -1  # without the index the output is still worth something
+        self.error = 0
+        if self._missing:
+            told = '\r\n[remote_runner: {} bytes of output are missing here]\r\n'.format(self._missing).encode('ascii')
+            if self._append(told):
+                self._missing += len(data)
+                return
+            self._missing = 0
+        self._missing += self._append(data)
+        self.error = self.error or trouble
+
+    def _append(self, data: bytes) -> int:
+        """How many bytes of it could not be written."""
         try:
             while data:
                 written = posix.write(self._fd, data)
@@ -163,7 +217,8 @@ class Log:
                 self._filled += written
                 data = data[written:]
         except OSError as error:
-            self.error = self.error or error.errno or -1
+            self.error = error.errno or -1
+        return len(data)
 
     def _note_time(self) -> None:
         now = time.time()

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue
 from typing import NamedTuple
 
 from remote_runner.deploy.session import Seen, Session
@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 WINDOW = 1 << 17
 #: Bytes of a line that is told in pieces because it does not end.
 LONGEST_LINE = 1 << 16
+#: Pieces of output that wait to be told; whoever brings more of it waits.
+WAITING = 16
+#: Lines that are brought into order at once.
+MOST_LINES = 10_000
 #: Seconds in which lines of several hosts that come late are still brought into order.
 SETTLE = 0.03
 
@@ -42,6 +46,19 @@ class Line(NamedTuple):
     time: float
     label: str
     text: bytes
+
+
+class Piece(NamedTuple):
+    """A piece of output as it came: its component, where it stands, when it was written, and itself."""
+
+    source: Source
+    position: int
+    time: float
+    data: bytes
+
+
+#: What followers of hosts bring: pieces, or why one of them cannot go on.
+Arrived = Queue[Piece | RemoteRunnerError]
 
 
 class Source:
@@ -64,8 +81,8 @@ class Source:
     def take(self, position: int, when: float, data: bytes) -> Iterator[Line]:
         """A piece that stands at `position`, written at `when`; the lines that are whole now."""
         if self.position is not None and position > self.position:
-            gone = position - self.position
-            yield from self.flush()
+            gone = position - self.position + len(self._rest)  # half a line would be mistaken for a whole one
+            self._rest = b''
             yield Line(when, self.label, b'[remote_runner: %d bytes are not kept any more (log_limit)]' % gone)
         self.position = position + len(data)
         *lines, rest = data.split(b'\n')
@@ -99,6 +116,9 @@ def history(
     Raises:
         HostError: a connection broke.
     """
+    for _, outcome in session.pool.each(Host.look_at_clock):
+        if outcome is not None:
+            raise outcome
     calls = [(source, *_begin(session, source, lines, since)) for source in sources]
     yield from heapq.merge(*[_read(source, host, call) for source, host, call in calls], key=lambda line: line.time)
 
@@ -123,7 +143,7 @@ def _read(source: Source, host: Host, call: Call) -> Iterator[Line]:
     for (_, *place), data in call.parts():
         if place:
             yield from source.take(place[0], place[1] - host.clock_offset, data)
-    call.result()
+    source.position = call.result()['positions'].get(source.seen.name, source.position)
 
 
 def follow(session: Session, sources: Sequence[Source], tell: Callable[[Line], None]) -> None:
@@ -134,11 +154,11 @@ def follow(session: Session, sources: Sequence[Source], tell: Callable[[Line], N
     Raises:
         RemoteRunnerError: that reason.
     """
-    arrived: SimpleQueue[Line | RemoteRunnerError] = SimpleQueue()
+    arrived: Arrived = Queue(WAITING)
     over = threading.Event()
     for name in dict.fromkeys(source.seen.at for source in sources):
         own = {source.seen.name: source for source in sources if source.seen.at == name}
-        arguments = (session, name, own, arrived.put, over)
+        arguments = (session, name, own, arrived, over)
         threading.Thread(target=_follow_host, args=arguments, name=f'logs {name}', daemon=True).start()
     try:
         while True:
@@ -148,7 +168,7 @@ def follow(session: Session, sources: Sequence[Source], tell: Callable[[Line], N
         over.set()
 
 
-def _batch(arrived: SimpleQueue[Line | RemoteRunnerError]) -> list[Line]:
+def _batch(arrived: Arrived) -> list[Line]:
     """The lines that came within a moment, in the order of their times."""
     found: list[Line] = []
     deadline: float | None = None
@@ -159,26 +179,48 @@ def _batch(arrived: SimpleQueue[Line | RemoteRunnerError]) -> list[Line]:
         except Empty:
             if deadline is None:
                 continue
-            return sorted(found, key=lambda line: line.time)
+            break
         if isinstance(item, RemoteRunnerError):
             raise item
-        found.append(item)
+        found += item.source.take(item.position, item.time, item.data)
         deadline = deadline or time.monotonic() + SETTLE
-        if time.monotonic() > deadline + SETTLE:
-            return sorted(found, key=lambda line: line.time)
+        if time.monotonic() > deadline + SETTLE or len(found) > MOST_LINES:
+            break
+    return _in_order(found)
+
+
+def _in_order(lines: list[Line]) -> list[Line]:
+    """By their times, but those of one component as they came, though its host's clock were set back."""
+    latest: dict[str, float] = {}
+
+    def moment(line: Line) -> float:
+        latest[line.label] = max(line.time, latest.get(line.label, line.time))
+        return latest[line.label]
+
+    return [line for _, _, line in sorted((moment(line), number, line) for number, line in enumerate(lines))]
 
 
 def _follow_host(
     session: Session,
     name: str,
     sources: dict[str, Source],
-    put: Callable[[Line | RemoteRunnerError], None],
+    arrived: Arrived,
     over: threading.Event,
 ) -> None:
     """One host, connected to again when its connection breaks."""
+
+    def put(item: Piece | RemoteRunnerError) -> None:
+        while not over.is_set():
+            try:
+                arrived.put(item, timeout=INTERRUPTIBLE)
+                break
+            except Full:
+                continue
+
+    positions = {name: source.position for name, source in sources.items() if source.position is not None}
     while not over.is_set():
         try:
-            _follow_connection(session, session.pool.hosts[name], sources, put)
+            _follow_connection(session, session.pool.hosts[name], sources, positions, put)
         except HostError as error:
             log.warning('%s', error)
             reconnect_until(name, session.reconnect, over)
@@ -188,20 +230,26 @@ def _follow_host(
 
 
 def _follow_connection(
-    session: Session, host: Host, sources: dict[str, Source], put: Callable[[Line], None]
+    session: Session,
+    host: Host,
+    sources: dict[str, Source],
+    positions: dict[str, int],
+    put: Callable[[Piece], None],
 ) -> None:
+    host.look_at_clock()
     asked: Header = {
         'session': session.session,
         'runs': list({source.seen.run for source in sources.values()}),
         'names': list(sources),
-        'positions': {name: source.position for name, source in sources.items() if source.position is not None},
+        'positions': positions,
         'lines': None,
         'since': None,
         'follow': True,
+        'window': WINDOW,
     }
     call = host.call('logs', **asked)
     for (name, *place), data in call.parts():
         if place:
-            for line in sources[name].take(place[0], place[1] - host.clock_offset, data):
-                put(line)
+            put(Piece(sources[name], place[0], place[1] - host.clock_offset, data))
+            positions[name] = place[0] + len(data)
     call.result()
