@@ -224,6 +224,22 @@ class ComponentUnknown(Event):
     reason: str
 
 
+class ResultsFetching(Event):
+    """How far the fetching from a host is: so many of its bytes came."""
+
+    bytes: int
+    of_bytes: int
+
+
+class ResultsFetched(Event):
+    """What components of a host wrote is here: `files` came (`bytes` bytes), `unchanged` were here already."""
+
+    files: int
+    bytes: int
+    unchanged: int
+    seconds: float
+
+
 class RunEnded(Event):
     """The run is over. `exit_status`: 0 done, 1 something failed, 2 usage, 3 a host, 130 interrupted."""
 

@@ -66,6 +66,7 @@ class Found:
             'by': spec['by'],
             'about': about,
             'cwd': os.fsdecode(spec['cwd']),
+            'folder': self.folder,
             'status': dict(self.status, state=state),
             'alive': self.peer is not None,
             'left': self.left,

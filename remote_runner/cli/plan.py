@@ -20,7 +20,7 @@ and no host is connected to.
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command's options: those of a run."""
-    parser = run.make_parser()
+    parser = run.make_parser(names=False)
     parser.prog = 'remote_runner plan'
     parser.description = _DESCRIPTION
     parser.usage = '%(prog)s -c CONFIG [-m MUDDLER]... [options]'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from remote_runner.defaults import FANOUT, START_TIMEOUT
@@ -23,6 +24,7 @@ class RunOptions(NamedTuple):
         fanout: hosts that are worked on at the same time.
         start_timeout: seconds until a component must run, where it says nothing itself.
         last: the process ends with this run, and leaves closing connections to the system.
+        results: the folder into which what components wrote is brought after waiting for them; None: nothing is.
         join: the id of a run that these components belong to; None: this is a run of its own.
     """
 
@@ -36,6 +38,7 @@ class RunOptions(NamedTuple):
     start_timeout: float = START_TIMEOUT
     last: bool = False
     join: str | None = None
+    results: Path | None = None
 
 
 @dataclass

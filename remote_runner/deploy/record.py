@@ -85,6 +85,8 @@ class Recorder:
         sessions = runs_folder() / event.session
         folder = sessions / event.run
         runs_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.is_dir():  # components that join a run
+            return _open_private(folder / 'events.jsonl', os.O_APPEND)
         folder.mkdir(mode=0o700, parents=True)
         plan = self._plan.to_dict()
         record = Record(
@@ -97,8 +99,8 @@ class Recorder:
         return _open_private(folder / 'events.jsonl')
 
 
-def _open_private(path: Path) -> IO[str]:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), 'w')
+def _open_private(path: Path, how: int = os.O_TRUNC) -> IO[str]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600), 'w')
 
 
 def records(session: str) -> Iterator[Record]:

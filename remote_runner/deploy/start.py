@@ -59,6 +59,8 @@ class Starter:
         self._zombie = zombie
         #: The pid of the screen server of each host on which we opened windows.
         self.servers: dict[str, int] = {}
+        #: The hosts of those that were started for them.
+        self.own_servers: set[str] = set()
         self._calls: dict[str, Call] = {}
         self._ahead: list[Tracked] = []
 
@@ -158,7 +160,7 @@ class Starter:
         """Take in the answers to `open`; one that failed fails all that it was to open."""
         for name in [name for name, call in calls.items() if call.ended]:
             try:
-                self.servers[name] = calls.pop(name).result()['server']
+                self._know_server(name, calls.pop(name).result())
             except RequestFailed as error:
                 self._board.fail([t for t in self._board.of(*PENDING) if t.host == name], error.what)
             except ConnectionLost:
@@ -222,7 +224,12 @@ class Starter:
         deadline = time.monotonic() + ABORT_TIMEOUT
         for name, call in self._calls.items():
             with contextlib.suppress(RemoteRunnerError):
-                self.servers[name] = call.result(max(0.0, deadline - time.monotonic()))['server']
+                self._know_server(name, call.result(max(0.0, deadline - time.monotonic())))
+
+    def _know_server(self, name: str, answer: Header) -> None:
+        self.servers[name] = answer['server']
+        if answer['started']:
+            self.own_servers.add(name)
 
     def _take_back(self, pending: list[Tracked], reason: str) -> None:
         pending = self._waiting(pending)

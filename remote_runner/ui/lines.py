@@ -76,6 +76,9 @@ def _said(event: e.Event) -> str:
             return f'{event.to_send} of {count(event.files, "file")} to send ({size(event.bytes)})'
         case e.FilesSent():
             return _files_sent(event)
+        case e.ResultsFetched():
+            here = f', {event.unchanged} here already' if event.unchanged else ''
+            return f'{count(event.files, "file")} fetched ({size(event.bytes)}) in {seconds(event.seconds)}{here}'
         case e.ComponentStarting():
             return 'starting'
         case e.ComponentStarted():

@@ -23,6 +23,7 @@ class Phase(IntEnum):
     SAME = 7
     LOST = 8
     FAILED = 9
+    FETCHING = 10
 
 
 class State(StrEnum):
@@ -225,3 +226,8 @@ def _apply_to_host(event: e.Event, host: Host, now: float) -> None:
             host.enter(Phase.COPYING, now)
         case e.FilesSent():
             host.enter(Phase.READY, now)
+        case e.ResultsFetching():
+            host.files, host.sent, host.to_send = 0, event.bytes, event.of_bytes
+            host.enter(Phase.FETCHING, now)
+        case e.ResultsFetched():
+            host.enter(Phase.RUNNING, now)
