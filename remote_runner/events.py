@@ -165,6 +165,13 @@ class ComponentStarted(Event):
     restarts: int = 0
 
 
+class ComponentKept(Event):
+    """A component runs since an earlier run, has not changed, and goes on."""
+
+    pid: int
+    window: int
+
+
 class ComponentReady(Event):
     """A component is ready, so many seconds after its turn came."""
 

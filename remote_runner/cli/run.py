@@ -25,6 +25,7 @@ from remote_runner.cli.options import (
     ssh_record,
 )
 from remote_runner.defaults import START_TIMEOUT
+from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
     from remote_runner.config.settings import Settings
@@ -86,6 +87,12 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='do not quit sessions of that name that an earlier run left: add windows to them',
     )
+    how.add_argument(
+        '--keep-running',
+        action='store_true',
+        help='leave components of the last run as they are that run, are ready and have not changed (their files '
+        'neither); the others are replaced',
+    )
     how.add_argument('--no-zombie', action='store_true', help='windows close when their programs end')
     how.add_argument('--always-copy', action='store_true', help='send all files, even those that are there already')
     how.add_argument(
@@ -130,6 +137,8 @@ def main(arguments: Sequence[str]) -> int:
             return run_again(options)
         options.only.append(','.join(options.names))
         options.no_kill = True
+    elif options.keep_running and options.no_kill:
+        raise UsageError('--keep-running and --no-kill exclude each other')
     elif not options.config:
         parser.error('the following arguments are required: -c/--config')
     return deploy_config(options)
@@ -153,6 +162,7 @@ def deploy_config(options: argparse.Namespace) -> int:
     from remote_runner.ui.terminal import Terminal
 
     events = Events()
+    is_part = bool(options.names or options.only or options.limit)
     how = RunOptions(
         kill_first=not options.no_kill,
         zombie=not options.no_zombie,
@@ -164,13 +174,15 @@ def deploy_config(options: argparse.Namespace) -> int:
         start_timeout=options.start_timeout,
         last=True,
         join=_run_to_join(options),
+        keep_running=options.keep_running,
+        is_part=is_part,
         results=None if options.no_fetch else options.results or Path(plan.config_dir) / 'results',
     )
     terminal = Terminal(table=not options.json, ssh_config_file=options.ssh_config)
     events.listen(terminal)
     if options.json:
         events.listen(JsonLines())
-    events.listen(Recorder(plan, ssh_record(options)))
+    events.listen(Recorder(plan, ssh_record(options), is_part=is_part))
     with Connector(ahead=ahead) as connector, terminal:
         outcome = deploy(plan, connector, how, events)
     _show_end(outcome, options.ssh_config)
@@ -181,7 +193,7 @@ def _run_to_join(options: argparse.Namespace) -> str | None:
     """The run to which components belong that are named; None: this is a run of its own."""
     from remote_runner.deploy.record import records
 
-    if not options.names:
+    if not options.names and not options.keep_running:
         return None
     return next((record.run for record in records(options.screen)), None)
 

@@ -20,6 +20,7 @@ from remote_runner.events import (
     ComponentAborted,
     ComponentExited,
     ComponentFailed,
+    ComponentKept,
     ComponentReady,
     ComponentRestarting,
     ComponentSaid,
@@ -68,6 +69,7 @@ class Tracked:
         said: what it says of itself (STATUS of sd_notify(3)).
         extends_to: until when (time.monotonic) it asked to be given time to become ready.
         restarts: how often its launcher has started it again.
+        kept: it runs since an earlier run.
     """
 
     plan: ComponentPlan
@@ -85,6 +87,7 @@ class Tracked:
     said: str = ''
     extends_to: float = 0.0
     restarts: int = 0
+    kept: bool = False
     gone: bool = False
     launcher: bool = field(default=False, repr=False)
 
@@ -160,6 +163,15 @@ class Board:
                 self._tell(tracked, ComponentStarting, index=tracked.plan.start_index)
                 if tracked.gone:
                     self._end(tracked, State.ABORTED, tracked.reason)
+
+    def keep(self, tracked: Tracked, status: dict[str, Any]) -> None:
+        """It runs since an earlier run, and goes on: see operation `survey` for `status`."""
+        with self._changed:
+            tracked.state, tracked.is_ready, tracked.kept, tracked.launcher = State.STARTED, True, True, True
+            tracked.pid, tracked.window = status['pid'], status['window']
+            tracked.restarts = status.get('restarts', 0)
+            tracked.asked_at = tracked.started_at = time.monotonic() - tracked.plan.start_grace
+            self._tell(tracked, ComponentKept, pid=tracked.pid, window=tracked.window)
 
     def never_begun(self, components: Iterable[Tracked]) -> None:
         """Windows that were opened ahead for them are closed again: they are as before."""

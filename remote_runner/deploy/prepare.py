@@ -6,9 +6,12 @@ import logging
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import Board, State, Tracked
+from remote_runner.deploy.keep import end_others, find_unchanged, has_changed_files, watched
 from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import Plan
 from remote_runner.errors import RequestFailed, SessionFailed, TransferFailed
@@ -60,10 +63,41 @@ class Preparation:
             TransferFailed: a folder or file could not be brought.
             HostError: the connection broke.
         """
+        steps = [self._quit_leftovers, self._prepare, self._copy]
+        if self._options.keep_running and self._options.join:
+            steps = [self._keep_what_is_unchanged]
         with self._busy[host.name]:
-            for step in (self._quit_leftovers, self._prepare, self._copy):
+            for step in steps:
                 if not self._given_up:
                     step(host)
+
+    def _keep_what_is_unchanged(self, host: Host) -> None:
+        """With `--keep-running`: end what has changed or is not wanted any more, and bring its files."""
+        session, run, own = self._plan.session, self._options.join or '', self._own(host)
+        kept = find_unchanged(host, session, run, own)
+        self._prepare(host, {key: seen.facts['cwd'] for key, seen in kept.items()})
+        begun = time.monotonic()
+        manifest = self._manifest(own)
+        difference = Difference((), ()) if manifest is None else self._compare(host, manifest)
+        staying = [
+            tracked
+            for tracked in own
+            if tracked.key in kept and not has_changed_files(tracked, self.base_dirs[tracked.key], difference)
+        ]
+        if staying or self._options.is_part:
+            patience = max(tracked.plan.stop_timeout for tracked in own)
+            among = [tracked.plan.name for tracked in own] if self._options.is_part else None
+            end_others(host, session, [tracked.plan.name for tracked in staying], among, patience)
+        else:
+            self._quit_leftovers(host)
+        if manifest is not None:
+            self._send(host, manifest, difference, begun)
+        for tracked in staying:
+            self._board.keep(tracked, kept[tracked.key].facts['status'])
+        found = watched(host, session, run)
+        for tracked in staying:
+            facts = found[tracked.key].facts
+            self._board.restore(tracked, {**facts['status'], 'alive': facts['alive']})
 
     def _own(self, host: Host) -> list[Tracked]:
         return [tracked for tracked in self._board.all() if tracked.host == host.name]
@@ -80,9 +114,10 @@ class Preparation:
         if ended['sessions']:
             self._events.emit(SessionQuit(host=host.name, session=self._plan.session, **ended))
 
-    def _prepare(self, host: Host) -> None:
+    def _prepare(self, host: Host, known: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Make folders; `known`: the base_dirs of components that have them already, by key."""
         own = self._own(host)
-        asked = [[tracked.plan.name, tracked.plan.base_dir] for tracked in own]
+        asked = [[tracked.plan.name, known.get(tracked.key, tracked.plan.base_dir)] for tracked in own]
         try:
             answer = host.request('prepare', timeout=SHORT, components=asked, create=host.name != LOCALHOST)
         except RequestFailed as error:
@@ -90,7 +125,7 @@ class Preparation:
         self._created[host.name] = answer['created']
         for tracked, folder in zip(own, answer['base_dirs'], strict=True):
             self.base_dirs[tracked.key] = folder
-            if tracked.plan.base_dir is None:
+            if tracked.plan.base_dir is None and tracked.key not in known:
                 self._temporary.setdefault(host.name, {})[tracked.key] = folder
 
     def _copy(self, host: Host) -> None:

@@ -132,7 +132,8 @@ class _Run:
         if not self._options.kill_first:
             self._refuse_running()
         self._each(self._preparation.make_ready)
-        for components, following in pairwise([*self._board.in_order(), []]):
+        waves = [[tracked for tracked in wave if not tracked.kept] for wave in self._board.in_order()]
+        for components, following in pairwise([*filter(None, waves), []]):
             self._start(components, following)
             self._see_to_critical()
         self._wait()

@@ -264,6 +264,9 @@ class Session:
                 self._fail(host.name, answer)
             else:
                 self._take(host, answer, found)
+        expected = {f'{name}@{on}' for name, on, _ in self.target.expected}
+        if expected:  # a later part of the run may have gone without what has ended since
+            found = {label: seen for label, seen in found.items() if seen.is_alive or label in expected}
         for name, on, index in self.target.expected:
             seen = found.setdefault(f'{name}@{on}', Seen(name, on, index))
             failure = self.failures.get(parse_address(on).where)

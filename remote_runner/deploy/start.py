@@ -295,6 +295,7 @@ def described(plan: ComponentPlan, base_dir: str, run: str, session: str) -> Hea
             'wait': plan.wait,
             'critical': plan.critical,
             'fetch': plan.fetch,
+            'digest': plan.digest(),
         },
         'environment': {
             **dict(plan.secret_env),

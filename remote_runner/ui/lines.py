@@ -83,6 +83,8 @@ def _said(event: e.Event) -> str:
             return 'starting'
         case e.ComponentStarted():
             return f'started (pid {event.pid}, window {event.window}) in {seconds(event.seconds)}'
+        case e.ComponentKept():
+            return f'unchanged, runs on (pid {event.pid}, window {event.window})'
         case e.ComponentReady():
             return f'ready in {seconds(event.seconds)}'
         case e.ComponentSaid():
