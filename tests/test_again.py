@@ -8,7 +8,7 @@ from tests.deploying import Deployment
 
 
 def _run(deployment: Deployment, *arguments: str) -> subprocess.CompletedProcess[str]:
-    words = deployment.command()[:3] + ['run', *arguments, '--screen', deployment.session]
+    words = [*deployment.command()[:3], 'run', *arguments, '--screen', deployment.session]
     return subprocess.run(words, capture_output=True, text=True, env=deployment.environment, cwd='/', timeout=60)
 
 
