@@ -155,7 +155,7 @@ class ComponentStarting(Event):
 class ComponentStarted(Event):
     """A component's program runs: it was proven by its launcher. Where it is not `ready` yet, that is told later.
 
-    `restarts`: how often its launcher has started it again.
+    `restarts`: how often its launcher has started it again. `seconds` count from its turn, or the end of the pause.
     """
 
     pid: int
@@ -166,7 +166,7 @@ class ComponentStarted(Event):
 
 
 class ComponentReady(Event):
-    """A component is ready, so many seconds after its turn came."""
+    """A component is ready, so many seconds after its turn came, or after the pause before a restart."""
 
     seconds: float
 

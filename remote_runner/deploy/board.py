@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from remote_runner.agent.tree import describe_status
 from remote_runner.deploy.plan import ComponentPlan
 from remote_runner.events import (
     ComponentAborted,
@@ -93,6 +94,11 @@ class Tracked:
         """What the agents call it."""
         return self.plan.label
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has failed for good, or ended without success."""
+        return self.state is State.FAILED or (self.state is State.EXITED and bool(self.status))
+
 
 class Board:
     """All components of a run. Thread-safe."""
@@ -126,6 +132,11 @@ class Board:
         """Those in one of these states."""
         with self._changed:
             return [tracked for tracked in (self.all() if among is None else among) if tracked.state in states]
+
+    def failed_critical(self) -> list[Tracked]:
+        """The critical components that have failed."""
+        with self._changed:
+            return [tracked for tracked in self.all() if tracked.plan.critical and tracked.has_failed]
 
     def wait(self, ready: Callable[[], bool], deadline: float | None = None) -> bool:
         """Wait until `ready()`, which is asked after every change; False at `deadline` (time.monotonic)."""
@@ -239,11 +250,13 @@ class Board:
         """It has been started; what has become of it since?"""
         state = status['state']
         if tracked.state not in OVER | RUNNING and 'pid' in status:
-            self._start(tracked, status['pid'], status.get('restarts', 0))
+            # In a pause the restart that comes is counted already.
+            self._start(tracked, status['pid'], status.get('restarts', 0) - (state == 'restarting'))
         if 'ready' in status:
             self._become_ready(tracked)
         if state == 'restarting' and status.get('alive'):
-            self._restart(tracked, status['exit_status'], 0.0, status.get('restarts', 0), '')
+            pause, reason = status.get('next', status['ended']) - status['ended'], str(status.get('reason', ''))
+            self._restart(tracked, status['exit_status'], pause, status['restarts'], reason)
         if state in ('exited', 'stopping', 'stopped', 'killed') and 'exit_status' in status:
             self._exit(tracked, status['exit_status'], str(status.get('output', '')), str(status.get('reason', '')))
         if not status.get('alive'):
@@ -322,15 +335,18 @@ class Board:
                 self._end(tracked, State.UNKNOWN, 'its launcher was killed, and nobody saw the program end')
 
     def _start(self, tracked: Tracked, pid: int, restarts: int = 0) -> None:
-        if tracked.state in OVER or tracked.state is State.STARTED:
+        # To an agent that comes later a launcher tells all of its present life again.
+        is_known = restarts < tracked.restarts or (tracked.state is State.STARTED and restarts == tracked.restarts)
+        if tracked.state in OVER or is_known:
             return
-        again = tracked.state is State.RESTARTING
+        now = time.monotonic()
+        if tracked.state is State.STARTED:  # the end of the life before was missed
+            tracked.asked_at = now
         tracked.state = State.STARTED
         tracked.pid = pid
         tracked.restarts = restarts
-        if not again:
-            tracked.started_at = time.monotonic()
-        seconds = tracked.started_at - tracked.asked_at
+        tracked.started_at = now
+        seconds = max(0.0, tracked.started_at - tracked.asked_at)
         tracked.is_ready = tracked.plan.ready is None
         window, is_ready = tracked.window, tracked.is_ready
         fields = {'pid': pid, 'window': window, 'seconds': seconds, 'ready': is_ready, 'restarts': restarts}
@@ -338,8 +354,9 @@ class Board:
 
     def _restart(self, tracked: Tracked, status: int, pause: float, restarts: int, reason: str) -> None:
         """Its program has ended, and its launcher starts it again."""
-        if tracked.state is State.STARTED:
+        if tracked.state in RUNNING and restarts > tracked.restarts:
             tracked.state, tracked.restarts, tracked.is_ready = State.RESTARTING, restarts, False
+            tracked.asked_at = time.monotonic() + pause
             fields = {'status': status, 'pause': pause, 'restarts': restarts, 'reason': reason}
             self._tell(tracked, ComponentRestarting, **fields)
 
@@ -387,8 +404,3 @@ class Board:
 
     def _tell(self, tracked: Tracked, kind: type[Event], **fields: Any) -> None:
         self._events.emit(kind(host=tracked.plan.host, component=tracked.plan.name, **fields))
-
-
-def describe_status(status: int) -> str:
-    """An exit status in words."""
-    return f'killed by signal {status - 128}' if status > 128 else f'with exit status {status}'
