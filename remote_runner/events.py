@@ -252,10 +252,13 @@ class Events:
         with self._lock:
             self._listeners.append(listener)
 
+    def masked(self, text: str) -> str:
+        """`text` without secrets."""
+        return text if self.mask is None else self.mask(text)
+
     def emit(self, event: Event) -> None:
         """Something happened."""
-        if self.mask is not None:
-            event = event.with_text(self.mask, self._FREE_TEXT)
+        event = event.with_text(self.masked, self._FREE_TEXT)
         with self._lock:
             for listener in self._listeners:
                 listener(event)

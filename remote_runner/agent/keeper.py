@@ -207,7 +207,7 @@ class Keeper:
     def _look_at_clock(self) -> None:
         """What is due: the end of the tree, the watchdog, the time limit of a restart."""
         if self._readiness is not None:
-            self._take(self._readiness.look_at_watchdog())
+            self._take(self._readiness.look_at_clock())
         if self._ready_by is not None:
             if self._readiness is None or self._readiness.is_ready:
                 self._ready_by = None
@@ -246,6 +246,8 @@ class Keeper:
 
     def _take(self, found: "List[News]") -> None:
         for news in found:
+            if news[0] == 'hung' and self._is_stopping:
+                continue  # it need not give signs of life while it comes to its end
             now = time.time()
             self._tell(*news, now)
             if news[0] == 'ready':
@@ -272,6 +274,7 @@ class Keeper:
         for fd, _ in poll.poll(0):
             if fd in readiness.fds:
                 self._hear_readiness(readiness, fd)
+        self._take(readiness.last_words())
         for fd in readiness.fds:
             self._poll.unregister(fd)
         readiness.close()

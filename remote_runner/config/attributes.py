@@ -20,6 +20,8 @@ from remote_runner.config.ready import Ready
 
 #: When a component is started again.
 RESTARTS = ('no', 'on-failure', 'always')
+#: What counts as a time span, 31 years; with longer ones clocks and threads cannot deal.
+MOST_SECONDS = 1e9
 #: Bytes of output that are kept at least, where they are limited.
 LEAST_LOG = 10_000
 
@@ -194,6 +196,8 @@ def read_seconds(value: object) -> float:
         raise BadValueError(f'must be a number of seconds, is {shown(value)}')
     if not math.isfinite(value) or value < 0:
         raise BadValueError(f'must be a number of seconds from 0, is {shown(value)}')
+    if value > MOST_SECONDS:
+        raise BadValueError(f'must be at most {MOST_SECONDS:,.0f} seconds, is {shown(value)}')
     return float(value)
 
 

@@ -101,7 +101,7 @@ class Tracked:
 
 
 class Board:
-    """All components of a run. Thread-safe."""
+    """All components of a run. Thread-safe. What programs said stands there without the secrets of the run."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -294,9 +294,9 @@ class Board:
         elif kind == 'ready':
             self._become_ready(tracked)
         elif kind == 'waiting':
-            tracked.waiting = rest[0]
+            tracked.waiting = self._events.masked(rest[0])
         elif kind == 'said':
-            tracked.said = tracked.waiting = rest[0]
+            tracked.said = tracked.waiting = self._events.masked(rest[0])
             self._tell(tracked, ComponentSaid, text=rest[0])
         elif kind == 'extend':
             self._extend(tracked, rest[0])
@@ -324,7 +324,7 @@ class Board:
             tracked.gone = True
             why = str(status.get('reason') or 'its launcher ended')
             if tracked.state is State.PLANNED:
-                tracked.reason = why  # for when its turn comes
+                tracked.reason = self._events.masked(why)  # for when its turn comes
             elif tracked.state in PENDING or tracked.state is State.GOING:
                 self._end(tracked, State.ABORTED, why)
             elif tracked.state in RUNNING and status.get('state') == 'killed':
@@ -374,7 +374,7 @@ class Board:
         if tracked.state in OVER:
             return
         tracked.status = status
-        tracked.output = output
+        tracked.output = self._events.masked(output)
         if tracked.key in self._ending:
             tracked.state = State.STOPPED
             self._tell(tracked, ComponentStopped)
@@ -392,8 +392,8 @@ class Board:
         if tracked.state in OVER and not (tracked.state is State.EXITED and state is State.FAILED):
             return
         tracked.state = state
-        tracked.reason = reason
-        tracked.output = output or tracked.output
+        tracked.reason = self._events.masked(reason)
+        tracked.output = self._events.masked(output) or tracked.output
         if state is State.FAILED:
             self._tell(tracked, ComponentFailed, reason=reason, output=tracked.output)
         elif state is State.ABORTED:
