@@ -10,6 +10,7 @@ import math
 import os
 import re
 import signal
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from dataclasses import dataclass
@@ -194,7 +195,7 @@ def read_seconds(value: object) -> float:
     """A time span in seconds, zero or more."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadValueError(f'must be a number of seconds, is {shown(value)}')
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value < math.inf:
         raise BadValueError(f'must be a number of seconds from 0, is {shown(value)}')
     if value > MOST_SECONDS:
         raise BadValueError(f'must be at most {MOST_SECONDS:,.0f} seconds, is {shown(value)}')
@@ -288,7 +289,7 @@ def read_load(value: object) -> float | None:
     """A load per core, more than 0; None: any."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         raise BadValueError(f'must be a number above 0, is {shown(value)}')
     return float(value)
 
