@@ -17,31 +17,15 @@ from hypothesis import strategies as st
 from remote_runner.agent import folders, records
 from remote_runner.agent.logs import Reader
 from remote_runner.config import ready
-from remote_runner.hosts.address import parse_address
 from remote_runner.hosts.host import Host
-from remote_runner.hosts.pool import connect
-from remote_runner.hosts.ssh import Connector, SshOptions
 from tests.deploying import Deployment, deploying
-from tests.test_policies import Lives, lives, status
+from tests.test_policies import Lives, agent, connected, lives, status
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
 
 FreshBed = Callable[..., Testbed]
-__all__ = ['lives']  # a fixture
+__all__ = ['agent', 'lives']  # fixtures
 LIMIT = 20_000
-
-
-@pytest.fixture
-def agent(deployment: Deployment) -> Iterator[Host]:
-    """The first host, to be asked what commands ask it."""
-    yield from connected(deployment)
-
-
-def connected(deployment: Deployment) -> Iterator[Host]:
-    with Connector(SshOptions(config_file=str(deployment.bed.ssh_config))) as connector:
-        host = connect(parse_address('h1'), connector, lambda host, header: None)
-        with host:
-            yield host
 
 
 class Piece(NamedTuple):
@@ -152,7 +136,7 @@ def test_a_full_disk_ends_nothing_and_is_told(small: Deployment) -> None:
     troubled = running.wait_for('component_troubled', 'it')
     assert troubled['reason'] == 'its output cannot be written on the host any more: No space left on device'
     assert small.runs(pid)
-    for host in connected(small):
+    with connected(small) as host:
         [found] = host.request('survey', 30, session=small.session)['components']
         assert found['alive']
         assert (found['status']['state'], found['status']['log_errno']) == ('started', 28)
@@ -165,7 +149,7 @@ def test_a_full_disk_ends_nothing_and_is_told(small: Deployment) -> None:
     small.appears('/tmp/said')
     log = small.output_log('it')
     wait_until(lambda: log.read_bytes().endswith(b'afterwards\r\n'), 'output to be written again')
-    for host in connected(small):
+    with connected(small) as host:
         pieces = output(host, small, 'it', lines=1)
         assert pieces[-1].position + len(pieces[-1].data) == log.stat().st_size
         assert text(pieces).endswith('afterwards\n')

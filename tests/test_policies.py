@@ -6,15 +6,22 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from remote_runner.config import ready
+from remote_runner.hosts.address import parse_address
+from remote_runner.hosts.host import Host
+from remote_runner.hosts.pool import connect
+from remote_runner.hosts.ssh import Connector, SshOptions
 from tests.attaching import attached
 from tests.deploying import PATIENCE, Deployment, Json, ancestors, connections, kill
 from tests.test_ready import NOTIFIER, add
+from tests.test_screen import add_hydra, wait_for_heads
 from tests.testbed.process import wait_until
 
 
@@ -39,6 +46,21 @@ class Lives:
 @pytest.fixture
 def lives(deployment: Deployment) -> Lives:
     return Lives(deployment)
+
+
+@pytest.fixture
+def agent(deployment: Deployment) -> Iterator[Host]:
+    """The first host, to be asked what commands ask it."""
+    with connected(deployment) as host:
+        yield host
+
+
+@contextmanager
+def connected(deployment: Deployment, name: str = 'h1') -> Iterator[Host]:
+    """A host that can be asked what commands ask it."""
+    options = SshOptions(config_file=str(deployment.bed.ssh_config))
+    with Connector(options) as connector, connect(parse_address(name), connector, lambda host, header: None) as host:
+        yield host
 
 
 def status(deployment: Deployment, name: str, host: str = 'h1') -> Json:
@@ -155,6 +177,26 @@ def test_a_pause_can_be_ended(deployment: Deployment, lives: Lives, how: str) ->
     assert len(lives.pids) == 3
     assert ended.status == (0 if how == 'the command' else 1), ended.stderr
     assert len(ended.of('component_stopped' if how == 'the command' else 'component_exited', 'it')) == 1
+
+
+def test_a_component_that_is_stopped_is_not_started_again(deployment: Deployment, lives: Lives) -> None:
+    lives.add('it', 'exec sleep 100000', restart='always')
+    assert deployment.run().status == 0
+    deployment.quit()
+    assert status(deployment, 'it')['state'] == 'stopped'
+    assert len(lives.pids) == 1
+
+
+def test_a_signal_for_a_program_in_its_pause_reaches_nobody(deployment: Deployment, lives: Lives, agent: Host) -> None:
+    lives.add('it', 'exit 3', restart='always')
+    assert deployment.run().status == 0
+    wait_until(lambda: len(lives.pids) == 4, 'the pause of four seconds')
+    becomes(deployment, 'it', 'restarting')
+    answer = agent.request('signal', 30, session=deployment.session, names=['it'], signal='USR1')
+    assert answer['results'] == {'it': 'No such process'}
+    assert status(deployment, 'it')['state'] == 'restarting'
+    [found] = agent.request('survey', 30, session=deployment.session)['components']
+    assert (found['status']['state'], found['status']['restarts'], found['alive']) == ('restarting', 4, True)
 
 
 def test_what_one_life_leaves_is_ended_before_the_next_begins(deployment: Deployment, lives: Lives) -> None:
@@ -451,6 +493,27 @@ def test_a_killed_keeper_in_a_pause(deployment: Deployment, lives: Lives) -> Non
     kill(deployment.host(), signal.SIGKILL, keeper)
     assert running.finish().status == 1
     assert becomes(deployment, 'it', 'killed')['launcher'] != keeper
+
+
+def test_what_a_launcher_left_that_was_killed_whole_is_ended_by_the_next_who_looks(
+    deployment: Deployment, agent: Host
+) -> None:
+    word = add_hydra(deployment, 'it')
+    ended = deployment.run()
+    assert ended.status == 0, ended.stderr
+    wait_for_heads(deployment, word)
+    heads = {process.pid for process in deployment.processes(word)}
+    launcher = launcher_of(deployment, ended.pid('it'))
+    kill(deployment.host(), signal.SIGKILL, *launcher)
+    for pid in launcher:
+        deployment.ends(pid)
+    [found] = agent.request('survey', 30, session=deployment.session)['components']
+    assert (found['status']['state'], found['alive']) == ('killed', False)
+    assert heads <= set(found['left'])
+    wait_until(lambda: deployment.processes(word) == [], 'the end of what was left')
+    found = becomes(deployment, 'it', 'killed')
+    assert found['reason'] == 'its launcher was killed; what was left of the program was ended later'
+    assert found['pid'] == ended.pid('it')
 
 
 def test_after_its_keeper_was_killed_a_person_can_run_it_again(deployment: Deployment, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ See `agent/launcher.py` for the two processes behind a component. Like that it i
 alone.
 """
 
+import errno
 import posix
 import select
 import time
@@ -366,9 +367,10 @@ class Keeper:
 
     def _signal(self, number: int, peer: Peer) -> None:
         """To the program's process group, as keys of its terminal would."""
-        error = 0
+        error = 0 if self._pid else errno.ESRCH  # in a pause there is none
         try:
-            posix.killpg(self._pid or -1, number)
+            if self._pid:
+                posix.killpg(self._pid, number)
         except OSError as failure:
             error = failure.errno or -1
         peer.send(('signalled', error))
