@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -19,12 +20,11 @@ from remote_runner.agent.logs import Reader
 from remote_runner.config import ready
 from remote_runner.hosts.host import Host
 from tests.deploying import Deployment, deploying
-from tests.test_policies import Lives, agent, connected, lives, status
+from tests.living import Lives, connected, status
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
 
 FreshBed = Callable[..., Testbed]
-__all__ = ['agent', 'lives']  # fixtures
 LIMIT = 20_000
 
 
@@ -335,6 +335,42 @@ def test_a_rotation_in_which_the_launcher_was_killed_is_ended(tmp_path: Path, ki
         if name == 'after':
             assert found.endswith(b'more\n')
             assert reader.position == len(data)
+
+
+@pytest.mark.parametrize('limit', [0, 200])
+def test_while_the_index_cannot_be_written_output_still_is(tmp_path: Path, limit: int) -> None:
+    """And when it can be again, all is found where it was written."""
+
+    class Posix:
+        def open(self, path: str, *how: int) -> int:
+            if 'idx' in path:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return os.open(path, *how)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+    folder = str(tmp_path)
+    log = records.Log(folder, limit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, 'posix', Posix())
+        for number in range(30):
+            clock.now += 1.0
+            log.write(b'line %d\n' % number)
+    assert log.error == errno.ENOSPC
+    data = b''.join(b'line %d\n' % number for number in range(30))
+    for more in (b'', b'more\n', b'and more\n'):
+        clock.now += 1.0
+        if more:
+            log.write(more)
+            data += more
+        reader = Reader('', folder)
+        reader.begin(None, None, None)
+        found = b''.join(piece for _, _, piece in reader.pieces())
+        assert found == data
+        assert reader.position == log.size == len(data)
+        reader.close()
+    leave(log)
 
 
 @given(_pieces, st.sampled_from([0, 150, 10_000]))

@@ -1,85 +1,21 @@
-"""What becomes of components after their start: restarts, stop signal, order, criticality, load, killed launchers."""
+"""What becomes of components after their start: restarts, how they are stopped, what killed launchers leave."""
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from remote_runner.config import ready
-from remote_runner.hosts.address import parse_address
 from remote_runner.hosts.host import Host
-from remote_runner.hosts.pool import connect
-from remote_runner.hosts.ssh import Connector, SshOptions
 from tests.attaching import attached
-from tests.deploying import PATIENCE, Deployment, Json, ancestors, connections, kill
+from tests.deploying import Deployment, connections, kill
+from tests.living import Lives, becomes, launcher_of, status
 from tests.test_ready import NOTIFIER, add
 from tests.test_screen import add_hydra, wait_for_heads
 from tests.testbed.process import wait_until
-
-
-class Lives:
-    """A program whose lives can be counted: each writes its pid into a file before it does what the script says."""
-
-    def __init__(self, deployment: Deployment) -> None:
-        self._deployment = deployment
-        self._path = f'/tmp/lives-{deployment.session}'
-
-    def add(self, name: str, script: str, **attributes: Any) -> None:
-        """Add the component; in the script `$life` is the number of the life, from 1."""
-        count = f'echo $$ >>{self._path}; life=$(wc -l <{self._path}); echo "life $life";'
-        self._deployment.sh(name, f'{count} {script}', **{'start_grace': 0, **attributes})
-
-    @property
-    def pids(self) -> list[int]:
-        """Those of all lives so far, dead ones too."""
-        return [int(line) for line in self._deployment.written(self._path).split()]
-
-
-@pytest.fixture
-def lives(deployment: Deployment) -> Lives:
-    return Lives(deployment)
-
-
-@pytest.fixture
-def agent(deployment: Deployment) -> Iterator[Host]:
-    """The first host, to be asked what commands ask it."""
-    with connected(deployment) as host:
-        yield host
-
-
-@contextmanager
-def connected(deployment: Deployment, name: str = 'h1') -> Iterator[Host]:
-    """A host that can be asked what commands ask it."""
-    options = SshOptions(config_file=str(deployment.bed.ssh_config))
-    with Connector(options) as connector, connect(parse_address(name), connector, lambda host, header: None) as host:
-        yield host
-
-
-def status(deployment: Deployment, name: str, host: str = 'h1') -> Json:
-    """What the status file of a component says."""
-    found: Json = json.loads(deployment.output_log(name, host).with_name('status.json').read_text())
-    return found
-
-
-def becomes(deployment: Deployment, name: str, state: str) -> Json:
-    """Wait until the status file says so."""
-    wait_until(lambda: status(deployment, name)['state'] == state, f'{name} to be {state}')
-    return status(deployment, name)
-
-
-def launcher_of(deployment: Deployment, pid: int) -> tuple[int, int]:
-    """The pids of the keeper and the guard of a program."""
-    keeper, guard, *_ = ancestors(deployment.host(), pid)
-    return keeper.pid, guard.pid
-
 
 # Restarts
 
@@ -150,7 +86,8 @@ def test_a_false_start_is_not_repeated(
     assert ended.the('component_failed', 'it')['reason'] == reason
     assert ended.of('component_restarting') == []
     assert len(lives.pids) == 1
-    assert becomes(deployment, 'it', 'exited')['exit_status'] == 3
+    wait_until(lambda: 'gone' in status(deployment, 'it'), 'its end')
+    assert status(deployment, 'it')['exit_status'] == 3
 
 
 @pytest.mark.parametrize('how', ['the launcher', 'the session', 'the command'])
@@ -173,7 +110,7 @@ def test_a_pause_can_be_ended(deployment: Deployment, lives: Lives, how: str) ->
     ended = running.finish()
     stopped = becomes(deployment, 'it', 'stopped')
     assert stopped['gone'] < resting['next']
-    assert not deployment.runs(resting['launcher'])
+    deployment.ends(resting['launcher'])
     assert len(lives.pids) == 3
     assert ended.status == (0 if how == 'the command' else 1), ended.stderr
     assert len(ended.of('component_stopped' if how == 'the command' else 'component_exited', 'it')) == 1
@@ -346,111 +283,6 @@ def test_the_stop_signal_reaches_all_processes(deployment: Deployment, stop_sign
     wait_until(lambda: log.read_text().count('is up') == 2, 'both to be up')
     deployment.quit()
     assert [deployment.text(f'/tmp/got-{name}') for name in ('parent', 'child')] == [str(number)] * 2
-
-
-# Who waits for whom
-
-
-def test_who_depends_on_another_starts_when_that_is_ready(deployment: Deployment) -> None:
-    deployment.sleep('web', depends_on=['db'])
-    deployment.sleep('free')
-    deployment.sh('db', 'while [ ! -e /tmp/go ]; do sleep 0.01; done; touch up; exec sleep 100000',
-                  ready=ready.file('up'), depends_on=['disk@h2'])  # fmt: skip
-    deployment.sleep('disk', host='h1')
-    deployment.sleep('disk', host='h2')
-    deployment.sleep('last', start_index=1, depends_on=['web'])
-    running = deployment.begin()
-    running.wait_for('component_started', 'db')
-    assert 'web' not in {event.get('component') for event in running.events}
-    deployment.host().run(['touch', '/tmp/go'])
-    ended = running.finish()
-    assert ended.status == 0, ended.stderr
-
-    def at(kind: str, name: str, host: str) -> int:
-        return ended.events.index(ended.the(f'component_{kind}', name, host))
-
-    assert at('started', 'disk', 'h2') < at('starting', 'db', 'h1') < at('ready', 'db', 'h1')
-    assert at('ready', 'db', 'h1') < at('starting', 'web', 'h1') < at('started', 'web', 'h1')
-    assert at('started', 'web', 'h1') < at('starting', 'last', 'h1')
-    assert at('starting', 'free', 'h1') < at('starting', 'db', 'h1')
-    assert [event['index'] for event in ended.of('component_starting')] == [0, 0, 0, 0, 0, 1]
-
-
-def test_who_depends_on_one_that_failed_is_not_started(deployment: Deployment) -> None:
-    deployment.sh('db', 'exit 3')
-    deployment.sleep('web', depends_on=['db'])
-    ended = deployment.run()
-    assert ended.status == 1
-    assert ended.names('component_starting') == ['db']
-    assert deployment.sleepers() == []
-
-
-# Critical ones
-
-
-def test_a_critical_component_that_does_not_start_ends_all_others(deployment: Deployment) -> None:
-    deployment.sleep()
-    deployment.sleep(host='h2')
-    deployment.sh('it', 'exit 3', start_index=1, critical=True)
-    ended = deployment.run()
-    assert ended.status == 1
-    assert ended.the('component_failed', 'it')['reason'].endswith('with exit status 3')
-    assert ended.labels('component_stopped') == ['sleeper@h1', 'sleeper@h2']
-    assert deployment.sleepers() == deployment.sleepers(host='h2') == []
-
-
-def test_a_critical_component_that_fails_later_ends_the_run(deployment: Deployment, lives: Lives) -> None:
-    deployment.sleep('waited', wait=True)
-    deployment.sleep('other', host='h2')
-    lives.add('it', 'echo bad luck; exit 3', critical=True, restart='on-failure', max_restarts=1)
-    ended = deployment.run()
-    assert ended.status == 1
-    assert 'bad luck' in ended.failure('it')
-    assert 'ERROR: it@h1 has failed and is critical: all components are stopped' in ended.stderr
-    assert ended.labels('component_stopped') == ['other@h2', 'waited@h1']
-    assert deployment.sleepers() == deployment.sleepers(host='h2') == []
-    assert len(ended.of('component_restarting')) == 1
-
-
-def test_a_critical_component_that_fails_while_others_become_ready_ends_the_run(deployment: Deployment) -> None:
-    deployment.sh('it', 'while [ ! -e /tmp/fail ]; do sleep 0.01; done; exit 3', critical=True)
-    deployment.sleep('slow', host='h2', start_index=1, ready=ready.tcp(1), start_timeout=100)
-    running = deployment.begin()
-    running.wait_for('component_started', 'slow')
-    deployment.host().run(['touch', '/tmp/fail'])
-    ended = running.finish()
-    assert ended.status == 1
-    assert 'it@h1 has failed and is critical' in ended.stderr
-    assert deployment.sleepers(host='h2') == []
-
-
-def test_a_critical_component_may_end_with_success(deployment: Deployment) -> None:
-    deployment.sh('it', 'exit 0', critical=True)
-    deployment.sh('waited', 'sleep 0.3', wait=True)
-    deployment.sleep()
-    ended = deployment.run()
-    assert ended.status == 0, ended.stderr
-    assert deployment.runs(ended.pid('sleeper'))
-
-
-# The load
-
-
-def test_a_busy_host_refuses(deployment: Deployment) -> None:
-    deployment.sleep('it', max_load=1e-9)
-    deployment.sleep('any', max_load=1e9)
-    with subprocess.Popen(['sh', '-c', 'while :; do :; done']) as busy:
-        try:
-            wait_until(lambda: os.getloadavg()[0] > 0, 'the load to show', PATIENCE)
-            ended = deployment.run()
-        finally:
-            busy.kill()
-    assert ended.status == 1
-    reason = ended.the('component_failed', 'it')['reason']
-    assert reason.startswith('it refused to start: the load per core is ')
-    assert reason.endswith(', above its max_load of 1e-09')
-    assert status(deployment, 'it')['reason'] == reason
-    assert [process.pid for process in deployment.sleepers()] == [ended.pid('any')]
 
 
 # Killed launchers

@@ -10,7 +10,7 @@ import pytest
 
 from remote_runner.config import ready
 from tests.deploying import Deployment
-from tests.test_policies import becomes, status
+from tests.living import becomes, status
 from tests.test_ready import NOTIFIER, add
 from tests.testbed.process import wait_until
 
@@ -247,7 +247,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_program_in_c(deployment: Deployment, program: Path, last: str, reason: str) -> None:
-    deployment.add('it', 'notifier', [6, last], files={str(program): 'notifier'}, base_dir=None, watchdog=0.5,
+    deployment.add('it', 'notifier', [7, last], files={str(program): 'notifier'}, base_dir=None, watchdog=0.5,
                    ready=ready.notify(), wait=True)  # fmt: skip
     ended = deployment.run()
     assert ended.status == 1
