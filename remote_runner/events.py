@@ -155,7 +155,7 @@ class ComponentStarting(Event):
 class ComponentStarted(Event):
     """A component's program runs: it was proven by its launcher. Where it is not `ready` yet, that is told later.
 
-    `restarts`: how often its launcher has started it again.
+    `restarts`: how often its launcher has started it again. `seconds` count from its turn, or the end of the pause.
     """
 
     pid: int
@@ -173,7 +173,7 @@ class ComponentKept(Event):
 
 
 class ComponentReady(Event):
-    """A component is ready, so many seconds after its turn came."""
+    """A component is ready, so many seconds after its turn came, or after the pause before a restart."""
 
     seconds: float
 
@@ -275,10 +275,13 @@ class Events:
         with self._lock:
             self._listeners.append(listener)
 
+    def masked(self, text: str) -> str:
+        """`text` without secrets."""
+        return text if self.mask is None else self.mask(text)
+
     def emit(self, event: Event) -> None:
         """Something happened."""
-        if self.mask is not None:
-            event = event.with_text(self.mask, self._FREE_TEXT)
+        event = event.with_text(self.masked, self._FREE_TEXT)
         with self._lock:
             for listener in self._listeners:
                 listener(event)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from remote_runner.agent.tree import describe_status
 from remote_runner.defaults import FANOUT, START_TIMEOUT
-from remote_runner.deploy.board import RUNNING, State, Tracked, describe_status
+from remote_runner.deploy.board import RUNNING, State, Tracked
 from remote_runner.errors import RemoteRunnerError
 
 

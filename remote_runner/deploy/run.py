@@ -16,8 +16,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+from remote_runner.agent.tree import describe_status
 from remote_runner.defaults import LOCALHOST
-from remote_runner.deploy.board import RUNNING, Board, State, Tracked, describe_status
+from remote_runner.deploy.board import RUNNING, Board, State, Tracked
 from remote_runner.deploy.check import Checker
 from remote_runner.deploy.holder import CHANGE, RUN, lock, whoami
 from remote_runner.deploy.outcome import Outcome, RunOptions, report
@@ -26,7 +27,7 @@ from remote_runner.deploy.prepare import GIVE_UP_TIMEOUT, SHORT, Preparation
 from remote_runner.deploy.results import bring_home, survey_run
 from remote_runner.deploy.session import Seen
 from remote_runner.deploy.start import Starter, by_host, described
-from remote_runner.deploy.watch import has_failed, stop_components, wait_for_components
+from remote_runner.deploy.watch import stop_components, wait_for_components
 from remote_runner.errors import (
     BootstrapFailed,
     ComponentFailed,
@@ -268,6 +269,7 @@ class _Run:
             return
         self._settle()
         self._starter.see_through(components)
+        self._see_to_critical()
         failed = [t for t in components if t.state not in RUNNING | {State.EXITED}]
         if not failed:
             return  # what was unknown has started
@@ -312,18 +314,14 @@ class _Run:
             self._board.restore(tracked, states[tracked.key])
         self._events.emit(HostConnected(host=name, seconds=time.monotonic() - begun))
 
-    def _failed_critical(self) -> list[Tracked]:
-        """The critical components that have failed."""
-        return [t for t in self._board.all() if t.plan.critical and has_failed(t)]
-
     def _see_to_critical(self) -> None:
         """End everything if a critical component has failed."""
-        failed = self._failed_critical()
+        failed = self._board.failed_critical()
         if not failed:
             return
         self._lock_again()
         log.error('%s has failed and is critical: all components are stopped', ', '.join(t.key for t in failed))
-        stop_components(self._board, self._pool, self._board.all())
+        stop_components(self._board, self._pool, [t for t in self._board.all() if t.pid])
         self._fail_ended(failed)
         raise ComponentFailed('\n'.join(report(tracked) for tracked in failed))
 
@@ -341,7 +339,7 @@ class _Run:
                 log.warning('--terminate has no effect: no component has wait=True')
             return
         self._unlock()
-        wait_for_components(self._board, waited, self._reconnect, lambda: bool(self._failed_critical()))
+        wait_for_components(self._board, waited, self._reconnect, lambda: bool(self._board.failed_critical()))
         try:
             self._end_of_wait(waited)
         except RemoteRunnerError:

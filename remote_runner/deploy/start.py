@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from remote_runner.deploy.board import PENDING, Board, State, Tracked, describe_status
+from remote_runner.agent.tree import describe_status
+from remote_runner.deploy.board import PENDING, Board, State, Tracked
 from remote_runner.deploy.plan import ComponentPlan
 from remote_runner.errors import ConnectionLost, HostError, RemoteRunnerError, RequestFailed
 from remote_runner.hosts.host import Call, Header
@@ -93,10 +94,12 @@ class Starter:
             waiting = self._waiting(components)
             if not waiting:
                 break
-            if end == math.inf and self._board.of(State.FAILED, among=components):
+            if end == math.inf and self._is_hopeless(components):
                 end = time.monotonic() + SIBLING_TIMEOUT
             if end <= time.monotonic():
-                self._take_back(waiting, 'another component of its index failed')
+                is_sibling = bool(self._board.of(State.FAILED, among=components))
+                who = 'another component of its index' if is_sibling else 'a critical component'
+                self._take_back(waiting, f'{who} failed')
                 continue
             deadline = min(end, *map(self._deadline, waiting))
             ready = partial(self._something_to_do, components, calls, end == math.inf)
@@ -111,14 +114,20 @@ class Starter:
         begun = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING, State.STARTED, among=components)
         return [tracked for tracked in begun if not tracked.is_ready]
 
+    def _is_hopeless(self, components: list[Tracked]) -> bool:
+        """Whether the next index will not start, whatever becomes of those that are starting."""
+        return bool(self._board.of(State.FAILED, among=components) or self._board.failed_critical())
+
     def _limit(self, tracked: Tracked) -> float:
         return self._start_timeout if tracked.plan.start_timeout is None else tracked.plan.start_timeout
 
     def _deadline(self, tracked: Tracked) -> float:
+        if tracked.restarts:
+            return math.inf  # its launcher looks after it now, with a limit for each restart
         return max(tracked.asked_at + self._limit(tracked), tracked.extends_to)
 
     def _something_to_do(self, components: list[Tracked], calls: dict[str, Call], all_well: bool) -> bool:
-        if all_well and self._board.of(State.FAILED, among=components):
+        if all_well and self._is_hopeless(components):
             return True
         waiting = self._waiting(components)
         return (

@@ -163,8 +163,9 @@ class Progress:
                 self.index = index
                 self._enter(component, State.STARTING)
             case e.ComponentStarted():
-                component.pid, component.window, component.seconds = event.pid, event.window, event.seconds
-                component.restarts = event.restarts
+                component.pid, component.window, component.restarts = event.pid, event.window, event.restarts
+                if not event.restarts:
+                    component.seconds = event.seconds
                 if event.ready:
                     host.started += not event.restarts
                     self._enter(component, State.STARTED)
