@@ -86,6 +86,12 @@ def standing(bed: Testbed, folder: Path) -> Iterator[Standing]:
         yield site
 
 
+def is_watched(host: TestHost) -> None:
+    """Wait until an agent of the host listens to what launchers say."""
+    folder = host.path('/tmp/remote_runner-0')
+    wait_until(lambda: any(path.name.startswith('agent-') for path in folder.iterdir()), 'an agent to listen')
+
+
 def watching_agent(host: TestHost) -> HostProcess:
     """The only agent of a host, once it listens to what launchers say."""
     agent = the_agent(host)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from remote_runner.agent.request import Request
 
 PIECE = 1 << 16
-#: Pieces of one component that are sent before it is another's turn.
-TURN = 8
+#: Bytes of one component that are sent before it is another's turn.
+TURN = 1 << 19
 #: Bytes at the end of a file in which lines are looked for first, when only the last ones are wanted.
 BLOCK = 1 << 16
 #: Seconds between two looks where the kernel does not tell of changes.
@@ -122,14 +122,15 @@ class Reader:
 
     def _begin_of_lines(self, generations: "List[Tuple[str, int, int]]", lines: int) -> int:
         """The position at which the last so many lines begin."""
-        missing = lines
+        missing, is_end = lines, True
         for path, base, size in reversed(generations):
             end = size
-            # What ends with a newline has no further line behind it.
-            if missing == lines and size and records.read_piece(path, size - 1, 1) == b'\n':
-                end -= 1
             if lines == 0:
                 return base + size
+            # What ends with a newline has no further line behind it.
+            if is_end and size and records.read_piece(path, size - 1, 1) == b'\n':
+                end -= 1
+            is_end = is_end and size == 0
             while end > 0:
                 begin = max(0, end - BLOCK)
                 block = records.read_piece(path, begin, end - begin)
@@ -159,22 +160,28 @@ class Reader:
 
     def send(self, request: "Request") -> bool:
         """Send what stands there now, or a good part of it; True if it is all."""
-        pieces = 0
+        sent = 0
+        for position, when, piece in self.pieces():
+            request.send([self.name, position, when], piece)
+            sent += len(piece)
+            if sent >= TURN:
+                return False
+        return True
+
+    def pieces(self) -> "Iterator[Tuple[int, float, bytes]]":
+        """All that stands there now: position, time and bytes of each piece."""
         while True:
             if self._file < 0 and not self._open():
-                return True
+                return
             while True:
                 data = os.pread(self._file, PIECE, self.position - self._base)
                 if not data:
                     break
                 for when, piece in self._cut(data):
-                    request.send([self.name, self.position, when], piece)
                     self.position += len(piece)
-                pieces += 1
-                if pieces == TURN:
-                    return False
+                    yield self.position - len(piece), when, piece
             if self._is_current():
-                return True
+                return
             # It was given another name before we read its last bytes, and nothing is added to it any more.
             data = os.pread(self._file, PIECE, self.position - self._base)
             if not data:

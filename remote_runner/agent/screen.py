@@ -227,7 +227,7 @@ def quit_session(request: "Request") -> "Dict[str, object]":
     request.agent.sessions[name] = []
     if not servers:
         _wipe(name, listed)
-        _end_leftovers(request)
+        end_leftovers(request)
         return {'sessions': 0, 'processes': 0}
     everything: "Set[Tuple[int, int]]" = set()
     for server in servers:
@@ -247,11 +247,11 @@ def quit_session(request: "Request") -> "Dict[str, object]":
     if left:
         pids = ', '.join(str(pid) for pid, _ in sorted(left))
         raise Failure('session {} was quit, but these processes could not be ended: {}'.format(name, pids), kind='left')
-    _end_leftovers(request)
+    end_leftovers(request)
     return {'sessions': len(servers), 'processes': len(everything) - len(servers)}
 
 
-def _end_leftovers(request: "Request") -> None:
+def end_leftovers(request: "Request") -> None:
     """End what launchers left that were killed. The status files of the newest run tell whether there may be some."""
     from remote_runner.agent import folders
 
@@ -264,7 +264,7 @@ def _end_leftovers(request: "Request") -> None:
         return
     from remote_runner.agent import survey  # takes a millisecond
 
-    left = survey.end_leftovers(name, float(request.header['stop_timeout']))
+    left = survey.end_left(name, float(request.header['stop_timeout']))
     if left:
         pids = ', '.join(str(pid) for pid in sorted(left))
         raise Failure('these processes, which killed launchers left, could not be ended: {}'.format(pids), kind='left')
@@ -381,13 +381,26 @@ def command(server: int, name: str, *words: str) -> None:
         raise Failure('screen session {} does not answer: {}'.format(address, _text(output)), kind='screen')
 
 
+def close_window(server: int, name: str, window: int) -> None:
+    """Close a window whose program has ended; where it is the last one, wait for the end of the session."""
+    is_last = len(_windows(server, name)) < 2
+    command(server, name, 'at', '{}#'.format(window), 'kill')
+    if is_last:
+        processes.wait_gone(processes.identify([server]), SERVER_TIMEOUT)
+
+
 def dead_windows(server: int, name: str) -> "Dict[int, str]":
     """The windows of a session whose programs have ended (zombies): their titles by number."""
+    return {int(window[0]): window[2] for window in _windows(server, name) if 'Z' in window[1]}
+
+
+def _windows(server: int, name: str) -> "List[List[str]]":
+    """The windows of a session: number, flags and title of each."""
     address = '{}.{}'.format(server, name)
     argv = [require(), b'-S', address.encode(), b'-Q', b'windows', b'%n=%f=%t|']
     _, output = processes.run(argv, COMMAND_TIMEOUT)
     found = [window.split('=', 2) for window in output.decode('utf-8', 'replace').split('|')]
-    return {int(window[0]): window[2] for window in found if len(window) == 3 and 'Z' in window[1]}
+    return [window for window in found if len(window) == 3]
 
 
 def _write_lines(path: str, lines: "List[str]") -> None:

@@ -214,6 +214,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     folder = folders.private_folders(root, header['run'])
     number = first = len(folders.component_folders(folder))
     windows: "List[screen.Window]" = []
+    old: "List[Optional[Dict[str, Any]]]" = []
     short = screen.safe_path(root)
     code, package, agent, _ = __file__.rsplit('/', 3)
     launcher = os.path.join(screen.safe_path(code), package, agent, 'launcher' + os.path.splitext(__file__)[1])
@@ -227,7 +228,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
         elif _is_alive(path):
             raise Failure('{} still runs'.format(item['name']), kind='runs')
         else:
-            _close_old_window(session, path)
+            old.append(folders.read_status(path))
         component = Component(item['key'], path, folders.write_component(request, item, path))
         request.agent.starts.add(component)
         argv = [processes.PYTHON, '-IS', launcher, os.path.join(short, os.path.relpath(path, root))]
@@ -238,6 +239,8 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     if servers:
         path = os.path.join(short, header['run'], 'windows-{}.rc'.format(first))
         screen.add_windows(path, servers[0], session, windows)
+        for status in old:  # now, for a session that has no window left ends
+            close_old_window(session, status)
         return {'server': servers[0], 'started': False}
     server = screen.start_session(folder, session, windows, header['zombie'])
     request.agent.sessions[session] = [server]
@@ -245,14 +248,17 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     return {'server': server, 'started': True}
 
 
-def _close_old_window(session: str, folder: str) -> None:
-    """Close the window of a component that has ended and is to be started again, if it is there and nothing else."""
-    status = folders.read_status(folder)
+def close_old_window(session: str, status: "Optional[Dict[str, Any]]") -> None:
+    """Close the window of a component that has ended, if it is there and nothing else; the last one ends its session.
+
+    Args:
+        status: what it wrote last.
+    """
     if status is None or status.get('window', -1) < 0:
         return
     for server in screen.sessions(session):
         if screen.dead_windows(server, session).get(status['window']) == status['name']:
-            screen.command(server, session, 'at', '{}#'.format(status['window']), 'kill')
+            screen.close_window(server, session, status['window'])
 
 
 def _wait_for_server(agent: "Agent", server: int, folder: str, session: str) -> None:

@@ -12,8 +12,8 @@ import _signal
 
 from remote_runner.agent import folders, peers, processes, screen, tree
 from remote_runner.agent.folders import OVER
-from remote_runner.agent.keeper import KILLED
 from remote_runner.agent.records import read_file
+from remote_runner.agent.request import Failure
 from remote_runner.agent.threads import Thread
 from remote_runner.wire.compact_json import loads
 
@@ -67,7 +67,7 @@ class Found:
         if self.is_abandoned:
             status['state'] = 'killed' if self.left else 'gone'
         elif self.has_lost_keeper:
-            status.update(state='stopping', reason=KILLED)
+            status.update(state='stopping', reason='its launcher was killed, and the program is being ended')
         spec, about = self.spec, self.spec['about']
         return {
             'name': spec['name'],
@@ -77,6 +77,7 @@ class Found:
             'by': spec['by'],
             'about': about,
             'cwd': os.fsdecode(spec['cwd']),
+            'folder': self.folder,
             'status': status,
             'alive': self.peer is not None or status['state'] == 'stopping',
             'left': self.left,
@@ -200,6 +201,38 @@ def signal(request: "Request") -> "Dict[str, object]":
     return {'results': results}
 
 
+def end_others(request: "Request") -> "Dict[str, object]":
+    """Operation `end_others`: end components of `session` for `by`, all but those of the names `spare`; how many there
+    were.
+
+    Where `among` is given only those of these names are meant. Their windows are closed. A Failure names what could not
+    be ended within `stop_timeout` and KILL.
+    """
+    from remote_runner.agent import starts
+
+    header = request.header
+    alive = in_session(header['session'], [])
+    among = header['among']
+    meant = [one for one in alive if among is None or one.spec['name'] in among]
+    others = [one for one in meant if one.spec['name'] not in header['spare']]
+    for one in others:
+        assert one.peer is not None
+        one.peer.send(('stop', one.spec['stop_timeout'], header['by']))
+    launchers = {one.status.get('launcher', 0): one for one in others}
+    patience = header['stop_timeout'] + 2 * tree.KILL_TIMEOUT
+    left = processes.wait_gone(processes.identify(launchers), patience)
+    for one in alive:
+        if one.peer is not None:
+            one.peer.sock.close()
+    if left:
+        names = ', '.join(launchers[pid].spec['name'] for pid, _ in left)
+        raise Failure('could not be ended: {}'.format(names), kind='left')
+    for one in others:
+        starts.close_old_window(header['session'], folders.read_status(one.folder))
+    screen.end_leftovers(request)
+    return {'ended': len(others)}
+
+
 def _watch(request: "Request", found: "Iterable[Found]") -> None:
     from remote_runner.agent.starts import Component
 
@@ -238,7 +271,7 @@ def usage(keeper: int) -> "Dict[str, float]":
 # ---- what killed launchers left ------------------------------------------------------------------------------------
 
 
-def end_leftovers(session: str, patience: float) -> "Set[int]":
+def end_left(session: str, patience: float) -> "Set[int]":
     """End what killed launchers left of the newest run of a session; pids of what could not be ended.
 
     Nothing else of the session runs any more. Its programs get no more than `patience` seconds between their stop
