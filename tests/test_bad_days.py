@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import signal
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -368,6 +371,46 @@ def test_who_falls_behind_is_told_what_is_missing(one: Standing) -> None:
     assert found == sorted(set(found))
 
 
+@pytest.mark.parametrize('options', [('-n', '0'), ('--since', '2999-01-01')], ids=['no lines', 'nothing since'])
+def test_logs_goes_on_with_what_comes_where_nothing_was_to_be_shown(one: Standing, options: tuple[str, ...]) -> None:
+    one.deployment.sh('quiet', 'echo before; until [ -e /tmp/go ]; do sleep 0.01; done; echo after; exec sleep 1000')
+    one.numbered('counter')
+    one.start_all()
+    with one.begin_to('logs', '-f', *options) as follower:
+        wait_until(lambda: b'line' in follower.out, 'it to follow')
+        one.bed['h1'].path('/tmp/go').touch()
+        wait_until(lambda: b'after' in follower.out, 'the second line')
+        follower.signal(signal.SIGINT)
+        assert b'before' not in follower.end().out
+
+
+def test_the_times_of_much_output_take_little_memory(one: Standing) -> None:
+    """As of a day of lines, ten milliseconds apart: their index is as long as they are."""
+    one.deployment.sh('old', 'echo begin; exec sleep 1000')
+    one.start_all()
+    folder = one.folder_of('old')
+    wait_until(lambda: (folder / 'output.log').stat().st_size > 0, 'output')
+    many = 1_500_000
+    begin = time.time() - many / 100
+    with (folder / 'output.log').open('wb') as log, (folder / 'output.idx').open('wb') as index:
+        log.write(b'line of it\r\n' * many)
+        index.write(b''.join(struct.pack('<dQ', begin + n / 100, n * 12) for n in range(many)))
+    since = datetime.fromtimestamp(begin + many / 200).isoformat()
+    with open('/dev/null', 'wb') as null, one.begin_to('logs', '-f', '--since', since, stdout=null) as follower:
+        agent = the_agent(one.bed['h1'])
+        proc = one.bed['h1'].root / 'proc' / str(agent.pid)
+        wait_until(lambda: _read_of(proc) > many * (12 + 16) / 2, 'all to be read', 120)
+        assert _peak(one.bed['h1'].root, agent.pid) < 50
+        assert _peak(Path('/'), follower.pid) < 50
+        follower.signal(signal.SIGINT)
+        follower.end()
+
+
+def _read_of(proc: Path) -> int:
+    """Bytes that a process has read (proc(5), io)."""
+    return int((proc / 'io').read_text().split()[1])
+
+
 # Clocks
 
 
@@ -402,3 +445,75 @@ def test_a_clock_that_is_an_hour_ahead_changes_nothing_that_is_shown(two: Standi
     for one in seen.values():
         assert abs(one['started'] - fourth) < 60
         assert 0 <= one['uptime'] < 60
+
+
+# Two masters
+
+
+def test_who_comes_second_is_told_who_changes_the_session(two: Standing) -> None:
+    word = add_hydra(two.deployment, 'hydra')
+    two.deployment.components[-1]['stop_timeout'] = 1000
+    two.deployment.sleep(host='h2')
+    two.start_all()
+    wait_for_heads(two.deployment, word)
+    with two.begin_to('restart', 'hydra') as first:
+        wait_until(lambda: two.seen()['hydra@h1']['state'] == 'stopping', 'it to begin')
+        for command in (('stop',), ('restart', '*'), ('stop', 'hydra')):
+            second = two.tell(*command, status=1)
+            assert f'{getpass.getuser()} on {socket.gethostname()} (pid {first.pid}) since 2' in second.stderr
+            assert 'Traceback' not in second.stderr
+        assert two.seen(status=0)['sleeper@h2']['state'] == 'started'
+        run = two.deployment.run()
+        assert run.status == 1
+        assert f'pid {first.pid}' in run.stderr
+        heads = two.deployment.processes(word) + two.deployment.sleepers()
+        kill(two.bed['h1'], signal.SIGKILL, *[head.pid for head in heads])
+        assert first.end().status == 0
+    assert two.seen(status=0)['hydra@h1']['state'] == 'started'
+
+
+@pytest.mark.parametrize('is_cut', [False, True], ids=['killed', 'killed while the link is cut'])
+def test_a_dead_master_holds_a_session_no_longer_than_its_connection(one: Standing, is_cut: bool) -> None:
+    host = one.bed['h1']
+    word = add_hydra(one.deployment, 'hydra')
+    one.deployment.components[-1]['stop_timeout'] = 1000
+    one.start_all()
+    wait_for_heads(one.deployment, word)
+    with one.begin_to('stop') as first:
+        wait_until(lambda: one.seen()['hydra@h1']['state'] == 'stopping', 'it to begin')
+        agent = the_agent(host)
+        if is_cut:
+            host.cut()
+        first.signal(signal.SIGKILL)
+        first.end()
+    if is_cut:
+        host.heal()
+    one.deployment.ends(agent.pid)
+    heads = one.deployment.processes(word) + one.deployment.sleepers()
+    kill(host, signal.SIGKILL, *[head.pid for head in heads])
+    one.tell('stop')
+    assert one.deployment.processes(word) == []
+
+
+@pytest.mark.parametrize('names', [(), ('it',)], ids=['all', 'one'])
+def test_stop_ends_a_run_that_waits_which_says_by_whom(one: Standing, names: tuple[str, ...]) -> None:
+    """Though the program ends with success when it is told to."""
+    one.deployment.sh('it', 'trap "exit 0" TERM; while :; do sleep 0.01; done', wait=True)
+    run = one.deployment.begin()
+    run.wait_for('component_started', 'it')
+    with one.begin_to('wait') as waiter:
+        wait_until(lambda: len(_listening(one)) == 2, 'both to listen')
+        wait_until(lambda: one.tell('stop', *names, status=None).status == 0, 'the run to let go of the session')
+        done = waiter.end()
+    ended = run.finish()
+    assert ended.status == done.status == 1
+    for stderr in (ended.stderr, done.stderr):
+        assert f'it was stopped by {getpass.getuser()} on {socket.gethostname()} (pid ' in stderr
+    seen = one.seen()['it@h1']
+    assert (seen['state'], seen['status']) == ('stopped', 0)
+    assert 'stopped by' in seen['reason']
+
+
+def _listening(site: Standing) -> list[str]:
+    """The sockets of agents that listen to launchers."""
+    return [path.name for path in site.bed['h1'].path('/tmp/remote_runner-0').iterdir() if 'agent-' in path.name]
