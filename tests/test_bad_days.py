@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from remote_runner.deploy.holder import lock
+from remote_runner.errors import ConnectionLost, SessionHeld
 from tests.days import COUNTER, FreshBed, Standing, is_watched, is_whole, numbers, standing, watching_agent
 from tests.deploying import is_alive, kill, the_agent
+from tests.living import connected
 from tests.test_screen import HEADS, add_hydra, wait_for_heads
 from tests.testbed.process import wait_until
 
@@ -67,7 +70,6 @@ def test_all_go_on_after_a_link_that_was_cut_until_it_counted_as_lost(two: Stand
         host.heal()
         two.catches_up(follower)
         wait_until(lambda: b'host_connected' in waiter.out, 'wait to be back')
-        run.wait_for('component_restarting', 'again')
         two.end('waited')
         assert waiter.end().status == 0
         ended = run.finish()
@@ -79,6 +81,7 @@ def test_all_go_on_after_a_link_that_was_cut_until_it_counted_as_lost(two: Stand
     assert is_whole(done.out, 'counter@h2')
     assert two.seen(status=0)['again@h1']['restarts'] == 1
     assert ended.of('component_started', 'again')[-1]['restarts'] == 1
+    assert 'is held by' not in ended.stderr
 
 
 def test_a_restart_of_sshd_is_no_end_of_logs_and_wait(one: Standing) -> None:
@@ -493,6 +496,18 @@ def test_a_dead_master_holds_a_session_no_longer_than_its_connection(one: Standi
     kill(host, signal.SIGKILL, *[head.pid for head in heads])
     one.tell('stop')
     assert one.deployment.processes(word) == []
+
+
+def test_who_comes_again_over_another_connection_finds_no_lock_of_its_own_in_the_way(one: Standing) -> None:
+    with connected(one.deployment) as old, connected(one.deployment) as new:
+        lock(old, one.session, 'me')
+        with pytest.raises(SessionHeld, match='held by me'):
+            lock(new, one.session, 'you')
+        lock(new, one.session, 'me')
+        with connected(one.deployment) as other, pytest.raises(SessionHeld, match='held by me'):
+            lock(other, one.session, 'you')
+        with pytest.raises(ConnectionLost):
+            old.request('describe', 30)
 
 
 @pytest.mark.parametrize('names', [(), ('it',)], ids=['all', 'one'])

@@ -35,6 +35,7 @@ class Agent:
     def __init__(self, incoming: int, outgoing: int) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
+        self._is_dismissed = False
         self._write_lock = Lock()
         self._requests: "Dict[int, Request]" = {}
         self._threads: "List[Thread]" = []
@@ -79,12 +80,18 @@ class Agent:
         except Gone:
             return  # the reading thread finds the same and ends us
 
+    def dismiss(self, number: int, frame: object) -> None:
+        """The handler of TERM: our connection broke, says the agent of the next one."""
+        if not self._is_dismissed:
+            self._is_dismissed = True
+            raise Gone
+
     def run(self) -> None:
         """Read and dispatch frames until the connection ends."""
         decoder = frames.Decoder()
         poll = select.poll()
         poll.register(self._incoming, select.POLLIN)
-        while True:
+        while not self._is_dismissed:
             if not poll.poll(SILENCE * 1000 if self._heartbeat else None):
                 return
             data = os.read(self._incoming, 1 << 18)
@@ -233,6 +240,7 @@ def main() -> None:
     os.dup2(2, 1)  # nothing but frames goes out there
     _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
     agent = Agent(0, outgoing)
+    _signal.signal(_signal.SIGTERM, agent.dismiss)
     try:
         agent.send(dict(describe(), event='agent'))
         agent.run()

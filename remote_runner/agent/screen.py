@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 COMMAND_TIMEOUT = 10.0
 #: Seconds that a server gets to end its windows before it is killed.
 SERVER_TIMEOUT = 2.0
+#: Seconds that an agent of ours gets to let go of a session, when its connection broke and it does not know yet.
+TAKE_OVER_TIMEOUT = 15.0
 #: Characters of a path that screen certainly takes as one word.
 MAX_WORD = 400
 #: Lines that a window remembers.
@@ -128,10 +130,11 @@ def lock(request: "Request") -> "Dict[str, object]":
     """Operation `lock`: hold `session` for `holder` as long as this agent lives; a Failure names another holder.
 
     `kinds`: `run` is held by a run until its end, `change` by whoever changes something, a run too. They are waited for
-    `patience` seconds.
+    `patience` seconds. Where the same `holder` has it over a connection that broke, unknown to us, that one is ended.
     """
     header = request.header
     deadline = time.monotonic() + header['patience']
+    ended = set()
     for kind in header['kinds']:
         name = '{}.{}'.format(header['session'], kind)
         if name in request.agent.locks:
@@ -139,24 +142,30 @@ def lock(request: "Request") -> "Dict[str, object]":
         path = os.path.join(runtime_folder(), name + '.lock')
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         while not _is_ours(file):
+            holder, agent = _holder(file)
+            if holder == header['holder'] and agent not in ended:
+                ended.add(agent)
+                processes.kill([agent], _signal.SIGTERM)
+                deadline = max(deadline, time.monotonic() + TAKE_OVER_TIMEOUT)
             if time.monotonic() >= deadline:
-                raise Failure('session {} is held by {}'.format(header['session'], _holder(file)), kind='held')
+                raise Failure('session {} is held by {}'.format(header['session'], holder), kind='held')
             request.check()
             select.poll().poll(50)  # no wait for a lock has an end
         os.ftruncate(file, 0)
-        os.write(file, dumps({'holder': header['holder']}).encode('ascii'))
+        me = next(iter(processes.identify([os.getpid()])))
+        os.write(file, dumps({'holder': header['holder'], 'agent': list(me)}).encode('ascii'))
         request.agent.locks[name] = file
     return {}
 
 
-def _holder(file: int) -> str:
-    """Who holds the lock of a file."""
-    with open(file) as held:
-        text = held.read()
+def _holder(file: int) -> "Tuple[str, Tuple[int, int]]":
+    """Who holds the lock of a file, and by which agent."""
     try:
-        return str(loads(text)['holder'])
+        held = loads(os.pread(file, 4096, 0).decode('ascii'))
+        pid, started = held['agent']
+        return str(held['holder']), (pid, started)
     except (ValueError, KeyError, TypeError):
-        return 'another run'  # it holds the lock and has not written its name yet
+        return 'another run', (0, 0)  # it holds the lock and has not written its name yet
 
 
 def _is_ours(file: int) -> bool:
