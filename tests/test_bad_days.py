@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -100,6 +101,26 @@ def test_a_restart_of_sshd_is_no_end_of_logs_and_wait(one: Standing) -> None:
         assert waiter.end().status == 0
         follower.signal(signal.SIGINT)
         assert is_whole(follower.end().out, 'counter@h1')
+
+
+def test_a_connection_that_breaks_while_old_output_is_shown_loses_none_of_it(one: Standing) -> None:
+    one.deployment.sh('old', 'echo begin; until [ -e /tmp/go ]; do sleep 0.01; done; echo line 300000; sleep 1000')
+    one.start_all()
+    folder = one.folder_of('old')
+    wait_until(lambda: (folder / 'output.log').stat().st_size > 0, 'output')
+    with (folder / 'output.log').open('wb') as log:
+        log.write(b''.join(b'line %d\r\n' % n for n in range(300_000)))
+    with one.begin_to('logs', '-f', '-n', '200000', stdout=subprocess.PIPE) as follower:
+        assert follower.process.stdout
+        out = follower.process.stdout.read(1000)
+        one.bed['h1'].stop_sshd(sessions=True)
+        one.bed['h1'].start_sshd()
+        one.bed['h1'].path('/tmp/go').touch()
+        while b'line 300000' not in out[-100:]:
+            out += follower.process.stdout.read1()
+        follower.signal(signal.SIGINT)
+        assert follower.end().status == 130
+    assert numbers(out, 'old@h1') == list(range(100_000, 300_001))
 
 
 def test_an_agent_that_is_killed_is_no_end_of_logs_and_wait_and_components(one: Standing) -> None:

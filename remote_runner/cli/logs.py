@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import sys
 import time
@@ -13,7 +14,9 @@ from remote_runner.cli.main import EXIT_INTERRUPTED
 from remote_runner.cli.options import joined
 from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.cli.targets import opened, show_failures
-from remote_runner.errors import UsageError
+from remote_runner.errors import HostError, UsageError
+
+log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Show the output of components, each line with its component in front, those of several hosts in the order of their
@@ -102,12 +105,17 @@ def main(arguments: Sequence[str]) -> int:
         kind = FoldedLines if options.fold else JsonObjects if options.json else PrefixedLines
         printer = kind([source.seen for source in sources], options.grep, with_time=options.time, color=color)
         lines = TAIL if options.follow and options.lines is None and options.since is None else options.lines
-        for line in history(session, sources, lines, options.since):
-            printer(line)
+        try:
+            for line in history(session, sources, lines, options.since):
+                printer(line)
+        except HostError as error:
+            if not options.follow:
+                raise
+            log.warning('%s', error)
         if options.follow:
             printer.flush()
             try:
-                follow(session, sources, printer)
+                follow(session, sources, printer, lines, options.since, printer.flush)
             except KeyboardInterrupt:
                 return EXIT_INTERRUPTED
         for source in sources:

@@ -105,7 +105,7 @@ class Source:
 def history(
     session: Session, sources: Sequence[Source], lines: int | None = None, since: float | None = None
 ) -> Iterator[Line]:
-    """What there is, in the order of times.
+    """What there is, in the order of times. Where a connection breaks the rest is told before that is raised.
 
     Args:
         session: connected.
@@ -116,16 +116,20 @@ def history(
     Raises:
         HostError: a connection broke.
     """
-    for _, outcome in session.pool.each(Host.look_at_clock):
-        if outcome is not None:
-            raise outcome
-    calls = [(source, *_begin(session, source, lines, since)) for source in sources]
-    yield from heapq.merge(*[_read(source, host, call) for source, host, call in calls], key=lambda line: line.time)
+    failures = [outcome for _, outcome in session.pool.each(Host.look_at_clock) if outcome is not None]
+    streams = []
+    for source in sources:
+        host = session.pool.hosts[source.seen.at]
+        try:
+            streams.append(_read(source, host, _begin(session, host, source.seen, lines, since), failures))
+        except HostError as error:
+            failures.append(error)
+    yield from heapq.merge(*streams, key=lambda line: line.time)
+    if failures:
+        raise failures[0]
 
 
-def _begin(session: Session, source: Source, lines: int | None, since: float | None) -> tuple[Host, Call]:
-    seen = source.seen
-    host = session.pool.hosts[seen.at]
+def _begin(session: Session, host: Host, seen: Seen, lines: int | None, since: float | None) -> Call:
     asked: Header = {
         'session': session.session,
         'runs': [seen.run],
@@ -136,18 +140,30 @@ def _begin(session: Session, source: Source, lines: int | None, since: float | N
         'follow': False,
         'window': WINDOW,
     }
-    return host, host.call('logs', **asked)
+    return host.call('logs', **asked)
 
 
-def _read(source: Source, host: Host, call: Call) -> Iterator[Line]:
-    for (_, *place), data in call.parts():
-        if place:
-            yield from source.take(place[0], place[1] - host.clock_offset, data)
-    source.position = call.result()['positions'].get(source.seen.name, source.position)
+def _read(source: Source, host: Host, call: Call, failures: list[RemoteRunnerError]) -> Iterator[Line]:
+    try:
+        for (_, *place), data in call.parts():
+            if place:
+                yield from source.take(place[0], place[1] - host.clock_offset, data)
+        source.position = call.result()['positions'].get(source.seen.name, source.position)
+    except RemoteRunnerError as error:
+        failures.append(error)
 
 
-def follow(session: Session, sources: Sequence[Source], tell: Callable[[Line], None]) -> None:
+def follow(
+    session: Session,
+    sources: Sequence[Source],
+    tell: Callable[[Line], None],
+    lines: int | None = None,
+    since: float | None = None,
+    told: Callable[[], None] = lambda: None,
+) -> None:
     """Tell what comes, from the positions of `sources` on, until interrupted; through restarts and broken connections.
+
+    A source of which nothing has come begins as with `history`. `told` is called after each few lines.
 
     A host that cannot be asked any more for another reason than its connection ends the telling.
 
@@ -158,12 +174,13 @@ def follow(session: Session, sources: Sequence[Source], tell: Callable[[Line], N
     over = threading.Event()
     for name in dict.fromkeys(source.seen.at for source in sources):
         own = {source.seen.name: source for source in sources if source.seen.at == name}
-        arguments = (session, name, own, arrived, over)
+        arguments = (session, name, own, lines, since, arrived, over)
         threading.Thread(target=_follow_host, args=arguments, name=f'logs {name}', daemon=True).start()
     try:
         while True:
             for line in _batch(arrived):
                 tell(line)
+            told()
     finally:
         over.set()
 
@@ -204,6 +221,8 @@ def _follow_host(
     session: Session,
     name: str,
     sources: dict[str, Source],
+    lines: int | None,
+    since: float | None,
     arrived: Arrived,
     over: threading.Event,
 ) -> None:
@@ -220,7 +239,7 @@ def _follow_host(
     positions = {name: source.position for name, source in sources.items() if source.position is not None}
     while not over.is_set():
         try:
-            _follow_connection(session, session.pool.hosts[name], sources, positions, put)
+            _follow_connection(session, session.pool.hosts[name], sources, positions, lines, since, put)
         except HostError as error:
             log.warning('%s', error)
             reconnect_until(name, session.reconnect, over)
@@ -234,6 +253,8 @@ def _follow_connection(
     host: Host,
     sources: dict[str, Source],
     positions: dict[str, int],
+    lines: int | None,
+    since: float | None,
     put: Callable[[Piece], None],
 ) -> None:
     host.look_at_clock()
@@ -242,8 +263,8 @@ def _follow_connection(
         'runs': list({source.seen.run for source in sources.values()}),
         'names': list(sources),
         'positions': positions,
-        'lines': None,
-        'since': None,
+        'lines': lines,
+        'since': None if since is None else since + host.clock_offset,
         'follow': True,
         'window': WINDOW,
     }

@@ -90,8 +90,6 @@ class PrefixedLines(Printer):
     def show(self, line: Line) -> None:
         """Print it."""
         sys.stdout.buffer.write(self.moment(line) + self._prefixes[line.label] + b' ' + self.text(line) + b'\n')
-        if time.time() - line.time < 1.0:  # it is being followed
-            sys.stdout.flush()
 
 
 class JsonObjects(Printer):
@@ -104,8 +102,6 @@ class JsonObjects(Printer):
         sys.stdout.write(
             json.dumps({'time': line.time, 'component': seen.name, 'host': seen.host, 'line': text}) + '\n'
         )
-        if time.time() - line.time < 1.0:
-            sys.stdout.flush()
 
 
 class FoldedLines(Printer):
