@@ -86,10 +86,10 @@ def standing(bed: Testbed, folder: Path) -> Iterator[Standing]:
         yield site
 
 
-def is_watched(host: TestHost) -> None:
-    """Wait until an agent of the host listens to what launchers say."""
+def is_watched(host: TestHost, count: int = 1) -> None:
+    """Wait until so many agents of the host listen to what launchers say."""
     folder = host.path('/tmp/remote_runner-0')
-    wait_until(lambda: any(path.name.startswith('agent-') for path in folder.iterdir()), 'an agent to listen')
+    wait_until(lambda: len(list(folder.glob('agent-*'))) == count, f'{count} agents to listen')
 
 
 def watching_agent(host: TestHost) -> HostProcess:

@@ -58,14 +58,15 @@ def test_all_go_on_after_a_link_that_was_cut_until_it_counted_as_lost(two: Stand
     with two.begin_to('logs', '-f', 'counter') as follower, two.begin_to('wait', 'waited', '--json') as waiter:
         for name in ('h1', 'h2'):
             wait_until(lambda name=name: f'counter@{name}'.encode() in follower.out, f'lines of {name}')
-        is_watched(host)
+            two.catches_up(follower, 'counter', name)
+        is_watched(host, 2)
         host.cut()
         two.end('again')
         two.deployment.ends(life)
         host.path('/tmp/may-end-again').unlink()
         wait_until(lambda: two.state('again').get('state') == 'started', 'its next life')
         run.wait_for('host_lost', host='h1')
-        wait_until(lambda: b'silent' in follower.err, 'logs to notice')
+        wait_until(lambda: b'WARNING: h1' in follower.err, 'logs to notice')
         wait_until(lambda: b'host_lost' in waiter.out, 'wait to notice')
         two.catches_up(follower, 'counter', 'h2')
         host.heal()
@@ -538,7 +539,7 @@ def test_stop_ends_a_run_that_waits_which_says_by_whom(one: Standing, names: tup
     run = one.deployment.begin()
     run.wait_for('component_started', 'it')
     with one.begin_to('wait') as waiter:
-        wait_until(lambda: len(_listening(one)) == 2, 'both to listen')
+        is_watched(one.bed['h1'], 2)
         wait_until(lambda: one.tell('stop', *names, status=None).status == 0, 'the run to let go of the session')
         done = waiter.end()
     ended = run.finish()
@@ -548,8 +549,3 @@ def test_stop_ends_a_run_that_waits_which_says_by_whom(one: Standing, names: tup
     seen = one.seen()['it@h1']
     assert (seen['state'], seen['status']) == ('stopped', 0)
     assert 'stopped by' in seen['reason']
-
-
-def _listening(site: Standing) -> list[str]:
-    """The sockets of agents that listen to launchers."""
-    return [path.name for path in site.bed['h1'].path('/tmp/remote_runner-0').iterdir() if 'agent-' in path.name]
