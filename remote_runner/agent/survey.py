@@ -320,6 +320,8 @@ def _end(one: Found) -> None:
     """The stop signal, and KILL to what is left after a while, with all that was forked meanwhile."""
     left: "Set[Tuple[int, int]]" = set()
     for number, patience in ((one.spec['stop_signal'], one.spec['stop_timeout']), (_signal.SIGKILL, tree.KILL_TIMEOUT)):
+        if (folders.read_status(one.folder) or {}).get('launcher') != one.status['launcher']:
+            return  # another agent has ended it, and it has been started again
         own = [pid for pid, run, name in _marked() if (run, name) == (one.spec['run'], one.spec['name'])]
         members = {member for pid in own for member in [pid, *tree.descendants(pid)]}
         left = processes.identify(members)
@@ -331,6 +333,6 @@ def _end(one: Found) -> None:
         return
     why = 'its launcher was killed; what was left of the program was ended later'
     now = folders.read_status(one.folder) or {}
-    if now.get('launcher') == one.status['launcher'] and now.get('state') not in OVER:  # not started again meanwhile
+    if now.get('launcher') == one.status['launcher'] and now.get('state') not in OVER:
         one.status.update(state='killed', reason=why, ended=time.time())
         folders.write_status(one.folder, one.status)
