@@ -1,7 +1,7 @@
 """Removing what runs have left and nobody needs any more: operations `rubbish`, which shows it, and `clean`.
 
 Only what was shown goes, and only if it is rubbish still. A session is held while it is looked at and its runs are
-moved out of the way, which takes no time: a run that begins meanwhile waits for that (`locks.BRIEF`).
+moved out of the way, which takes a moment: a run that begins meanwhile waits for that.
 """
 
 import os
@@ -13,7 +13,6 @@ from remote_runner.agent.rubbish import (
     AGENT,
     BASE_DIR,
     COPY,
-    HIDDEN,
     LINK,
     LOCK,
     PROGRAM,
@@ -204,11 +203,11 @@ class _Cleaning:
     def _move_away(self, key: "Key", moved: "Dict[Key, str]") -> bool:
         """Take a run out of the way, while its session is held: nobody starts anything of it any more."""
         folder, name = os.path.split(key[1])
-        hidden = os.path.join(folder, HIDDEN + name)
+        hidden = os.path.join(folder, folders.HIDDEN + name)
         try:
-            if not name.startswith(HIDDEN):
+            if not name.startswith(folders.HIDDEN):
                 os.rename(key[1], hidden)
-            moved[key] = key[1] if name.startswith(HIDDEN) else hidden
+            moved[key] = key[1] if name.startswith(folders.HIDDEN) else hidden
         except OSError as error:
             self._failed[key] = str(error.strerror)
             return False
@@ -227,7 +226,7 @@ class _Cleaning:
         look = Look(self._keep)
         now = {item.key for item in look.base_dirs()}
         used = {path for session in look.sessions.values() for path in session.known_base_dirs()}
-        used |= living.in_use(nobodys)
+        used |= living.in_use(nobodys) | look.now.base_dirs()
         for key in self._of(BASE_DIR):
             real = os.path.realpath(key[1])
             if real not in used and (key in now or real in nobodys):

@@ -6,7 +6,7 @@ keeps the folder of its code open (`agent/stage.py`), and whatever a program sta
 
 import os
 
-from remote_runner.agent import screen, survey
+from remote_runner.agent import folders, screen, survey
 from remote_runner.agent.records import read_file
 
 TYPE_CHECKING = False
@@ -53,6 +53,16 @@ class Living:
         for pid, run, name in survey.marked():
             self.marked.setdefault(run, {}).setdefault(name, []).append(pid)
 
+    def base_dirs(self) -> "Set[str]":
+        """The real paths in which living launchers began their programs, also those of another state folder."""
+        found = set()
+        for folder in self.launchers:
+            try:
+                found.add(os.path.realpath(os.fsdecode(folders.read_spec(folder)['cwd'])))
+            except (OSError, EOFError, ValueError, TypeError, KeyError):
+                continue  # it has just ended
+        return found
+
     def _look_at(self, pid: int, argv: "List[bytes]") -> None:
         if len(argv) > 3 and argv[1] == b'-IS' and b'/remote_runner/agent/launcher.py' in argv[2]:
             self.code.add(os.path.realpath(os.fsdecode(argv[2])).rsplit('/', 3)[0])
@@ -84,9 +94,9 @@ def _open_files(pid: int) -> "Iterator[str]":
             continue  # it was just closed
 
 
-def in_use(folders: "Iterable[str]", apart_from: "Iterable[int]" = ()) -> "Set[str]":
-    """Those of `folders` (real paths) in which a process works, of which it runs, or has a file open."""
-    wanted = set(folders)
+def in_use(paths: "Iterable[str]", apart_from: "Iterable[int]" = ()) -> "Set[str]":
+    """Those of `paths` (real ones of folders) in which a process works, of which it runs, or has a file open."""
+    wanted = set(paths)
     found: "Set[str]" = set()
     ignored = {os.getpid(), *apart_from}
     for pid in [pid for pid in _own_processes() if pid not in ignored] if wanted else []:

@@ -15,7 +15,7 @@ from remote_runner.wire.compact_json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict
+    from typing import Callable, Dict, Optional
 
     from remote_runner.agent.request import Request
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 SUFFIX = '.lock'
 #: What can be held of a session.
 KINDS = ('run', 'change')
-#: Seconds that everybody waits for a session: cleaning up holds it for less.
+#: Seconds that everybody waits for a session, and for one whose holder says that it is only for a moment.
 BRIEF = 1.0
+MOMENT = 20.0
 
 
 def lock(request: "Request") -> "Dict[str, object]":
@@ -52,7 +53,7 @@ def unlock(request: "Request") -> "Dict[str, object]":
 
 
 class Hold:
-    """Holds a session for less than `BRIEF` seconds (`with`); at the end its lock files are removed.
+    """Holds a session for a moment (`with`), for which others wait; at the end its lock files are removed.
 
     Args:
         session: its name.
@@ -70,7 +71,7 @@ class Hold:
     def __enter__(self) -> None:
         try:
             for kind in KINDS:
-                self._files[kind] = _sign(_take(self._session, kind, 0.0, lambda: None), self._holder)
+                self._files[kind] = _sign(_take(self._session, kind, 0.0), self._holder, brief=True)
         except BaseException:
             self.__exit__()
             raise
@@ -85,27 +86,37 @@ def _path(session: str, kind: str) -> str:
     return os.path.join(screen.runtime_folder(), '{}.{}{}'.format(session, kind, SUFFIX))
 
 
-def _take(session: str, kind: str, patience: float, check: "Callable[[], object]") -> int:
+def _take(session: str, kind: str, patience: float, check: "Optional[Callable[[], object]]" = None) -> int:
     """The file of a lock, now held."""
     path = _path(session, kind)
     deadline = time.monotonic() + patience
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         while not _is_ours(file):
-            if time.monotonic() >= deadline:
+            late = time.monotonic() - deadline
+            if late >= 0 and (check is None or late >= MOMENT or not _is_brief(file)):
                 raise Failure('session {} is held by {}'.format(session, _signed(file)), kind='held')
-            check()
+            if check is not None:
+                check()
             select.poll().poll(50)  # no wait for a lock has an end
         if _stands(path, file):
             return file
         os.close(file)  # removed by whoever held it before
 
 
-def _sign(file: int, holder: str) -> int:
-    """Say in the file of a lock who holds it."""
+def _sign(file: int, holder: str, brief: bool = False) -> int:
+    """Say in the file of a lock who holds it, and whether that is for a moment only."""
     os.ftruncate(file, 0)
-    os.write(file, dumps({'holder': holder}).encode('ascii'))
+    os.write(file, dumps({'holder': holder, 'brief': brief}).encode('ascii'))
     return file
+
+
+def _is_brief(file: int) -> bool:
+    """Whether who holds the lock of a file lets go of it in a moment."""
+    try:
+        return bool(loads(os.pread(file, 4096, 0).decode('ascii')).get('brief'))
+    except (ValueError, AttributeError):
+        return False  # it has not been written yet
 
 
 def _signed(file: int) -> str:

@@ -80,8 +80,8 @@ class _Emptying:
 
     def _empty(self, folder: int, where: str, depth: int) -> None:
         """`where` is its path below the top, for messages."""
-        if not os.fstat(folder).st_mode & stat.S_IWUSR:
-            os.fchmod(folder, 0o700)  # ours, as all of this; rmdir(2) would say EACCES
+        if os.fstat(folder).st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            os.fchmod(folder, stat.S_IRWXU)  # ours, as all of this
         for name in os.listdir(folder):
             path = os.path.join(where, name)
             try:

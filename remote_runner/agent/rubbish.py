@@ -23,8 +23,6 @@ BASE_DIR, RUN, SESSION, AGENT, COPY, SOCKET, LINK, LOCK, PROGRAM = (
 )  # fmt: skip
 #: Seconds by which a folder must be older than the lock of a run to be none of its own: file servers have own clocks.
 CLOCKS = 3600.0
-#: What the name of a run's folder begins with that is being removed.
-HIDDEN = '.'
 
 
 class Item:
@@ -71,9 +69,9 @@ class Session:
     def __init__(self, root: str, name: str, keep: int, now: living.Living) -> None:
         self.name = name
         self.path = os.path.join(root, name)
+        visible = folders.run_names(self.path)
         names = [run for run in os.listdir(self.path) if _is_folder(os.path.join(self.path, run))]
-        visible = sorted((run for run in names if not run.startswith(HIDDEN)), reverse=True)
-        self.runs = visible + [run for run in names if run.startswith(HIDDEN)]
+        self.runs = visible + [run for run in names if run.startswith(folders.HIDDEN)]
         self.old = visible[keep:] + self.runs[len(visible) :]
         self.abandoned: "List[survey.Found]" = []
         self.base_dirs: "Dict[str, List[str]]" = {}
@@ -87,7 +85,7 @@ class Session:
 
     def known_base_dirs(self) -> "List[str]":
         """Those of the runs that stand."""
-        return [path for run, paths in self.base_dirs.items() if not run.startswith(HIDDEN) for path in paths]
+        return [path for run, paths in self.base_dirs.items() if not run.startswith(folders.HIDDEN) for path in paths]
 
     def _look_at(self, run: str, now: living.Living) -> int:
         """How many components of a run are alive."""
@@ -185,9 +183,10 @@ class Look:
                     owners.setdefault(path, []).append((name, goes))
         left = [pid for session in self._over() for one in session.abandoned for pid in one.left]
         used = living.in_use([os.path.realpath(path) for path, _ in self._temporary], left)
+        elsewhere = self.now.base_dirs()
         for path, found in self._temporary:
             real = os.path.realpath(path)
-            if real in used:
+            if real in used or any(_is_within(base, real) for base in elsewhere):
                 continue
             own = [owner for base, known in owners.items() if _is_within(base, real) for owner in known]
             if own and all(goes for _, goes in own):
@@ -198,7 +197,7 @@ class Look:
     def _is_nobodys(self, found: os.stat_result) -> bool:
         """Whether a folder that no spec knows was made for a run that is over."""
         since = min([held.since for held in self.held.values()], default=None)
-        return stat.S_IMODE(found.st_mode) == 0o700 and (since is None or found.st_ctime < since - CLOCKS)
+        return not found.st_mode & 0o077 and (since is None or found.st_ctime < since - CLOCKS)
 
     def copies(self) -> "Iterator[Item]":
         """Files that were never copied as a whole, in folders that are known from specs."""

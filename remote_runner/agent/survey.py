@@ -112,11 +112,8 @@ def all_sessions() -> "List[str]":
 def in_session(session: str, runs: "Optional[List[str]]" = None) -> "List[Found]":
     """The components of a session, of these runs or of the newest, and those of others that are alive."""
     root = os.path.join(folders.state_root(), session)
-    if not os.path.isdir(root):
-        return []
     by_name: "Dict[str, Found]" = {}
-    names = sorted((name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name))), reverse=True)
-    for position, run in enumerate(names):
+    for position, run in enumerate(folders.run_names(root)):
         is_wanted = run in runs if runs is not None else position == 0
         for folder in folders.component_folders(os.path.join(root, run)):
             try:

@@ -119,6 +119,7 @@ def _split(outcomes: Iterable[Rubbish | RemoteRunnerError]) -> tuple[list[Rubbis
 
 def _show(found: Sequence[Rubbish], options: argparse.Namespace) -> None:
     """What there is, and what stays and why."""
+    from remote_runner.hosts.address import fold
     from remote_runner.ui.clean import rubbish_table
     from remote_runner.ui.output import Output
     from remote_runner.ui.terminal import can_color
@@ -126,11 +127,13 @@ def _show(found: Sequence[Rubbish], options: argparse.Namespace) -> None:
 
     if not options.json:
         Output().write(rubbish_table(found, verbose=options.verbose, color=can_color(sys.stdout)))
+    alike: dict[str, list[str]] = {}
     for each in found:
-        for session, why in each.kept.items():
-            log.info('%s: session %s is left alone: %s', each.host, harmless(session), harmless(why))
-        for note in each.notes:
-            log.info('%s: %s', each.host, harmless(note))
+        kept = [f'session {session} is left alone: {why}' for session, why in each.kept.items()]
+        for note in (*kept, *each.notes):
+            alike.setdefault(note, []).append(each.host)
+    for note, hosts in alike.items():
+        log.info('%s: %s', harmless(fold(hosts)), harmless(note))
 
 
 def _confirmed(found: Sequence[Rubbish]) -> bool:
