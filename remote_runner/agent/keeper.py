@@ -7,6 +7,7 @@ alone.
 import posix
 import select
 import time
+from errno import ESRCH
 
 import _signal
 
@@ -349,9 +350,10 @@ class Keeper:
 
     def _signal(self, number: int, peer: Peer) -> None:
         """To the program's process group, as keys of its terminal would."""
-        error = 0
+        error = 0 if self._pid else ESRCH
         try:
-            posix.killpg(self._pid or -1, number)
+            if self._pid:
+                posix.killpg(self._pid, number)
         except OSError as failure:
             error = failure.errno or -1
         peer.send(('signalled', error))

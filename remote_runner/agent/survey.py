@@ -4,6 +4,7 @@ What a launcher says itself counts more than what it wrote: its disk may be full
 killed leaves its program without anybody; such programs are found by their environment and ended here.
 """
 
+import errno
 import os
 import select
 import time
@@ -180,7 +181,8 @@ def signal(request: "Request") -> "Dict[str, object]":
     wanted = [one for one in in_session(header['session'], header.get('runs')) if one.spec['name'] in header['names']]
     results = {one.spec['name']: 'it does not run' for one in wanted}
     for one, answer in ask(wanted, ('signal', number), 'signalled'):
-        results[one.spec['name']] = os.strerror(answer[1]) if answer[1] else ''
+        if answer[1] != errno.ESRCH:
+            results[one.spec['name']] = os.strerror(answer[1]) if answer[1] else ''
     return {'results': results}
 
 

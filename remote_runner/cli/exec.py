@@ -136,6 +136,7 @@ def _print_json(outcome: Executed) -> None:
 
 def _print_folded(done: list[Executed]) -> None:
     """Equal stdout once, under the folded names of its hosts, the largest group first; stderr by host, as it is."""
+    from remote_runner.hosts.address import fold
     from remote_runner.ui.folded import print_folded
 
     lock = threading.Lock()
@@ -145,4 +146,4 @@ def _print_folded(done: list[Executed]) -> None:
         if outcome.stderr:
             print_prefixed(outcome.host, 'err', outcome.stderr.rstrip(b'\n'), lock)
         _print_status(outcome, lock)
-    print_folded(groups)
+    print_folded(groups, fold)

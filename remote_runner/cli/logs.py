@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from remote_runner.cli.main import EXIT_INTERRUPTED
-from remote_runner.cli.options import joined
 from remote_runner.cli.targets import make_parser as make_target_parser
-from remote_runner.cli.targets import opened, show_failures
+from remote_runner.cli.targets import opened, parse, show_failures
 from remote_runner.errors import UsageError
 
 _DESCRIPTION = """\
@@ -87,7 +86,7 @@ def _moment(text: str) -> float:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    options = parse(make_parser(), arguments)
     if options.fold and (options.follow or options.json):
         raise UsageError('--fold compares whole outputs', remedy='leave out --follow and --json')
     with opened(options) as session:

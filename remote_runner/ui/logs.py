@@ -123,9 +123,10 @@ class FoldedLines(Printer):
 
     def end(self) -> None:
         """Print all."""
+        from remote_runner.hosts.address import fold_labels
         from remote_runner.ui.folded import print_folded
 
         groups: dict[bytes, list[str]] = defaultdict(list)
         for label, lines in self._lines.items():
             groups[b''.join(line + b'\n' for line in lines)].append(label)
-        print_folded(groups)
+        print_folded(groups, fold_labels)

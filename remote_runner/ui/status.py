@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from remote_runner.deploy.session import Seen, Session, counts
+from remote_runner.deploy.session import Seen, Session
 from remote_runner.deploy.sessions import Found
 from remote_runner.ui.frame import Line
 from remote_runner.ui.tables import Column, aligned, layout
@@ -75,7 +75,8 @@ def as_json(session: Session, components: Iterable[Seen]) -> dict[str, object]:
 
 def summary(components: Sequence[Seen], session: str) -> str:
     """`session runner: 3 components: 2 ready, 1 failed`."""
-    states = ', '.join(f'{number} {state}' for state, number in counts(components).items())
+    counts = Counter(map(shown_state, components))
+    states = ', '.join(f'{number} {state}' for state, number in counts.items())
     return f'session {harmless(session)}: {count(len(components), "component")}{": " if states else ""}{states}'
 
 
@@ -128,7 +129,8 @@ def sessions_table(found: Sequence[Found], *, color: bool = False) -> str:
     for each in found:
         for session, components in each.sessions.items():
             for seen in components:
-                cells = [each.host, session, seen.name, shown_state(seen), _time(seen, {}), seen.run, seen.by]
+                by = seen.by.partition(' (')[0]  # the user and machine; the run tells when
+                cells = [each.host, session, seen.name, shown_state(seen), _time(seen, {}), seen.run, by]
                 rows.append([harmless(cell) for cell in cells])
     sessions = {(each.host, session) for each in found for session in each.sessions}
     lines = layout(_SESSION_COLUMNS, rows, color=color) if rows else []
