@@ -38,16 +38,23 @@ def _table(components: Sequence[Seen], rates: Rates) -> tuple[list[Column], list
 
 def status_picture(components: Sequence[Seen], session: str, rates: Rates, height: int) -> list[Line]:
     """The table in `height` lines: where there is no room for all, what is well is counted by index and state."""
-    room = height - 2
-    wrong = [seen for seen in components if seen.is_wrong or seen.state in ('missing', 'restarting')]
-    shown = components if len(components) <= room else wrong
-    rest = [] if shown is components else _grouped([seen for seen in components if seen not in wrong])
-    shown = shown[: max(0, room - len(rest))]
-    lines: list[Line] = aligned(*_table(shown, rates)) if shown else []
-    if len(shown) < len(wrong) and rest:
+    room = height - 2  # beside the heading and the line that counts
+    if len(components) <= room:
+        lines = aligned(*_table(components, rates)) if components else []
+        return [*lines, [(summary(components, session), 'bold')]]
+    wrong = [seen for seen in components if _is_in_trouble(seen)]
+    rest = _grouped(seen for seen in components if not _is_in_trouble(seen))[: max(0, room // 2)]
+    shown = wrong[: max(0, room - len(rest))]
+    if len(shown) < len(wrong):
+        shown = shown[:-1]
         rest.append(f'… and {len(wrong) - len(shown)} more in trouble')
-    lines += [[(line, '')] for line in rest[: max(0, height - 1 - len(lines))]]
-    return [*lines, [(summary(components, session), 'bold')]]
+    lines = aligned(*_table(shown, rates)) if shown else []
+    lines += [[(line, '')] for line in rest]
+    return [*lines[: max(0, height - 1)], [(summary(components, session), 'bold')]]
+
+
+def _is_in_trouble(seen: Seen) -> bool:
+    return seen.is_wrong or seen.state in ('missing', 'restarting')
 
 
 def _grouped(components: Iterable[Seen]) -> list[str]:

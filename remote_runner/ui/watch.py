@@ -28,7 +28,7 @@ def watch(session: Session, names: Sequence[str], interval: float, *, json_lines
     """
     shown = _Shown(session, names)
     is_live = can_draw(sys.stdout) and can_draw(sys.stderr) and not json_lines
-    display = Display(shown.picture) if is_live else None
+    display = Display(shown.picture, owns_screen=True) if is_live else None
     output = Output()
     never = threading.Event()
     with display or nullcontext():
