@@ -255,7 +255,7 @@ class TestStates:
         assert site.deployment.sleepers(host='h2') == []
 
     def test_a_program_whose_children_go_on(self, site: Standing) -> None:
-        site.write(sh('parent', 'h1', 'setsid sleep 1000 & setsid sleep 1000 & exit 0'))
+        site.write(sh('parent', 'h1', 'setsid sleep 1000 & setsid sleep 1000 & sleep 0.1'))
         site.deploy()
         seen = site.comes_to('parent@h1', lambda seen: seen['state'] == 'exited')
         assert (seen['processes'], seen['status']) == (2, 0)

@@ -95,9 +95,9 @@ def survey(request: "Request") -> "Dict[str, object]":
         servers[session] = screen.sessions(session) if found else []
     ask_how_they_are(found)
     end_abandoned(found)
-    described = [one.describe() for one in found]
     if header.get('watch'):
         _watch(request, found)
+    described = [one.describe() for one in found]
     for one in found:
         if one.peer is not None:
             one.peer.sock.close()
@@ -193,6 +193,9 @@ def _watch(request: "Request", found: "Iterable[Found]") -> None:
     for one in found:
         component = Component('{}@{}'.format(one.spec['name'], one.spec['about']['host']), one.folder)
         component.peer = peers.connect(one.spec['control'])
+        if component.peer is None and one.peer is not None:  # it has just ended
+            one.peer.sock.close()
+            one.peer, one.status = None, folders.read_status(one.folder) or {}
         request.agent.starts.add(component)
 
 

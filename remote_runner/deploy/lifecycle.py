@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import groupby, pairwise
 
 from remote_runner.deploy.board import OVER, State, Tracked
@@ -11,7 +11,7 @@ from remote_runner.deploy.holder import whoami
 from remote_runner.deploy.outcome import report
 from remote_runner.deploy.session import Seen, Session
 from remote_runner.deploy.start import Starter
-from remote_runner.deploy.watch import stop_components, wait_for_components
+from remote_runner.deploy.watch import STOP_SLACK, stop_components, wait_for_components
 from remote_runner.errors import ComponentFailed, RequestFailed, SessionFailed, StartFailed, TimeIsUp, UsageError
 from remote_runner.hosts.address import fold_labels
 from remote_runner.hosts.host import Header, Host
@@ -64,6 +64,7 @@ def start_again(session: Session, wanted: Sequence[Seen], start_timeout: float) 
         raise UsageError(f'already running: {", ".join(alive)}', remedy='`restart` ends and starts them')
     session.lock(_hosts(wanted))
     runs = {seen.label: seen.run for seen in wanted}
+    _hear_last_words(session, runs)
     session.board.forget(runs)
     for seen in wanted:
         session.board.add(seen.plan(), seen.at)
@@ -90,6 +91,13 @@ def start_again(session: Session, wanted: Sequence[Seen], start_timeout: float) 
         starter.abort('the command was ended')
         raise
     return started
+
+
+def _hear_last_words(session: Session, keys: Container[str]) -> None:
+    """Wait until launchers that have ended are closed: what is heard later counts for those that come after them."""
+    ended = [one for one in session.board.all() if one.key in keys]
+    deadline = time.monotonic() + STOP_SLACK
+    session.board.wait(lambda: not any(one.launcher and one.host not in session.board.lost for one in ended), deadline)
 
 
 def send_signal(session: Session, wanted: Sequence[Seen], number: str) -> dict[str, str]:
