@@ -368,8 +368,10 @@ class TestWait:
     def test_one_that_is_stopped_meanwhile_has_not_ended_with_success(self, site: Standing) -> None:
         site.write(component('one', 'h1'))
         site.deploy()
+        host = site.deployment.host()
+        wait_until(lambda: not agents(host), 'the deployment to hang up')
         with site.begin_later('wait') as running:
-            wait_until(lambda: agents(site.deployment.host()), 'the wait to be under way')
+            wait_until(lambda: agents(host), 'the wait to be under way')
             site.later('stop', 'one')
             assert running.end().status == 1
 
@@ -384,8 +386,10 @@ class TestWait:
     def test_ctrl_c(self, site: Standing) -> None:
         site.write(component('one', 'h1'))
         site.deploy()
+        host = site.deployment.host()
+        wait_until(lambda: not agents(host), 'the deployment to hang up')
         with site.begin_later('wait') as running:
-            wait_until(lambda: agents(site.deployment.host()), 'the wait to be under way')
+            wait_until(lambda: agents(host), 'the wait to be under way')
             running.signal(signal.SIGINT)
             done = running.end()
         assert done.status == 130

@@ -58,6 +58,9 @@ class Found:
         state = self.status.get('state', 'starting' if self.peer is not None else 'never started')
         if self.is_abandoned:
             state = 'killed' if self.left else 'gone'
+        status = dict(self.status, state=state)
+        if state == 'failed' and 'errno' in status:
+            status['reason'] = folders.why_not_started(self.folder, status['stage'], status['errno'])
         spec, about = self.spec, self.spec['about']
         return {
             'name': spec['name'],
@@ -67,7 +70,7 @@ class Found:
             'by': spec['by'],
             'about': about,
             'cwd': os.fsdecode(spec['cwd']),
-            'status': dict(self.status, state=state),
+            'status': status,
             'alive': self.peer is not None,
             'left': self.left,
             'ready': spec['ready'] is None or 'ready' in self.status,

@@ -99,16 +99,17 @@ def main(arguments: Sequence[str]) -> int:
         sources = [Source(seen) for seen in wanted if seen.facts]
         color = can_color(sys.stdout)
         kind = FoldedLines if options.fold else JsonObjects if options.json else PrefixedLines
-        printer = kind([source.seen for source in sources], options.grep, with_time=options.time, color=color)
+        how = {'with_time': options.time, 'color': color, 'terminal': sys.stdout.isatty()}
+        printer = kind([source.seen for source in sources], options.grep, **how)
         lines = TAIL if options.follow and options.lines is None and options.since is None else options.lines
         for line in history(session, sources, lines, options.since):
             printer(line)
         if options.follow:
             printer.flush()
             try:
-                follow(session, sources, printer)
+                follow(session, sources, printer, printer.flush)
             except KeyboardInterrupt:
-                return EXIT_INTERRUPTED
+                status = EXIT_INTERRUPTED
         for source in sources:
             for line in source.flush():
                 printer(line)
