@@ -149,11 +149,11 @@ class FetchFailed(RemoteRunnerError):
     """A file could not be brought home from a host; the local file that was there before is untouched.
 
     Args:
-        path: the path on the host.
+        path: the path on the host; '' where none of its files can be had.
     """
 
-    def __init__(self, what: str, *, host: str, path: str) -> None:
-        super().__init__(f'{path}: {what}', host=host)
+    def __init__(self, what: str, *, host: str, path: str = '') -> None:
+        super().__init__(f'{path}: {what}' if path else what, host=host)
         self.path = path
 
 

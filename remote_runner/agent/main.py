@@ -190,6 +190,7 @@ OPERATIONS = {
     'running': 'starts.running',
     'survey': 'survey.survey',
     'signal': 'survey.signal',
+    'end_others': 'survey.end_others',
     'logs': 'logs.logs',
     'quit': 'screen.quit_session',
     'open': 'starts.open_windows',

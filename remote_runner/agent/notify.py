@@ -10,6 +10,8 @@ import sys
 
 import _socket
 
+from remote_runner.agent.records import forget
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, List
@@ -26,6 +28,7 @@ class Notify:
     def __init__(self, path: str) -> None:
         self.path = path
         flags = _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+        forget(path)  # a launcher that was killed has left its own
         self._socket = _socket.socket(_socket.AF_UNIX, flags)
         self._socket.bind(path)
         self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
@@ -55,10 +58,7 @@ class Notify:
     def close(self) -> None:
         """Close it, and remove it from its folder."""
         self._socket.close()
-        try:
-            posix.unlink(self.path)
-        except OSError:
-            return  # somebody has removed it
+        forget(self.path)
 
 
 def parse(data: bytes) -> "Dict[str, str]":

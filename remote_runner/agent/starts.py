@@ -227,7 +227,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
         elif _is_alive(path):
             raise Failure('{} still runs'.format(item['name']), kind='runs')
         else:
-            _close_old_window(session, path)
+            close_old_window(session, path)
         component = Component(item['key'], path, folders.write_component(request, item, path))
         request.agent.starts.add(component)
         argv = [processes.PYTHON, '-IS', launcher, os.path.join(short, os.path.relpath(path, root))]
@@ -245,7 +245,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     return {'server': server, 'started': True}
 
 
-def _close_old_window(session: str, folder: str) -> None:
+def close_old_window(session: str, folder: str) -> None:
     """Close the window of a component that has ended and is to be started again, if it is there and nothing else."""
     status = folders.read_status(folder)
     if status is None or status.get('window', -1) < 0:

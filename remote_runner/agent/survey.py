@@ -13,6 +13,7 @@ import _signal
 
 from remote_runner.agent import folders, peers, processes, screen, tree
 from remote_runner.agent.records import read_file
+from remote_runner.agent.request import Failure
 from remote_runner.agent.threads import Thread
 from remote_runner.wire.compact_json import loads
 
@@ -70,6 +71,7 @@ class Found:
             'by': spec['by'],
             'about': about,
             'cwd': os.fsdecode(spec['cwd']),
+            'folder': self.folder,
             'status': status,
             'alive': self.peer is not None,
             'left': self.left,
@@ -187,6 +189,36 @@ def signal(request: "Request") -> "Dict[str, object]":
         if answer[1] != errno.ESRCH:
             results[one.spec['name']] = os.strerror(answer[1]) if answer[1] else ''
     return {'results': results}
+
+
+def end_others(request: "Request") -> "Dict[str, object]":
+    """Operation `end_others`: end components of `session`, all but those of the names `spare`; how many there were.
+
+    Where `among` is given only those of these names are meant. Their windows are closed. A Failure names what could not
+    be ended within `stop_timeout` and KILL.
+    """
+    from remote_runner.agent import starts
+
+    header = request.header
+    alive = in_session(header['session'], [])
+    among = header['among']
+    meant = [one for one in alive if among is None or one.spec['name'] in among]
+    others = [one for one in meant if one.spec['name'] not in header['spare']]
+    for one in others:
+        assert one.peer is not None
+        one.peer.send(('stop', one.spec['stop_timeout']))
+    launchers = {one.status.get('launcher', 0): one for one in others}
+    patience = header['stop_timeout'] + 2 * tree.KILL_TIMEOUT
+    left = processes.wait_gone(processes.identify(launchers), patience)
+    for one in alive:
+        if one.peer is not None:
+            one.peer.sock.close()
+    if left:
+        names = ', '.join(launchers[pid].spec['name'] for pid, _ in left)
+        raise Failure('could not be ended: {}'.format(names), kind='left')
+    for one in others:
+        starts.close_old_window(header['session'], one.folder)
+    return {'ended': len(others)}
 
 
 def _watch(request: "Request", found: "Iterable[Found]") -> None:

@@ -36,7 +36,7 @@ def make_parser(
     usage: str,
     epilog: str,
     *,
-    names: str | None = '*',
+    names: str | int | None = '*',
     json: str | None = None,
     first: Callable[[Parser], object] = lambda parser: None,
 ) -> Parser:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from remote_runner.defaults import FANOUT
@@ -49,30 +50,38 @@ class Target(NamedTuple):
         addresses: its hosts.
         runs: whose components count although they have ended; None: those of the newest run of each host.
         expected: what should be there: component and host (as the user wrote it), with their start indexes.
+        home: the folder of the config, or the working directory.
     """
 
     session: str
     addresses: tuple[Address, ...]
     runs: tuple[str, ...] | None = None
     expected: tuple[tuple[str, str, int], ...] = ()
+    home: Path = Path()
 
     @classmethod
     def of_record(cls, record: Record) -> Target:
         """What a record says."""
         expected = tuple((c['name'], c['host'], c['start_index']) for c in record.components)
         hosts = dict.fromkeys(host for _, host, _ in expected)
-        return cls(record.session, tuple(parse_address(host) for host in hosts), (record.run,), expected)
+        addresses = tuple(parse_address(host) for host in hosts)
+        return cls(record.session, addresses, (record.run,), expected, _home(record.config_file))
 
     @classmethod
     def of_plan(cls, plan: Plan) -> Target:
         """What a config says."""
         expected = tuple((c.name, c.host, c.start_index) for c in plan.components)
-        return cls(plan.session, tuple(dict.fromkeys(c.address for c in plan.components)), None, expected)
+        addresses = tuple(dict.fromkeys(c.address for c in plan.components))
+        return cls(plan.session, addresses, None, expected, Path(plan.config_dir))
 
     @classmethod
     def of_hosts(cls, session: str, addresses: Iterable[Address]) -> Target:
         """What hosts alone say."""
-        return cls(session, tuple(addresses))
+        return cls(session, tuple(addresses), home=_home(None))
+
+
+def _home(config_file: str | None) -> Path:
+    return Path(config_file).parent if config_file else Path.cwd()
 
 
 @dataclass
@@ -265,6 +274,9 @@ class Session:
                 self._fail(host.name, answer)
             else:
                 self._take(host, answer, found)
+        expected = {f'{name}@{on}' for name, on, _ in self.target.expected}
+        if expected:  # a later part of the run may have gone without what has ended since
+            found = {label: seen for label, seen in found.items() if seen.is_there or label in expected}
         for seen in found.values():
             if not seen.at:
                 where = parse_address(seen.host).where
