@@ -264,10 +264,11 @@ class Session:
         if self.failures:
             raise HostsFailed(list(self.failures.values()), 'nothing was changed on any host')
 
-    def look(self) -> None:
-        """Ask all connected hosts how their components are."""
+    def look(self, timeout: float = SURVEY_TIMEOUT) -> None:
+        """Ask all connected hosts how their components are; each has so many seconds."""
         found = {f'{name}@{on}': Seen(name, on, index) for name, on, index in self.target.expected}
-        answers = {host.name: (host, answer) for host, answer in self.pool.each(self._ask)}
+        asked = self.pool.each(lambda host: self._ask(host, timeout=timeout))
+        answers = {host.name: (host, answer) for host, answer in asked}
         # In an order of our own, not that of the answers: two looks show the same table.
         for host, answer in (answers[name] for name in self._names() if name in answers):
             if isinstance(answer, RemoteRunnerError):
@@ -289,9 +290,9 @@ class Session:
         """The hosts, in the order in which they were written."""
         return [address.where for address in self.target.addresses]
 
-    def _ask(self, host: Host, *, watch: bool = False) -> Header:
+    def _ask(self, host: Host, *, watch: bool = False, timeout: float = SURVEY_TIMEOUT) -> Header:
         runs = None if self.target.runs is None else list(self.target.runs)
-        answer: Header = host.request('survey', timeout=SURVEY_TIMEOUT, session=self.session, runs=runs, watch=watch)
+        answer: Header = host.request('survey', timeout=timeout, session=self.session, runs=runs, watch=watch)
         return answer
 
     def _take(self, host: Host, answer: Header, found: dict[str, Seen]) -> None:
