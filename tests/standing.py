@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +61,17 @@ class Standing(Site):
         """The lines of `status`."""
         return self.later('status', *arguments, status=status).stdout.splitlines()
 
-    def comes_to(self, label: str, condition: Callable[[Json], object]) -> Json:
-        """Wait until this holds for a component; what is said of it then."""
-        seen: Json = {}
+    def comes_to(self, label: str, state: str, restarts: int = 0) -> Json:
+        """Wait until the status file of a component says so; what `status` then says of it."""
+        name, _, host = label.rpartition('@')
 
-        def holds() -> bool:
-            seen.clear()
-            seen.update(self.seen(label)[label])
-            return bool(condition(seen))
+        def is_so() -> bool:
+            path = self.deployment.output_log(name, host).with_name('status.json')
+            says = json.loads(path.read_text())
+            return bool(says['state'] == state and says.get('restarts', 0) >= restarts)
 
-        wait_until(holds, f'{label} to be as wanted, and not {seen}', 30)
-        return seen
+        wait_until(is_so, f'{label} to be {state}', 30)
+        return self.seen(label)[label]
 
     def pid(self, label: str) -> int:
         """The pid of the program, as its host sees it."""

@@ -41,7 +41,7 @@ def site(bed: Testbed, tmp_path: Path) -> Iterator[Standing]:
 
 def ended(site: Standing, *labels: str) -> None:
     for label in labels:
-        site.comes_to(label, lambda seen: seen['state'] == 'exited' and not seen.get('processes'))
+        site.comes_to(label, 'exited')
 
 
 class TestWhatThereIs:

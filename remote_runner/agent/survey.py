@@ -216,8 +216,7 @@ def end_others(request: "Request") -> "Dict[str, object]":
     if left:
         names = ', '.join(launchers[pid].spec['name'] for pid, _ in left)
         raise Failure('could not be ended: {}'.format(names), kind='left')
-    for one in others:
-        starts.close_old_window(header['session'], one.folder)
+    starts.close_old_windows(header['session'], [one.folder for one in others])
     return {'ended': len(others)}
 
 
