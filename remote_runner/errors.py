@@ -183,3 +183,9 @@ class StartFailed(RemoteRunnerError):
 
 class ComponentFailed(RemoteRunnerError):
     """A component that was waited for ended without success."""
+
+
+class TimeIsUp(RemoteRunnerError):
+    """What was waited for has not come within the time that was given for it."""
+
+    exit_status = 124  # as timeout(1)

@@ -319,13 +319,13 @@ def command(server: int, name: str, *words: str) -> None:
         raise Failure('screen session {} does not answer: {}'.format(address, _text(output)), kind='screen')
 
 
-def dead_windows(server: int, name: str) -> "Dict[int, str]":
-    """The windows of a session whose programs have ended (zombies): their titles by number."""
+def windows_of(server: int, name: str) -> "Dict[int, Tuple[str, bool]]":
+    """The windows of a session by number: title, and whether its program has ended (a zombie)."""
     address = '{}.{}'.format(server, name)
     argv = [require(), b'-S', address.encode(), b'-Q', b'windows', b'%n=%f=%t|']
     _, output = processes.run(argv, COMMAND_TIMEOUT)
     found = [window.split('=', 2) for window in output.decode('utf-8', 'replace').split('|')]
-    return {int(window[0]): window[2] for window in found if len(window) == 3 and 'Z' in window[1]}
+    return {int(window[0]): (window[2], 'Z' in window[1]) for window in found if len(window) == 3}
 
 
 def _write_lines(path: str, lines: "List[str]") -> None:

@@ -4,6 +4,7 @@ What a launcher says itself counts more than what it wrote: its disk may be full
 killed leaves its program without anybody; such programs are found by their environment and ended here.
 """
 
+import errno
 import os
 import select
 import time
@@ -58,6 +59,9 @@ class Found:
         state = self.status.get('state', 'starting' if self.peer is not None else 'never started')
         if self.is_abandoned:
             state = 'killed' if self.left else 'gone'
+        status = dict(self.status, state=state)
+        if state == 'failed' and 'errno' in status:
+            status['reason'] = folders.why_not_started(self.folder, status['stage'], status['errno'])
         spec, about = self.spec, self.spec['about']
         return {
             'name': spec['name'],
@@ -68,7 +72,7 @@ class Found:
             'about': about,
             'cwd': os.fsdecode(spec['cwd']),
             'folder': self.folder,
-            'status': dict(self.status, state=state),
+            'status': status,
             'alive': self.peer is not None,
             'left': self.left,
             'ready': spec['ready'] is None or 'ready' in self.status,
@@ -96,9 +100,9 @@ def survey(request: "Request") -> "Dict[str, object]":
         servers[session] = screen.sessions(session) if found else []
     ask_how_they_are(found)
     end_abandoned(found)
-    described = [one.describe() for one in found]
     if header.get('watch'):
         _watch(request, found)
+    described = [one.describe() for one in found]
     for one in found:
         if one.peer is not None:
             one.peer.sock.close()
@@ -179,7 +183,8 @@ def signal(request: "Request") -> "Dict[str, object]":
     wanted = [one for one in in_session(header['session'], header.get('runs')) if one.spec['name'] in header['names']]
     results = {one.spec['name']: 'it does not run' for one in wanted}
     for one, answer in ask(wanted, ('signal', number), 'signalled'):
-        results[one.spec['name']] = os.strerror(answer[1]) if answer[1] else ''
+        if answer[1] != errno.ESRCH:
+            results[one.spec['name']] = os.strerror(answer[1]) if answer[1] else ''
     return {'results': results}
 
 
@@ -208,8 +213,7 @@ def end_others(request: "Request") -> "Dict[str, object]":
     if left:
         names = ', '.join(launchers[pid].spec['name'] for pid, _ in left)
         raise Failure('could not be ended: {}'.format(names), kind='left')
-    for one in others:
-        starts.close_old_window(header['session'], one.folder)
+    starts.close_old_windows(header['session'], [one.folder for one in others])
     return {'ended': len(others)}
 
 
@@ -220,6 +224,9 @@ def _watch(request: "Request", found: "Iterable[Found]") -> None:
     for one in found:
         component = Component('{}@{}'.format(one.spec['name'], one.spec['about']['host']), one.folder)
         component.peer = peers.connect(one.spec['control'])
+        if component.peer is None and one.peer is not None:  # it has just ended
+            one.peer.sock.close()
+            one.peer, one.status = None, folders.read_status(one.folder) or {}
         request.agent.starts.add(component)
 
 
