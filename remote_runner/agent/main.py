@@ -196,8 +196,8 @@ OPERATIONS = {
     'list_files': 'fetch.list_files',
     'get': 'fetch.get',
     'remove': 'files.remove',
-    'lock': 'screen.lock',
-    'unlock': 'screen.unlock',
+    'lock': 'locks.lock',
+    'unlock': 'locks.unlock',
     'running': 'starts.running',
     'survey': 'survey.survey',
     'signal': 'survey.signal',
@@ -212,6 +212,8 @@ OPERATIONS = {
     'examine': 'doctor.examine',
     'neighbours': 'doctor.neighbours',
     'tidy': 'doctor.tidy',
+    'rubbish': 'clean.rubbish',
+    'clean': 'clean.clean',
 }
 
 

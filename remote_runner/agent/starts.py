@@ -15,7 +15,7 @@ from remote_runner.agent.threads import Lock, Thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+    from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
     import _socket
 
@@ -181,7 +181,7 @@ def _forget_dead_agents(folder: str) -> None:
 def _prune(session: str) -> None:
     """Remove the folders of old runs that nothing runs of any more, if they have become many; the newest stay."""
     root = folders.state_folder(session)
-    runs = sorted(name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name)))
+    runs = folders.run_names(root)[::-1]
     if len(runs) < MOST_RUNS:
         return
     import shutil  # a tenth of the agent's start
@@ -214,21 +214,22 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     folder = folders.private_folders(root, header['run'])
     number = first = len(folders.component_folders(folder))
     windows: "List[screen.Window]" = []
-    old: "List[Optional[Dict[str, Any]]]" = []
     short = screen.safe_path(root)
     code, package, agent, _ = __file__.rsplit('/', 3)
     launcher = os.path.join(screen.safe_path(code), package, agent, 'launcher' + os.path.splitext(__file__)[1])
     runs = {item.get('run', header['run']) for item in header['components']}
     known = {run: _named(os.path.join(root, run)) for run in runs}
+    paths = {item['key']: known[item.get('run', header['run'])].get(item['name']) for item in header['components']}
+    again = {key: path for key, path in paths.items() if path is not None}
+    alive = [key for key, path in again.items() if _is_alive(path)]
+    if alive:
+        raise Failure('still running: {}'.format(', '.join(alive)), kind='runs')
+    close_old_windows(session, again.values())
     for item in header['components']:
-        path = known[item.get('run', header['run'])].get(item['name'])
+        path = paths[item['key']]
         if path is None:
             path = os.path.join(folder, str(number))
             number += 1
-        elif _is_alive(path):
-            raise Failure('{} still runs'.format(item['name']), kind='runs')
-        else:
-            old.append(folders.read_status(path))
         component = Component(item['key'], path, folders.write_component(request, item, path))
         request.agent.starts.add(component)
         argv = [processes.PYTHON, '-IS', launcher, os.path.join(short, os.path.relpath(path, root))]
@@ -239,8 +240,6 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     if servers:
         path = os.path.join(short, header['run'], 'windows-{}.rc'.format(first))
         screen.add_windows(path, servers[0], session, windows)
-        for status in old:  # now, for a session that has no window left ends
-            close_old_window(session, status)
         return {'server': servers[0], 'started': False}
     server = screen.start_session(folder, session, windows, header['zombie'])
     request.agent.sessions[session] = [server]
@@ -248,17 +247,17 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     return {'server': server, 'started': True}
 
 
-def close_old_window(session: str, status: "Optional[Dict[str, Any]]") -> None:
-    """Close the window of a component that has ended, if it is there and nothing else; the last one ends its session.
-
-    Args:
-        status: what it wrote last.
-    """
-    if status is None or status.get('window', -1) < 0:
-        return
-    for server in screen.sessions(session):
-        if screen.dead_windows(server, session).get(status['window']) == status['name']:
-            screen.close_window(server, session, status['window'])
+def close_old_windows(session: str, paths: "Iterable[str]") -> None:
+    """Close the windows of components that have ended, where they are still that."""
+    statuses = [folders.read_status(path) for path in paths]
+    old = {status['window']: status['name'] for status in statuses if status is not None and 'window' in status}
+    for server in screen.sessions(session) if old else []:
+        windows = screen.windows_of(server, session)
+        closed = [number for number in old if windows.get(number) == (old[number], True)]
+        for number in closed:
+            screen.command(server, session, 'at', '{}#'.format(number), 'kill')
+        if len(closed) == len(windows):  # with its last window the session ends: nobody must meet it meanwhile
+            processes.wait_gone(processes.identify([server]), screen.COMMAND_TIMEOUT)
 
 
 def _wait_for_server(agent: "Agent", server: int, folder: str, session: str) -> None:

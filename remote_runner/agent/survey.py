@@ -4,6 +4,7 @@ What a launcher says itself counts more than what it wrote: its disk may be full
 killed leaves its program without anybody; such programs are found by their environment and ended here.
 """
 
+import errno
 import os
 import select
 import time
@@ -48,9 +49,8 @@ class Found:
     @property
     def is_abandoned(self) -> bool:
         """Whether its guard did, too."""
-        return self.has_lost_keeper and not self.guard_lives
+        return self.has_lost_keeper and not self.guard_lives()
 
-    @property
     def guard_lives(self) -> bool:
         """Whether its guard is there; another launcher may have the pid of one that is not."""
         run, number = self.folder.split('/')[-2:]
@@ -68,6 +68,8 @@ class Found:
             status['state'] = 'killed' if self.left else 'gone'
         elif self.has_lost_keeper:
             status.update(state='stopping', reason='its launcher was killed, and the program is being ended')
+        elif state == 'failed' and 'errno' in status:
+            status['reason'] = folders.why_not_started(self.folder, status['stage'], status['errno'])
         spec, about = self.spec, self.spec['about']
         return {
             'name': spec['name'],
@@ -111,9 +113,9 @@ def survey(request: "Request") -> "Dict[str, object]":
     if header.get('settle'):
         for thread in ending:
             thread.join()
-    described = [one.describe() for one in found]
     if header.get('watch'):
         _watch(request, found)
+    described = [one.describe() for one in found]
     for one in found:
         if one.peer is not None:
             one.peer.sock.close()
@@ -129,11 +131,8 @@ def all_sessions() -> "List[str]":
 def in_session(session: str, runs: "Optional[List[str]]" = None) -> "List[Found]":
     """The components of a session, of these runs or of the newest, and those of others that are alive."""
     root = os.path.join(folders.state_root(), session)
-    if not os.path.isdir(root):
-        return []
     by_name: "Dict[str, Found]" = {}
-    names = sorted((name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name))), reverse=True)
-    for position, run in enumerate(names):
+    for position, run in enumerate(folders.run_names(root)):
         is_wanted = run in runs if runs is not None else position == 0
         for folder in folders.component_folders(os.path.join(root, run)):
             try:
@@ -197,7 +196,8 @@ def signal(request: "Request") -> "Dict[str, object]":
     wanted = [one for one in in_session(header['session'], header.get('runs')) if one.spec['name'] in header['names']]
     results = {one.spec['name']: 'it does not run' for one in wanted}
     for one, answer in ask(wanted, ('signal', number), 'signalled'):
-        results[one.spec['name']] = os.strerror(answer[1]) if answer[1] else ''
+        if answer[1] != errno.ESRCH:
+            results[one.spec['name']] = os.strerror(answer[1]) if answer[1] else ''
     return {'results': results}
 
 
@@ -227,8 +227,7 @@ def end_others(request: "Request") -> "Dict[str, object]":
     if left:
         names = ', '.join(launchers[pid].spec['name'] for pid, _ in left)
         raise Failure('could not be ended: {}'.format(names), kind='left')
-    for one in others:
-        starts.close_old_window(header['session'], folders.read_status(one.folder))
+    starts.close_old_windows(header['session'], [one.folder for one in others])
     screen.end_leftovers(request)
     return {'ended': len(others)}
 
@@ -240,9 +239,12 @@ def _watch(request: "Request", found: "Iterable[Found]") -> None:
     for one in found:
         component = Component('{}@{}'.format(one.spec['name'], one.spec['about']['host']), one.folder)
         component.peer = peers.connect(one.spec['control'])
+        if component.peer is None and one.peer is not None:  # it has just ended
+            one.peer.sock.close()
+            one.peer, one.status = None, folders.read_status(one.folder) or {}
         request.agent.starts.add(component)
-        if component.peer is None and (one.peer is not None or one.has_lost_keeper):
-            Thread(request.agent.starts.last_word, component)  # of one that has just ended, or is being ended
+        if one.has_lost_keeper:
+            Thread(request.agent.starts.last_word, component)  # its guard may be ending it
 
 
 # ---- what processes use --------------------------------------------------------------------------------------------
@@ -293,14 +295,14 @@ def end_abandoned(found: "Iterable[Found]") -> "List[Thread]":
     abandoned = {(one.spec['run'], one.spec['name']): one for one in found if one.is_abandoned}
     if not abandoned:
         return []
-    for pid, run, name in _marked():
+    for pid, run, name in marked():
         one = abandoned.get((run, name))
         if one is not None:
             one.left.append(pid)
     return [Thread(_end, one) for one in abandoned.values() if one.left]
 
 
-def _marked() -> "List[Tuple[int, str, str]]":
+def marked() -> "List[Tuple[int, str, str]]":
     """All processes of ours that run, or descend from, a component: their pids, runs and names."""
     found = []
     for entry in os.listdir('/proc'):
@@ -322,7 +324,7 @@ def _end(one: Found) -> None:
     for number, patience in ((one.spec['stop_signal'], one.spec['stop_timeout']), (_signal.SIGKILL, tree.KILL_TIMEOUT)):
         if (folders.read_status(one.folder) or {}).get('launcher') != one.status['launcher']:
             return  # another agent has ended it, and it has been started again
-        own = [pid for pid, run, name in _marked() if (run, name) == (one.spec['run'], one.spec['name'])]
+        own = [pid for pid, run, name in marked() if (run, name) == (one.spec['run'], one.spec['name'])]
         members = {member for pid in own for member in [pid, *tree.descendants(pid)]}
         left = processes.identify(members)
         processes.kill(left, number)

@@ -6,9 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from remote_runner.cli.options import joined
 from remote_runner.cli.targets import make_parser as make_target_parser
-from remote_runner.cli.targets import opened, show_failures
+from remote_runner.cli.targets import opened, parse, show_failures
 from remote_runner.errors import SessionFailed, UsageError
 
 _DESCRIPTION = """\
@@ -36,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    options = parse(make_parser(), arguments)
     from remote_runner.ui.attach import attach, size_of
 
     size_of(sys.stdin)

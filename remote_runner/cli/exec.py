@@ -151,4 +151,4 @@ def _print_folded(done: list[Executed]) -> None:
             errors[f'exit status {outcome.status}'.encode()].append(outcome.host)
     for text, hosts in errors.items():
         print_prefixed(fold(hosts), 'err', text, lock)
-    print_folded(outputs)
+    print_folded(outputs, fold)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from remote_runner.cli.options import add_results_option, joined
+from remote_runner.cli.options import add_results_option
 from remote_runner.cli.targets import make_parser as make_target_parser
-from remote_runner.cli.targets import opened, show_failures
+from remote_runner.cli.targets import opened, parse, show_failures
 
 _DESCRIPTION = """\
 Bring home what components wrote: what their `fetch` attribute names, and always output.log, into
@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    options = parse(make_parser(), arguments)
     with opened(options) as session:
         from remote_runner.deploy.results import bring_home
         from remote_runner.events import Events

@@ -83,6 +83,7 @@ class Tracked:
     output: str = ''
     asked_at: float = 0.0
     started_at: float = 0.0
+    ended_at: float = 0.0
     is_ready: bool = False
     waiting: str = ''
     said: str = ''
@@ -393,6 +394,7 @@ class Board:
         if tracked.state in OVER:
             return
         tracked.status = status
+        tracked.ended_at = time.monotonic()
         tracked.output = self._events.masked(output)
         if tracked.key in self._ending:
             tracked.state = State.STOPPED

@@ -157,15 +157,20 @@ def follow(
     session: Session,
     sources: Sequence[Source],
     tell: Callable[[Line], None],
+    flush: Callable[[], None],
     lines: int | None = None,
     since: float | None = None,
-    told: Callable[[], None] = lambda: None,
 ) -> None:
     """Tell what comes, from the positions of `sources` on, until interrupted; through restarts and broken connections.
 
-    A source of which nothing has come begins as with `history`. `told` is called after each few lines.
-
     A host that cannot be asked any more for another reason than its connection ends the telling.
+
+    Args:
+        session: connected.
+        sources: the components.
+        tell: gets each line.
+        flush: called when no more lines are there at the moment.
+        lines, since: where to begin with a source of which nothing has come, see `history`.
 
     Raises:
         RemoteRunnerError: that reason.
@@ -180,7 +185,7 @@ def follow(
         while True:
             for line in _batch(arrived):
                 tell(line)
-            told()
+            flush()
     finally:
         over.set()
 

@@ -116,6 +116,8 @@ def records(session: str) -> Iterator[Record]:
             values = json.loads(path.read_text())
             if values.pop('version') == VERSION:
                 yield Record(**values)
+            else:
+                log.warning('the record %s was written by another version of remote_runner', path)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             log.warning('the record %s cannot be read: %s', path, error)
 

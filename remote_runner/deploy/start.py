@@ -216,7 +216,8 @@ class Starter:
             if not self._ahead and opening <= time.monotonic() < end and all(map(_is_well, components)):
                 self._open_ahead(following)
             self._board.wait(ended, end)
-            if tracked.state is State.EXITED and tracked.status:
+            # Others of its index may have taken so long that its own grace is over long ago.
+            if tracked.state is State.EXITED and tracked.status and tracked.ended_at < end:
                 how = f'within its start_grace ({tracked.plan.start_grace:g} s), {describe_status(tracked.status)}'
                 self._board.fail([tracked], f'it ended {how}', tracked.output)
 
