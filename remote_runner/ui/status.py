@@ -111,6 +111,11 @@ def _time(seen: Seen, rates: Rates) -> str:
     return '-'
 
 
+def _trouble(seen: Seen) -> str:
+    """Why it is in trouble; who stopped what is stopped is told to who waits for it, and by `--json`."""
+    return '' if seen.state == 'stopped' else seen.reason
+
+
 def _or_dash(value: object) -> str:
     return '-' if value is None else str(value)
 
@@ -124,7 +129,7 @@ _CELLS: Mapping[str, Callable[[Seen, Rates], str]] = {
     'RESTARTS': lambda seen, rates: str(seen.restarts),
     'CPU': _cpu,
     'MEMORY': lambda seen, rates: '-' if seen.memory is None else size(seen.memory),
-    'SAYS': lambda seen, rates: first_line('; '.join(filter(None, [seen.reason, seen.said]))),
+    'SAYS': lambda seen, rates: first_line('; '.join(filter(None, [_trouble(seen), seen.said]))),
 }
 _NUMBERS = {'PID', 'TIME', 'RESTARTS', 'CPU', 'MEMORY'}
 _COLUMNS = [Column(name, is_number=name in _NUMBERS) for name in _CELLS]
