@@ -173,6 +173,10 @@ class SessionFailed(RemoteRunnerError):
     """The screen session could not be quit or started."""
 
 
+class CleaningFailed(RemoteRunnerError):
+    """What was left on a host could not be found out, or could not be removed."""
+
+
 class StartFailed(RemoteRunnerError):
     """One or more components did not start."""
 

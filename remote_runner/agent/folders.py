@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Bytes of output.log that a report of a failure shows, at most.
 TAIL = 4096
+#: What the name of a run's folder begins with that is being removed.
+HIDDEN = '.'
 #: sun_path, unix(7), without its final zero byte.
 MAX_SOCKET_PATH = 107
 
@@ -153,6 +155,15 @@ def read_spec(folder: str) -> "Dict[str, Any]":
 
 def _encode(text: str) -> bytes:
     return text.encode('utf-8', 'surrogateescape')
+
+
+def run_names(session_folder: str) -> "List[str]":
+    """The runs of which a session's folder holds anything, the newest first."""
+    try:
+        names = sorted(os.listdir(session_folder), reverse=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [name for name in names if name[0] != HIDDEN and os.path.isdir(os.path.join(session_folder, name))]
 
 
 def component_folders(run_folder: str) -> "List[str]":

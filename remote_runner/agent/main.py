@@ -185,8 +185,8 @@ OPERATIONS = {
     'list_files': 'fetch.list_files',
     'get': 'fetch.get',
     'remove': 'files.remove',
-    'lock': 'screen.lock',
-    'unlock': 'screen.unlock',
+    'lock': 'locks.lock',
+    'unlock': 'locks.unlock',
     'running': 'starts.running',
     'survey': 'survey.survey',
     'signal': 'survey.signal',
@@ -201,6 +201,8 @@ OPERATIONS = {
     'examine': 'doctor.examine',
     'neighbours': 'doctor.neighbours',
     'tidy': 'doctor.tidy',
+    'rubbish': 'clean.rubbish',
+    'clean': 'clean.clean',
 }
 
 

@@ -181,7 +181,7 @@ def _forget_dead_agents(folder: str) -> None:
 def _prune(session: str) -> None:
     """Remove the folders of old runs that nothing runs of any more, if they have become many; the newest stay."""
     root = folders.state_folder(session)
-    runs = sorted(name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name)))
+    runs = folders.run_names(root)[::-1]
     if len(runs) < MOST_RUNS:
         return
     import shutil  # a tenth of the agent's start

@@ -45,9 +45,9 @@ class Found:
     def is_abandoned(self) -> bool:
         """Whether its launcher vanished without a last word."""
         state = self.status.get('state')
-        return self.peer is None and state is not None and state not in OVER and not self._guard_lives()
+        return self.peer is None and state is not None and state not in OVER and not self.guard_lives()
 
-    def _guard_lives(self) -> bool:
+    def guard_lives(self) -> bool:
         pid = self.status.get('launcher', 0)
         try:
             return bool(pid) and b'launcher' in read_file('/proc/{}/cmdline'.format(pid))
@@ -118,11 +118,8 @@ def all_sessions() -> "List[str]":
 def in_session(session: str, runs: "Optional[List[str]]" = None) -> "List[Found]":
     """The components of a session, of these runs or of the newest, and those of others that are alive."""
     root = os.path.join(folders.state_root(), session)
-    if not os.path.isdir(root):
-        return []
     by_name: "Dict[str, Found]" = {}
-    names = sorted((name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name))), reverse=True)
-    for position, run in enumerate(names):
+    for position, run in enumerate(folders.run_names(root)):
         is_wanted = run in runs if runs is not None else position == 0
         for folder in folders.component_folders(os.path.join(root, run)):
             try:
@@ -259,21 +256,19 @@ def usage(keeper: int) -> "Dict[str, float]":
 # ---- what killed launchers left ------------------------------------------------------------------------------------
 
 
-def end_abandoned(found: "Iterable[Found]") -> None:
-    """End the programs of components whose launchers were killed; what is left of each is noted in it."""
+def end_abandoned(found: "Iterable[Found]") -> "List[Thread]":
+    """End the programs of components whose launchers were killed, each in a thread; what is left is noted in them."""
     abandoned = {(one.spec['run'], one.spec['name']): one for one in found if one.is_abandoned}
     if not abandoned:
-        return
-    for pid, run, name in _marked():
+        return []
+    for pid, run, name in marked():
         one = abandoned.get((run, name))
         if one is not None:
             one.left.append(pid)
-    for one in abandoned.values():
-        if one.left:
-            Thread(_end, one)
+    return [Thread(_end, one) for one in abandoned.values() if one.left]
 
 
-def _marked() -> "List[Tuple[int, str, str]]":
+def marked() -> "List[Tuple[int, str, str]]":
     """All processes of ours that run, or descend from, a component: their pids, runs and names."""
     found = []
     for entry in os.listdir('/proc'):
@@ -293,7 +288,7 @@ def _end(one: Found) -> None:
     """The stop signal, and KILL to what is left after a while, with all that was forked meanwhile."""
     left: "Set[Tuple[int, int]]" = set()
     for number, patience in ((one.spec['stop_signal'], one.spec['stop_timeout']), (_signal.SIGKILL, tree.KILL_TIMEOUT)):
-        own = [pid for pid, run, name in _marked() if (run, name) == (one.spec['run'], one.spec['name'])]
+        own = [pid for pid, run, name in marked() if (run, name) == (one.spec['run'], one.spec['name'])]
         members = {member for pid in own for member in [pid, *tree.descendants(pid)]}
         left = processes.identify(members)
         processes.kill(left, number)

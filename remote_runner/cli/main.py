@@ -37,6 +37,7 @@ COMMANDS = {
     'exec': ('remote_runner.cli.exec', 'run a command on many hosts'),
     'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),
     'doctor': ('remote_runner.cli.doctor', 'find out whether hosts have what a deployment needs'),
+    'clean': ('remote_runner.cli.clean', 'remove what runs left on hosts and nobody needs'),
     'completion': ('remote_runner.cli.completion', 'completion for bash, zsh and fish, and the man page'),
 }
 EXIT_INTERRUPTED = 130
