@@ -74,6 +74,9 @@ class TestStop:
         assert site.later('stop').stdout == '2 components stopped\n'
         assert site.deployment.own_sessions() == []
         assert site.later('stop').stdout == '0 components stopped\n'
+        hosts = ['h[1-2]', '-F', site.ssh_config]
+        assert site.session not in site.run('ps', *hosts).stdout
+        assert site.run('ps', *hosts, '--all').stdout.count(f' {site.session} ') == 4
 
     def test_all_descendants_end(self, site: Standing) -> None:
         site.write(python('forks', 'h1', _FORKS, stop_timeout=0.3))

@@ -98,12 +98,9 @@ class TestWhatThereIs:
             ('words', 'h1', 'last'),
         ]
         moment = datetime.fromtimestamp(objects[2]['time'] - 0.25)
-        for text in (moment.isoformat(), moment.isoformat(' ')):
-            late = site.later('logs', 'words@h1', '--since', text).stdout.splitlines()
-            assert late == ['words@h1 | last', 'words@h1 | no newline']
-        assert len(site.later('logs', 'words@h1', '--since', '1d').stdout.splitlines()) == 4
+        late = site.later('logs', 'words@h1', '--since', moment.isoformat()).stdout.splitlines()
+        assert late == ['words@h1 | last', 'words@h1 | no newline']
         assert site.later('logs', 'words@h1', '--since', '0s').out == b''
-        assert site.later('logs', 'words@h1', '--since', '2099-01-01').out == b''
         assert site.later('logs', 'words@h1', '-n', '1', '--since', '1h').stdout == 'words@h1 | no newline\n'
 
     @pytest.mark.parametrize('text', ['tomorrow', '10', '-5m', '25:00', '2026-13-01', ''])

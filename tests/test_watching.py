@@ -70,7 +70,7 @@ def test_the_table_is_always_there(site: Standing) -> None:
     site.deploy()
     with watching(site, '-n', '0.1') as window:
         window.shows(says('^two +h2 +started'))
-        seen = {re.sub(r'\d+', 'N', '\n'.join(window.screen())) for _ in range(300)}
+        seen = {re.sub(r'\d+', 'N', '\n'.join(window.screen())) for _ in range(100)}
         assert all(says('^COMPONENT', '^one ', '^two ', '^session ')(text.splitlines()) for text in seen), seen
 
 
@@ -102,6 +102,9 @@ def test_two_hundred_on_a_small_terminal(site: Standing) -> None:
     site.deploy()
     ends = [f'c-{number:03}@h1' for number in (7, 57, 107, 157)]
     site.later('wait', *ends, status=1)
+    table = site.table(status=1)
+    assert [row.split()[0] for row in table[1:-1]] == [f'c-{number:03}' for number in range(200)]
+    assert 'and 190 more' in site.later('status', 'x', status=2).stderr
     with watching(site) as window:
         lines = window.shows(says('^c-007 +h1 +exited 3', '^c-157 +h1 +exited 3', '4 exited 3'))
         assert [line for line in lines if line.startswith('index ')] == [
@@ -113,6 +116,7 @@ def test_two_hundred_on_a_small_terminal(site: Standing) -> None:
     with watching(site, 'c-00?') as window:
         window.shows(says('^c-000 +h1 +started', '^c-007 +h1 +exited 3', '10 components: 9 started, 1 exited 3'))
     site.later('stop')
+    assert site.deployment.sleepers(1000) == []
 
 
 def test_more_in_trouble_than_there_is_room_for(site: Standing) -> None:
