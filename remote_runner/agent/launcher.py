@@ -32,7 +32,7 @@ if __name__ == '__main__':
 from remote_runner.agent.keeper import Keeper
 from remote_runner.agent.peers import Peer, connect, listen
 from remote_runner.agent.records import Folder, forget, read_file
-from remote_runner.agent.terminal import say
+from remote_runner.agent.terminal import EXIT_NOT_FOUND, say
 from remote_runner.agent.tree import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_PDEATHSIG,
@@ -46,8 +46,8 @@ from remote_runner.agent.tree import (
 EXIT_ABORTED = 75  # EX_TEMPFAIL, sysexits(3)
 
 
-def wait_for_go(folder: Folder, agent: Peer, signals: Signals) -> str:
-    """Say hello and wait for the answer: '' for go, else the reason why not."""
+def wait_for_go(folder: Folder, agent: Peer, signals: Signals) -> "tuple[str, bytes | None]":
+    """Say hello and wait for the answer: '' for go, else the reason why not; and what sudo is told, if it asks."""
     try:
         load = posix.getloadavg()[0]
     except OSError:
@@ -60,19 +60,20 @@ def wait_for_go(folder: Folder, agent: Peer, signals: Signals) -> str:
         # CLOCK_MONOTONIC is the machine's, so the agent and we mean the same moment.
         left = folder.spec['deadline'] - time.monotonic()
         if left <= 0:
-            return 'no answer within the time limit'
+            return 'no answer within the time limit', None
         poll.poll(left * 1000)
         came = signals.take() & {_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT}
         if came:
-            return 'ended by signal {}'.format(min(came))
+            return 'ended by signal {}'.format(min(came)), None
         messages = agent.receive()
         if messages is None:
-            return 'the connection was lost before the start'
+            return 'the connection was lost before the start', None
         for message in messages:
             if message[0] == 'abort':
-                return str(message[1])  # also behind a go that we read too late
-        if any(message[0] == 'go' for message in messages) and time.monotonic() < folder.spec['deadline']:
-            return ''
+                return str(message[1]), None  # also behind a go that we read too late
+        for message in messages:
+            if message[0] == 'go' and time.monotonic() < folder.spec['deadline']:
+                return '', message[1]
 
 
 def too_much_load(most: "float | None") -> str:
@@ -89,6 +90,7 @@ def guard(folder: Folder, keeper: int, signals: Signals) -> int:
     poll.register(signals.fd, select.POLLIN)
     tree = Tree(folder.spec['stop_signal'])
     code = None
+    unable: "tuple[int, ...]" = ()
     while True:
         ended, left = reap()
         if keeper in ended:
@@ -106,6 +108,10 @@ def guard(folder: Folder, keeper: int, signals: Signals) -> int:
         if signals.take() & {_signal.SIGTERM, _signal.SIGHUP} and code is None:
             posix.kill(keeper, _signal.SIGTERM)
         tree.tick()
+        if tree.left != unable:
+            unable = tree.left  # of another user, whose deputies were killed too
+            _recall(folder)
+            folder.write_status('unknown', left=list(unable))
 
 
 def _recall(folder: Folder) -> None:
@@ -123,10 +129,12 @@ def keep(folder: Folder) -> int:
     signals = Signals((_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT, _signal.SIGCHLD, _signal.SIGWINCH))
     if posix.getppid() != folder.status['launcher']:
         return EXIT_ABORTED
-    agent = None
+    agent = password = None
     if folder.claimed:
         agent = connect(folder.spec['agent'])
-        reason = wait_for_go(folder, agent, signals) if agent else 'the one who opened this window is gone'
+        reason = 'the one who opened this window is gone'
+        if agent is not None:
+            reason, password = wait_for_go(folder, agent, signals)
         if reason:
             folder.write_status('aborted', reason=reason, ended=time.time())
             say('not started: {}; r starts it by hand'.format(reason))
@@ -139,10 +147,46 @@ def keep(folder: Folder) -> int:
             return EXIT_ABORTED
     else:
         say('started by hand')
+    if folder.spec['user'] is not None:
+        return keep_for_another(folder, agent, signals, password)
     control = listen(folder.spec['control'])
     code = Keeper(folder, agent, control, signals).run()
     forget(folder.spec['control'])
     return code
+
+
+def keep_for_another(folder: Folder, agent: "Peer | None", signals: Signals, password: "bytes | None") -> int:
+    """`keep`, of a program that runs as another user: its processes are a deputy's, all else is ours."""
+    from remote_runner.agent.delegate import Delegate, DeputyLost
+    from remote_runner.agent.sudo import Refused
+
+    try:
+        delegate = Delegate(folder.spec, password, signals, by_hand=not folder.claimed)
+    except Refused as refused:
+        now = time.time()
+        folder.write_status('failed', stage='sudo', reason=refused.why, ended=now)
+        if agent is not None:
+            agent.send(('failed', 'sudo', 0, now, refused.why))
+        say('not started: {}; r starts it by hand'.format(refused.why))
+        _wait_for_sudo()
+        return EXIT_NOT_FOUND
+    control = listen(folder.spec['control'])
+    try:
+        code = Keeper(folder, agent, control, signals, delegate).run()
+    except DeputyLost:
+        say('what ran as {name} was killed'.format(**folder.spec['user']))
+        posix.kill(posix.getpid(), _signal.SIGKILL)  # our guard ends what is left of us, and says so
+        raise
+    forget(folder.spec['control'])
+    delegate.close()
+    _wait_for_sudo()
+    return code
+
+
+def _wait_for_sudo() -> None:
+    """Until it has ended, which cannot be hurried: what is left of us would count as killed."""
+    while reap()[1]:
+        select.poll().poll(20)
 
 
 def main(path: str) -> int:

@@ -41,6 +41,8 @@ class Agent:
         self._heartbeat = False
         self.locks: "Dict[str, int]" = {}
         self.sessions: "Dict[str, List[int]]" = {}
+        #: What sudo is told where it asks, once it has proven right.
+        self.sudo_password: "Optional[bytes]" = None
         #: Files that go with us, if nobody removed them before.
         self.temporary: "List[str]" = []
         self._starts: "Optional[Starts]" = None
@@ -185,6 +187,7 @@ OPERATIONS = {
     'list_files': 'fetch.list_files',
     'get': 'fetch.get',
     'remove': 'files.remove',
+    'sudo': 'become.sudo',
     'lock': 'screen.lock',
     'unlock': 'screen.unlock',
     'running': 'starts.running',

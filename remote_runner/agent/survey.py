@@ -52,6 +52,10 @@ class Found:
         except OSError:
             return False
 
+    def _usage(self) -> "Dict[str, float]":
+        """What the program uses, without those who stand behind it."""
+        return usage(self.status['deputy' if 'deputy' in self.status else 'keeper'])
+
     def describe(self) -> "Values":
         """What the master is told; see `survey`."""
         state = self.status.get('state', 'starting' if self.peer is not None else 'never started')
@@ -66,6 +70,7 @@ class Found:
             'by': spec['by'],
             'about': about,
             'cwd': os.fsdecode(spec['cwd']),
+            'user': spec['user']['name'] if spec['user'] is not None else None,
             'status': dict(self.status, state=state),
             'alive': self.peer is not None,
             'left': self.left,
@@ -74,7 +79,7 @@ class Found:
             'stop_timeout': spec['stop_timeout'],
             'start_timeout': spec['start_timeout'],
             'start_grace': spec['start_grace'],
-            'usage': usage(self.status['keeper']) if self.peer is not None and 'keeper' in self.status else None,
+            'usage': self._usage() if self.peer is not None and 'keeper' in self.status else None,
         }
 
 

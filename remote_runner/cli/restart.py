@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from remote_runner.cli.options import joined, seconds
+from remote_runner.cli.options import joined, seconds, sudo_credentials
 from remote_runner.cli.targets import ChangeShown, opened
 from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.defaults import START_TIMEOUT
@@ -46,13 +46,14 @@ def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
     with opened(options) as session:
         session.require_all()
-        from remote_runner.deploy.lifecycle import start_again, stop
+        from remote_runner.deploy.lifecycle import allow, start_again, stop
         from remote_runner.ui.text import count
 
         wanted = session.named(options.names)
         never = [seen.label for seen in wanted if not seen.facts]
         if never:
             raise UsageError(f'their hosts know nothing of {", ".join(never)}', remedy='deploy them: remote_runner -c')
+        allow(session, wanted, sudo_credentials())
         with ChangeShown(session, as_json=options.json) as shown:
             stop(session, wanted, quit_sessions=False)
             session.look()

@@ -21,6 +21,7 @@ from remote_runner.cli.options import (
     seconds,
     ssh_options,
     ssh_record,
+    sudo_credentials,
 )
 from remote_runner.defaults import START_TIMEOUT
 
@@ -135,6 +136,7 @@ def main(arguments: Sequence[str]) -> int:
         skip_unreachable=options.skip_unreachable,
         fanout=options.fanout,
         start_timeout=options.start_timeout,
+        sudo=sudo_credentials(lambda: terminal.paused()),
         last=True,
     )
     terminal = Terminal(table=not options.json, ssh_config_file=options.ssh_config)

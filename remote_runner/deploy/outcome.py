@@ -8,6 +8,7 @@ from typing import NamedTuple
 from remote_runner.defaults import FANOUT, START_TIMEOUT
 from remote_runner.deploy.board import RUNNING, State, Tracked, describe_status
 from remote_runner.errors import RemoteRunnerError
+from remote_runner.hosts.credentials import Credentials
 
 
 class RunOptions(NamedTuple):
@@ -22,6 +23,7 @@ class RunOptions(NamedTuple):
         skip_unreachable: go on without hosts that cannot be reached.
         fanout: hosts that are worked on at the same time.
         start_timeout: seconds until a component must run, where it says nothing itself.
+        sudo: where the password comes from that sudo may want of components that run as other users.
         last: the process ends with this run, and leaves closing connections to the system.
         join: the id of a run that these components belong to; None: this is a run of its own.
     """
@@ -34,6 +36,7 @@ class RunOptions(NamedTuple):
     skip_unreachable: bool = False
     fanout: int = FANOUT
     start_timeout: float = START_TIMEOUT
+    sudo: Credentials | None = None
     last: bool = False
     join: str | None = None
 

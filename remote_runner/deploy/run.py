@@ -23,7 +23,9 @@ from remote_runner.deploy.check import Checker
 from remote_runner.deploy.holder import CHANGE, RUN, lock, whoami
 from remote_runner.deploy.outcome import Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
+from remote_runner.deploy.secrets import Secrets
 from remote_runner.deploy.start import Starter, by_host, described
+from remote_runner.deploy.sudo import Sudo
 from remote_runner.deploy.watch import has_failed, stop_components, wait_for_components
 from remote_runner.errors import (
     BootstrapFailed,
@@ -126,6 +128,7 @@ class _Run:
             zombie=options.zombie,
         )
         self.outcome.servers = self._starter.servers
+        self._sudo = Sudo(options.sudo, self._keep_secret)
 
     def __enter__(self) -> _Run:
         return self
@@ -146,6 +149,7 @@ class _Run:
         self._lock()
         if not self._options.kill_first:
             self._refuse_running()
+        self._become_users()
         self._make_ready()
         for components, following in pairwise([*self._board.in_order(), []]):
             self._start(components, following)
@@ -275,6 +279,21 @@ class _Run:
                     remedy='without --no-kill the session is replaced',
                 )
 
+    # ---- other users ------------------------------------------------------------------------------------------
+
+    def _become_users(self) -> None:
+        """Components that cannot run as the user they name have failed, before anything is changed on any host."""
+        wanted = {name: [t.plan.user for t in own if t.plan.user] for name, own in by_host(self._board.all()).items()}
+        reasons = self._sudo.check(self._pool, wanted)
+        failed = [t for t in self._board.all() if (t.host, t.plan.user) in reasons]
+        for tracked in failed:
+            self._board.fail([tracked], reasons[tracked.host, tracked.plan.user or ''])
+        if failed:
+            raise StartFailed('\n'.join(report(tracked) for tracked in failed))
+
+    def _keep_secret(self, password: str) -> None:
+        self._events.mask = (self._plan.secrets | Secrets([password])).mask
+
     # ---- what stands before the first start -------------------------------------------------------------------
 
     def _make_ready(self) -> None:
@@ -301,7 +320,7 @@ class _Run:
 
     def _prepare(self, host: Host) -> None:
         own = [tracked for tracked in self._board.all() if tracked.host == host.name]
-        asked = [[tracked.plan.name, tracked.plan.base_dir] for tracked in own]
+        asked = [[tracked.plan.name, tracked.plan.base_dir, tracked.plan.user] for tracked in own]
         try:
             answer = host.request('prepare', timeout=SHORT, components=asked, create=host.name != LOCALHOST)
         except RequestFailed as error:
@@ -383,6 +402,7 @@ class _Run:
         keys = {t.key: t.plan.name for t in own}
         try:
             lock(host, self._plan.session, self._me, self._locks)
+            self._sudo.renew(host)
             states = host.request(
                 'watch', timeout=SHORT, session=self._plan.session, run=self.outcome.run, keys=keys
             )['states']
