@@ -15,7 +15,7 @@ import pytest
 
 from tests.attaching import Terminal, attached
 from tests.commands import Done, Site, component, environment
-from tests.deploying import gone, is_alive, kill
+from tests.deploying import connections, gone, is_alive, kill
 from tests.test_command import Watcher
 from tests.testbed import Testbed, TestHost
 from tests.testbed.process import wait_until
@@ -256,6 +256,23 @@ def test_kill_9_leaves_nothing(site: Site, whom: str) -> None:
     assert shown['state'] in ('killed', 'gone', 'stopped', 'exited')
 
 
+def test_what_we_may_not_end_is_named(site: Site) -> None:
+    """Both processes that could end it are killed, by someone who may."""
+    site.write(say('x', 'free@h1', STUBBORN, stop_timeout=0.3))
+    site.deploy()
+    prints(site, 'x', 'on')
+    host = site.bed['h1']
+    now = status(site, 'x')
+    above = next(process.ppid for process in host.processes() if process.pid == now['deputy'])
+    kill(host, signal.SIGKILL, above, now['deputy'])
+    wait_until(lambda: status(site, 'x')['state'] == 'unknown', 'what is left')
+    [shown] = json.loads(later(site, 'status', '--json', code=None).stdout)['components']
+    assert shown['state'] == 'unknown'
+    assert now['pid'] in status(site, 'x')['left']
+    kill(host, signal.SIGKILL, *status(site, 'x')['left'])
+    wait_until(lambda: status(site, 'x')['state'] == 'killed', 'its end')
+
+
 # ---- restarts and readiness ----------------------------------------------------------------------------------------
 
 
@@ -397,6 +414,40 @@ def test_a_wrong_password_is_tried_once_on_each_host(site: Site) -> None:
         assert site.deployment.own_sessions(host, 'anne') == []
     assert 'wrong one' not in done.stdout + done.stderr
     assert done.events('component_started') == []
+
+
+def test_a_connection_that_breaks_between_two_indexes(site: Site) -> None:
+    """The agent that knew the password is gone; the next one is told it again."""
+    first = say('a', 'anne@h2', 'exec sleep 1000', ready=0).replace("'ready': 0", "'ready': ready.file('/tmp/go-on')")
+    site.write(first, say('b', 'anne@h2', 'exec sleep 1000', start_index=1))
+    host = site.bed['h2']
+    host.run(['rm', '-f', '/tmp/go-on'])
+    with site.begin(variables=password_file(site)) as running:
+        wait_until(lambda: b'component_started' in running.out, 'its first component')
+        kill(host, signal.SIGKILL, *[process.pid for process in connections(host)])
+        host.run(['touch', '/tmp/go-on'])
+        done = running.end()
+    assert done.status == 0, done
+    assert {event['component'] for event in done.events('component_started')} == {'a', 'b'}
+    assert attempts(host) == 0
+
+
+def test_it_is_masked_where_arguments_hold_it(site: Site) -> None:
+    site.write(component('x', 'anne@h1', '/bin/sh', ['-c', 'exit 3', PASSWORD], user='sim', start_grace=1))
+    done = site.deploy(variables=password_file(site), status=1)
+    assert PASSWORD not in done.stdout + done.stderr
+    assert [path for path in site.home.rglob('*.json*') if PASSWORD in path.read_text()] == []
+
+
+def test_a_password_that_only_one_reader_gets(site: Site) -> None:
+    """`RR_SUDO_PASS_FILE=<(pass show ...)`: a pipe can be read once."""
+    site.write(say('x', 'anne@h1', 'exec sleep 1000'))
+    read, write = os.pipe()
+    os.write(write, f'{PASSWORD}\n'.encode())
+    os.close(write)
+    done = site.deploy(variables={'RR_SUDO_PASS_FILE': f'/dev/fd/{read}'}, pass_fds=[read])
+    os.close(read)
+    assert done.event('component_started')
 
 
 def test_nothing_is_replaced_by_what_cannot_run(site: Site) -> None:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from remote_runner.agent.request import Request
 
-#: Seconds that one sudo has, with all the delays of a wrong password.
+#: Seconds that one sudo has. A trial gives way to all other programs of a busy host.
 TIMEOUT = 30.0
+TRIAL_TIMEOUT = 90.0
 #: Where a Python is that everybody may run, if ours is none.
 PYTHONS = ['/usr/bin/python3', '/usr/libexec/platform-python', '/usr/local/bin/python3']
 #: Variables of a login that mean nothing, or the wrong thing, to another user.
@@ -65,12 +66,11 @@ def sudo(request: "Request") -> "Dict[str, object]":
 
 def _try(found: "Dict[str, Any]", password: "Optional[bytes]") -> None:
     """Raises Refused where sudo does not run Python as that user."""
-    deadline = time.monotonic() + TIMEOUT
     if password is not None:
-        _try_once(found, password, deadline)
+        _try_once(found, password, time.monotonic() + TRIAL_TIMEOUT)
         return
     one = Sudo(found, password)
-    one.wait(deadline)
+    one.wait(time.monotonic() + TIMEOUT)
     one.close()
     os.waitpid(one.pid, 0)
 

@@ -13,8 +13,8 @@ from remote_runner.errors import UsageError
 
 _DESCRIPTION = """\
 End components, in the reverse order of their starts, and start them again as they were started: same arguments, same
-environment, in their order, each start verified. Those that have ended are started, too. To bring changed files or
-arguments over, deploy again.
+environment, in their order, each start verified. Those that have ended are started, too. If sudo wants a password for
+components of other users, it is asked for again. To bring changed files or arguments over, deploy again.
 
     remote_runner restart broker
     remote_runner restart '*@node7'

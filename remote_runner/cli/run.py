@@ -111,11 +111,15 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    from remote_runner.deploy.secrets import Secrets
     from remote_runner.hosts.ahead import Ahead
     from remote_runner.ui.log import configure
 
     configure(options.log_level)
     plan = load_plan(options)
+    sudo = sudo_credentials(lambda: terminal.paused())
+    if any(component.user for component in plan.components):
+        plan = plan._replace(secrets=plan.secrets | Secrets([sudo.password()]))
     addresses = dict.fromkeys(component.address for component in plan.components)
     ahead = Ahead(ssh_options(options, lambda: terminal.paused()), addresses, options.fanout)
     # The rest is imported while the hosts answer.
@@ -136,7 +140,7 @@ def main(arguments: Sequence[str]) -> int:
         skip_unreachable=options.skip_unreachable,
         fanout=options.fanout,
         start_timeout=options.start_timeout,
-        sudo=sudo_credentials(lambda: terminal.paused()),
+        sudo=sudo,
         last=True,
     )
     terminal = Terminal(table=not options.json, ssh_config_file=options.ssh_config)

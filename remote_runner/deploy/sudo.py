@@ -14,8 +14,8 @@ from remote_runner.hosts.credentials import SUDO_PASSWORD_FILE_VARIABLE, Credent
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.pool import Pool
 
-#: Seconds that a host has for one user, with all the delays of a wrong password.
-TIMEOUT = 45.0
+#: Seconds that a host has for one user, see `agent/become.py`.
+TIMEOUT = 100.0
 _HINT = f'at a terminal it is asked for, or the file that {SUDO_PASSWORD_FILE_VARIABLE} names holds it'
 
 
