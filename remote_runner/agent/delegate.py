@@ -16,7 +16,7 @@ import _socket
 from remote_runner.agent.peers import pack
 from remote_runner.agent.records import read_file
 from remote_runner.agent.sudo import STAGE, Refused, Sudo, wait_for_end
-from remote_runner.agent.terminal import StartError, copy_size, say
+from remote_runner.agent.terminal import StartError, copy_size
 from remote_runner.agent.tree import Signals
 
 TYPE_CHECKING = False
@@ -322,4 +322,4 @@ def _ask(means: "Dict[str, str]", deadline: float, signals: Signals) -> "Optiona
         return None  # the window is gone
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
-        say('')
+        posix.write(1, b'\r\n')

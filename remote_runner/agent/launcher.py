@@ -9,7 +9,8 @@ Two processes of this file stand behind every component (`main` forks once, befo
 
 Both are child subreapers (prctl(2)), so that no descendant of the program can leave the tree, and the keeper has a
 parent-death signal, so that no single `kill -9` leaves a descendant behind or `status.json` wrong. The proof that
-nothing is left is `waitpid` answering ECHILD.
+nothing is left is `waitpid` answering ECHILD. A program that runs as another user has such a pair of its own under sudo
+(`agent/deputy.py`), because nobody else may signal it.
 
 It starts in milliseconds, because it imports built-in modules alone. Its one argument is the folder of the component:
 `spec` (marshal: see `agent/folders.py`; named `spec.new` until it is claimed, so that a second start of the same
@@ -42,6 +43,10 @@ from remote_runner.agent.tree import (
     prctl,
     reap,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remote_runner.agent.delegate import Delegate
 
 EXIT_ABORTED = 75  # EX_TEMPFAIL, sysexits(3)
 
@@ -148,20 +153,24 @@ def keep(folder: Folder) -> int:
     else:
         say('started by hand')
     if folder.spec['user'] is not None:
-        return keep_for_another(folder, agent, signals, password)
+        delegate = become(folder, agent, signals, password)
+        password = None  # we live as long as the program does
+        return EXIT_NOT_FOUND if delegate is None else keep_for_another(folder, agent, signals, delegate)
     control = listen(folder.spec['control'])
     code = Keeper(folder, agent, control, signals).run()
     forget(folder.spec['control'])
     return code
 
 
-def keep_for_another(folder: Folder, agent: "Peer | None", signals: Signals, password: "bytes | None") -> int:
-    """`keep`, of a program that runs as another user: its processes are a deputy's, all else is ours."""
-    from remote_runner.agent.delegate import Delegate, DeputyLost
+def become(
+    folder: Folder, agent: "Peer | None", signals: Signals, password: "bytes | None"
+) -> "Delegate | None":
+    """Become the user as whom the program is to run; None where that cannot be, and why was told."""
+    from remote_runner.agent.delegate import Delegate
     from remote_runner.agent.sudo import Refused
 
     try:
-        delegate = Delegate(folder.spec, password, signals, by_hand=not folder.claimed)
+        return Delegate(folder.spec, password, signals, by_hand=not folder.claimed)
     except Refused as refused:
         now = time.time()
         folder.write_status('failed', stage='sudo', reason=refused.why, ended=now)
@@ -169,7 +178,13 @@ def keep_for_another(folder: Folder, agent: "Peer | None", signals: Signals, pas
             agent.send(('failed', 'sudo', 0, now, refused.why))
         say('not started: {}; r starts it by hand'.format(refused.why))
         _wait_for_sudo()
-        return EXIT_NOT_FOUND
+        return None
+
+
+def keep_for_another(folder: Folder, agent: "Peer | None", signals: Signals, delegate: "Delegate") -> int:
+    """`keep`, of a program that runs as another user: its processes are a deputy's, all else is ours."""
+    from remote_runner.agent.delegate import DeputyLost
+
     control = listen(folder.spec['control'])
     try:
         code = Keeper(folder, agent, control, signals, delegate).run()

@@ -219,6 +219,8 @@ class Sudo:
             self.sock.send(self._password + b'\n', _socket.MSG_NOSIGNAL)
         except OSError:
             return True  # it has ended; what it said tells why
+        finally:
+            self._password = None  # we live as long as the program does
         return True
 
     def _interrupt(self) -> None:
