@@ -290,6 +290,23 @@ def test_it_is_started_again(site: Site) -> None:
     nothing_of_sim(site.bed['h1'])
 
 
+@pytest.mark.parametrize('user', ['sim', None])
+def test_lives_leave_no_files_open(site: Site, user: str | None) -> None:
+    site.write(say('x', 'free@h1', 'sleep 1; exit 3', restart='always', user=user, start_grace=0))
+    site.deploy()
+    host = site.bed['h1']
+
+    def open_files(life: int) -> list[int]:
+        """How many files those behind the program have open in that life."""
+        wait_until(
+            lambda: (status(site, 'x')['state'], status(site, 'x').get('restarts')) == ('started', life), f'life {life}'
+        )
+        pids = [status(site, 'x')[who] for who in ('keeper', 'deputy') if who in status(site, 'x')]
+        return [len(list((host.root / 'proc' / str(pid) / 'fd').iterdir())) for pid in pids]
+
+    assert open_files(1) == open_files(2)
+
+
 NOTIFY = """
 import os, socket, stat, time
 path = os.environ['NOTIFY_SOCKET']
