@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import deploy, exec, peers, report, startup  # noqa: A004  (named as the command is)
+from benchmarks import deploy, exec, lifecycle, peers, report, startup  # noqa: A004  (named as the command is)
+from benchmarks.measure import Series
 from benchmarks.report import Chapter, Limit
 from benchmarks.stage import Stage
 from tests.testbed import Testbed
 
 RESULTS = Path(__file__).resolve().parent / 'RESULTS.md'
-WHAT = ('deploy', 'exec', 'startup')
+WHAT = ('deploy', 'exec', 'startup', 'lifecycle')
 DEPLOY_HOSTS, EXEC_HOSTS = 10, 40
 STARTUP_RUNS = 20
 MEMORY_LIMIT = 120.0
@@ -74,6 +75,43 @@ def _chapters(choice: Choice) -> Iterator[Chapter]:
     if 'startup' in choice.what:
         with Testbed(1) as bed:
             yield _startup(bed, choice)
+
+
+    if 'lifecycle' in choice.what:
+        with Testbed(EXEC_HOSTS) as bed:
+            yield from _lifecycle(bed, choice)
+
+
+def _lifecycle(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
+    count = f'{EXEC_HOSTS * lifecycle.OF_HOST} components on {EXEC_HOSTS} hosts'
+    busy = _busy()
+    say = _sayer(f'status of {count}')
+    with Stage.on(bed) as stage:
+        series = lifecycle.measure_status(stage, choice.runs, choice.wanted, say)
+    limits = [Limit('`status` of 200 components on 40 hosts', _ours(series), 1.2, ' s')]
+    text = f'How {count} are, with new connections each time; the peers list their processes with `ps`.'
+    yield Chapter('Status', text, series, limits, busy)
+    busy = _busy()
+    say = _sayer(f'stop of {count}')
+    with Stage.on(bed) as stage:
+        series = lifecycle.measure_stop(stage, choice.runs, choice.wanted, say)
+        median, longest = lifecycle.follow(stage, say)
+    with Stage.on(bed) as stage:
+        memory, share = lifecycle.rest(stage, say)
+    limits = [
+        Limit('`stop` of 200 components on 40 hosts', _ours(series), 2.0, ' s'),
+        Limit('`logs -f`: from print to line, median', 1000 * median, 100, ' ms'),
+        Limit('`logs -f`: from print to line, longest', 1000 * longest, 100, ' ms'),
+        Limit('launcher at rest: memory (PSS)', memory, 12, ' MB'),
+        Limit('launcher at rest: share of a CPU', 100 * share, 0.1, ' %'),
+    ]
+    text = f'{count} are ended, until none is left; the peers quit the screen sessions and look every 20 ms.'
+    yield Chapter('Stop', text, series, limits, busy)
+
+
+def _ours(series: list[Series]) -> float:
+    ours = report.by_name(series, 'ours')
+    return ours.median if ours else float('nan')
 
 
 def _deploy(bed: Testbed, scene: deploy.Scene, choice: Choice) -> Chapter:

@@ -149,11 +149,11 @@ class FetchFailed(RemoteRunnerError):
     """A file could not be brought home from a host; the local file that was there before is untouched.
 
     Args:
-        path: the path on the host.
+        path: the path on the host; '' where none of its files can be had.
     """
 
-    def __init__(self, what: str, *, host: str, path: str) -> None:
-        super().__init__(f'{path}: {what}', host=host)
+    def __init__(self, what: str, *, host: str, path: str = '') -> None:
+        super().__init__(f'{path}: {what}' if path else what, host=host)
         self.path = path
 
 
@@ -173,9 +173,19 @@ class SessionFailed(RemoteRunnerError):
     """The screen session could not be quit or started."""
 
 
+class CleaningFailed(RemoteRunnerError):
+    """What was left on a host could not be found out, or could not be removed."""
+
+
 class StartFailed(RemoteRunnerError):
     """One or more components did not start."""
 
 
 class ComponentFailed(RemoteRunnerError):
     """A component that was waited for ended without success."""
+
+
+class TimeIsUp(RemoteRunnerError):
+    """What was waited for has not come within the time that was given for it."""
+
+    exit_status = 124  # as timeout(1)

@@ -155,7 +155,7 @@ class ComponentStarting(Event):
 class ComponentStarted(Event):
     """A component's program runs: it was proven by its launcher. Where it is not `ready` yet, that is told later.
 
-    `restarts`: how often its launcher has started it again.
+    `restarts`: how often its launcher has started it again. `seconds` count from its turn, or the end of the pause.
     """
 
     pid: int
@@ -165,8 +165,15 @@ class ComponentStarted(Event):
     restarts: int = 0
 
 
+class ComponentKept(Event):
+    """A component runs since an earlier run, has not changed, and goes on."""
+
+    pid: int
+    window: int
+
+
 class ComponentReady(Event):
-    """A component is ready, so many seconds after its turn came."""
+    """A component is ready, so many seconds after its turn came, or after the pause before a restart."""
 
     seconds: float
 
@@ -224,6 +231,22 @@ class ComponentUnknown(Event):
     reason: str
 
 
+class ResultsFetching(Event):
+    """How far the fetching from a host is: so many of its bytes came."""
+
+    bytes: int
+    of_bytes: int
+
+
+class ResultsFetched(Event):
+    """What components of a host wrote is here: `files` came (`bytes` bytes), `unchanged` were here already."""
+
+    files: int
+    bytes: int
+    unchanged: int
+    seconds: float
+
+
 class RunEnded(Event):
     """The run is over. `exit_status`: 0 done, 1 something failed, 2 usage, 3 a host, 130 interrupted."""
 
@@ -252,10 +275,13 @@ class Events:
         with self._lock:
             self._listeners.append(listener)
 
+    def masked(self, text: str) -> str:
+        """`text` without secrets."""
+        return text if self.mask is None else self.mask(text)
+
     def emit(self, event: Event) -> None:
         """Something happened."""
-        if self.mask is not None:
-            event = event.with_text(self.mask, self._FREE_TEXT)
+        event = event.with_text(self.masked, self._FREE_TEXT)
         with self._lock:
             for listener in self._listeners:
                 listener(event)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from remote_runner.hosts.host import Host
 from tests.deploying import Deployment, deploying
+from tests.living import Lives, connected
 from tests.testbed import Testbed
 
 
@@ -31,6 +33,19 @@ def deployment(bed: Testbed, tmp_path: Path) -> Iterator[Deployment]:
     """Components to be deployed on the hosts of `bed`, which are as they were afterwards."""
     with deploying(bed, tmp_path) as deployment:
         yield deployment
+
+
+@pytest.fixture
+def lives(deployment: Deployment) -> Lives:
+    """Components of `deployment` whose lives can be counted."""
+    return Lives(deployment)
+
+
+@pytest.fixture
+def agent(deployment: Deployment) -> Iterator[Host]:
+    """The first host of `deployment`, to be asked what commands ask it."""
+    with connected(deployment) as host:
+        yield host
 
 
 def pytest_exception_interact(node: pytest.Item | pytest.Collector, report: pytest.TestReport) -> None:

@@ -28,7 +28,8 @@ _FOR_PEOPLE = re.compile(
     r'screen -x|ssh -t|git clone|cd |python3 -m venv|(\.venv/bin/)?pip install|\. \.venv|scripts/(demo|test)'
 )
 #: Commands that are run.
-_RUN = re.compile(r'remote_runner (?P<subcommand>exec |hosts trust )?|ssh |screen |chmod ')
+_SUBCOMMANDS = 'exec|hosts trust|status|logs|stop|restart|signal|wait|ps'
+_RUN = re.compile(rf'remote_runner( ({_SUBCOMMANDS})\b)? ?|ssh |screen |chmod ')
 
 # The commands of a page run in namespaces of their own: their sessions and locks are nobody else's, and all that they
 # leave on this machine ends with them.
@@ -61,7 +62,7 @@ class Command:
         found = _RUN.match(self.text)
         if found is None or self.text.startswith(('chmod', 'screen')):
             return self.text
-        return f'{found.group()}-F {shlex.quote(str(path))} {self.text[found.end() :]}'
+        return f'{found.group().rstrip()} -F {shlex.quote(str(path))} {self.text[found.end() :]}'
 
 
 @dataclass(frozen=True)

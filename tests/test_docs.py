@@ -131,6 +131,10 @@ class TestPythonExamples:
             f'c runs on {host} as process PID' for host in ('h1', 'h2', 'h3')
         ]
 
+        seen = self.run('after.py', 'from-python', 'h[1-3]', docs_bed.ssh_config).splitlines()
+        assert sorted(seen) == ['3 stopped', 'c@h1 started', 'c@h2 started', 'c@h3 started']
+        assert not any(found.name == 'from-python' for host in docs_bed.hosts for found in sessions(host))
+
     def test_build(self, docs_bed: Testbed) -> None:
         assert re.fullmatch(r'(h[12]: .*load average.*\n){2}', self.run('build.py', 'h[1-2]', docs_bed.ssh_config))
 

@@ -115,6 +115,10 @@ class TestFolded:
         assert told
         assert all('h2' in line for line in told)
 
+    def test_stderr_and_statuses_too(self, commands: Commands) -> None:
+        done = commands.exec('h[1-3]', '--fold', '--', 'echo oops >&2; [ $(hostname) = h2 ] || exit 4', status=4)
+        assert done.stderr.splitlines() == ['h[1-3]: oops', 'h[1,3]: exit status 4']
+
     def test_hosts_that_say_nothing_make_no_noise_but_failing_ones_are_named(self, commands: Commands) -> None:
         done = commands.exec('h[1-3]', '--fold', '--', '[ $(hostname) != h3 ]', status=1)
         assert 'h3' in done.stdout + done.stderr

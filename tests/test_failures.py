@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from remote_runner.config import ready
 from tests.deploying import Deployment, Ended, deploying
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
@@ -150,6 +151,15 @@ def test_programs_that_end_at_once_with_success_have_started(deployment: Deploym
     ended = deployment.run()
     assert ended.status == 0, ended.stderr
     assert len(ended.of('component_started')) == 41
+
+
+def test_who_outlives_its_grace_has_started_however_long_the_others_of_its_index_take(deployment: Deployment) -> None:
+    deployment.sh('early', 'sleep 0.4; touch /tmp/early-has-ended; exit 3')
+    until = 'until [ -e /tmp/early-has-ended ]; do sleep 0.01; done'
+    deployment.sh('late', f'{until}; sleep 0.2; echo I am ready; exec sleep 1000', ready=ready.log('I am ready'))
+    ended = deployment.run()
+    assert (ended.status, ended.names('component_failed')) == (0, [])
+    assert ended.the('component_exited', 'early')['status'] == 3
 
 
 def test_start_grace_is_each_components_own(deployment: Deployment) -> None:

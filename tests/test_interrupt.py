@@ -152,6 +152,23 @@ def test_while_windows_are_opened_ahead(deployment: Deployment) -> None:
     _check(deployment, ended, running={'h1': 1})
 
 
+def test_a_session_to_which_windows_were_to_be_added_stays(deployment: Deployment) -> None:
+    """Nothing of the interrupted run has run on its host, but what an earlier one started there does."""
+    deployment.sleep('earlier', 'h3')
+    first = deployment.run()
+    deployment.clear()
+    deployment.sleep(start_grace=0.9)
+    deployment.sleep('later', 'h3', start_index=1)
+    host = deployment.host('h3')
+    running = deployment.begin('--no-kill')
+    wait_until(lambda: len(launchers(host, deployment.session)) == 2, 'a launcher that waits')
+    running.interrupt()
+    ended = running.finish()
+    assert ended.of('component_starting', 'later') == []
+    assert deployment.runs(first.pid('earlier'), 'h3')
+    assert list(deployment.windows('h3').values()) == ['earlier']
+
+
 def test_while_starting_by_an_agent_that_is_stopped(deployment: Deployment) -> None:
     """What the agent has not begun never begins, although it finds the order when it goes on."""
     deployment.sleep(host='h2')

@@ -333,7 +333,7 @@ def test_a_dead_session_of_our_name_is_no_obstacle(deployment: Deployment) -> No
     assert deployment.run().status == 0
     wait_for_heads(deployment, word)
     kill(deployment.host(), signal.SIGKILL, deployment.the_session().pid)
-    assert deployment.the_session().state != 'Detached'
+    wait_until(lambda: deployment.the_session().state != 'Detached', 'the end of the session')
     deployment.clear()
     deployment.sleep()
     ended = deployment.run()

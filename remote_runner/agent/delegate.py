@@ -17,7 +17,7 @@ from remote_runner.agent.peers import pack
 from remote_runner.agent.records import read_file
 from remote_runner.agent.sudo import STAGE, Refused, Sudo, wait_for_end
 from remote_runner.agent.terminal import StartError, copy_size
-from remote_runner.agent.tree import Signals
+from remote_runner.agent.tree import Signals, milliseconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class Delegate:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise DeputyLost
-            poll.poll(left * 1000 + 1)
+            poll.poll(milliseconds(left))
             self.hear()
 
     def _handed(self) -> int:

@@ -28,6 +28,7 @@ from remote_runner.agent.tree import (
     Signals,
     Tree,
     exit_code,
+    milliseconds,
     prctl,
     reap,
 )
@@ -66,8 +67,7 @@ class Deputy:
             poll.register(fd, select.POLLIN)
         self._tell('ready {}'.format(posix.getpid()))
         while True:
-            wait = self._tree.wait()
-            poll.poll(None if wait is None else wait * 1000 + 1)
+            poll.poll(milliseconds(self._tree.wait()))
             if not self._is_over:
                 messages = self._keeper.receive()
                 for message in messages or []:
@@ -140,7 +140,6 @@ class Deputy:
 
     def _bind(self) -> None:
         """Make the socket to which the program tells how it is."""
-        forget(self._notify)
         sock = bind(self._notify)
         self._tell('bound {}'.format(self._notify), sock.fileno())
         sock.close()
@@ -224,8 +223,7 @@ def _guard(deputy: int, spec: "Dict[str, Any]", signals: Signals) -> int:
             tree.end(spec['stop_timeout'])
         if not left:
             return code
-        wait = tree.wait()
-        poll.poll(None if wait is None else wait * 1000 + 1)
+        poll.poll(milliseconds(tree.wait()))
         if signals.take() & ENDING and not tree.ending:
             posix.kill(deputy, _signal.SIGTERM)
         tree.tick()

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from remote_runner.agent.request import Request
 
 PIECE = 1 << 20
+#: What the names of temporary folders begin with, and the random bytes that they end with in hexadecimal.
+FOLDER = 'remote_runner-'
+RANDOM = 5
 #: What the names of files begin with that are not whole yet.
 TEMPORARY = '.rr-'
 
@@ -64,13 +67,27 @@ def _temporary_folder(name: str) -> str:
     """A new folder under $TMPDIR or /tmp, only for us, recognizable by the component's name."""
     safe = ''.join(c if (c.isalnum() and ord(c) < 128) or c in '-_.' else '_' for c in name)[:64]
     while True:
-        root = os.environ.get('TMPDIR') or '/tmp'
-        folder = os.path.join(root, 'remote_runner-{}-{}'.format(safe, os.urandom(5).hex()))
+        folder = os.path.join(temporary_root(), '{}{}-{}'.format(FOLDER, safe, os.urandom(RANDOM).hex()))
         try:
             os.mkdir(folder, 0o700)
         except FileExistsError:
             continue
         return folder
+
+
+def temporary_root() -> str:
+    """Where temporary folders are made."""
+    return os.environ.get('TMPDIR') or '/tmp'
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a folder of this name may be one that `prepare` made."""
+    first, _, last = name.rpartition('-')
+    return first.startswith(FOLDER) and len(first) > len(FOLDER) and len(last) == 2 * RANDOM and _is_hex(last)
+
+
+def _is_hex(text: str) -> bool:
+    return all(c in '0123456789abcdef' for c in text)
 
 
 def make_folders(folder: str) -> "List[str]":
@@ -224,18 +241,27 @@ def _temporary_name() -> str:
 
 def _sweep(folder: str) -> None:
     """Remove what agents of this host left in a folder that were killed in the middle of a copy."""
+    for path in abandoned_copies(folder):
+        try:
+            os.unlink(path)
+        except OSError:
+            continue  # not ours to remove
+
+
+def abandoned_copies(folder: str) -> "List[str]":
+    """The files in a folder that are not whole, and whose writers on this host are gone."""
     ours = '{}{}-'.format(TEMPORARY, os.uname().nodename)
     try:
         names = os.listdir(folder)
     except PermissionError:
-        return  # a folder to write into and not to look at
+        return []  # a folder to write into and not to look at
+    found = []
     for name in names:
-        pid = name[len(ours) :].partition('-')[0]
-        if name.startswith(ours) and pid.isdigit() and processes.start_time(int(pid)) is None:
-            try:
-                os.unlink(os.path.join(folder, name))
-            except OSError:
-                continue  # not ours to remove
+        pid, _, last = name[len(ours) :].partition('-')
+        is_one = name.startswith(ours) and pid.isdigit() and len(last) == 8 and _is_hex(last)
+        if is_one and processes.start_time(int(pid)) is None:
+            found.append(os.path.join(folder, name))
+    return found
 
 
 class _Incoming:

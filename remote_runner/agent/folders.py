@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Bytes of output.log that a report of a failure shows, at most.
 TAIL = 4096
+#: What the name of a run's folder begins with that is being removed.
+HIDDEN = '.'
 #: sun_path, unix(7), without its final zero byte.
 MAX_SOCKET_PATH = 107
 
@@ -71,14 +73,20 @@ def read_status(folder: str) -> "Optional[Dict[str, Any]]":
 
 
 def tail(folder: str) -> str:
-    """The end of a component's output."""
-    try:
-        with open(os.path.join(folder, 'output.log'), 'rb') as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - TAIL))
-            return file.read().decode('utf-8', 'replace')
-    except OSError:
-        return ''
+    """The end of a component's output: whole lines, if it has some, for half a secret would be masked by nobody."""
+    data, is_cut = b'', False
+    for name in ('output.log', 'output.log.1'):
+        path = os.path.join(folder, name)
+        missing = TAIL - len(data)
+        try:
+            size = os.stat(path).st_size
+            data = records.read_piece(path, max(0, size - missing), missing) + data
+        except OSError:
+            continue  # there is none, or it is just being replaced
+        is_cut = is_cut or size > missing
+    if is_cut:
+        data = data[data.find(b'\n', 0, -1) + 1 :]
+    return data.decode('utf-8', 'replace')
 
 
 def why_not_started(folder: str, stage: str, number: int) -> str:
@@ -151,6 +159,15 @@ def read_spec(folder: str) -> "Dict[str, Any]":
 
 def _encode(text: str) -> bytes:
     return text.encode('utf-8', 'surrogateescape')
+
+
+def run_names(session_folder: str) -> "List[str]":
+    """The runs of which a session's folder holds anything, the newest first."""
+    try:
+        names = sorted(os.listdir(session_folder), reverse=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [name for name in names if name[0] != HIDDEN and os.path.isdir(os.path.join(session_folder, name))]
 
 
 def component_folders(run_folder: str) -> "List[str]":

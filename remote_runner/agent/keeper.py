@@ -4,6 +4,7 @@ See `agent/launcher.py` for the two processes behind a component. Like that it i
 alone.
 """
 
+import errno
 import posix
 import select
 import time
@@ -14,7 +15,7 @@ from remote_runner.agent.peers import Peer, accept
 from remote_runner.agent.policy import Policy
 from remote_runner.agent.records import PIECE, Folder, Log, json_text
 from remote_runner.agent.terminal import EXIT_NOT_FOUND, RING, StartError, Window, copy_size, say, start_program
-from remote_runner.agent.tree import Signals, Tree, exit_code, reap
+from remote_runner.agent.tree import Signals, Tree, describe_status, exit_code, milliseconds, reap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from remote_runner.agent.readiness import News, Readiness
 
     Message = Tuple[object, ...]
+
+#: Messages of which the last one alone is told to an agent that comes later.
+PASSING = ('waiting', 'said', 'extend', 'hung')
 
 
 class Keeper:
@@ -96,6 +100,11 @@ class Keeper:
         """What ends all descendants of one life."""
         return Tree(self._spec['stop_signal']) if self._delegate is None else self._delegate
 
+    @property
+    def _is_orphan(self) -> bool:
+        """Whether our guard was killed."""
+        return bool(posix.getppid() != self._folder.status['launcher'])
+
     # ---- one life of the program ------------------------------------------------------------------------------
 
     def _begin(self) -> bool:
@@ -119,7 +128,7 @@ class Keeper:
         now = time.time()
         self._began = time.monotonic()
         if self._policy.count:
-            self._history = []
+            self._history = [message for message in self._history if message[0] == 'log']
             self._ready_by = self._began + self._spec['start_timeout']
             gone = dict.fromkeys(('exit_status', 'ended', 'ready', 'said', 'refused', 'reason', 'next'))
             self._folder.note('started', **{name: None for name in gone if name in self._folder.status})
@@ -171,6 +180,8 @@ class Keeper:
 
     def _tell(self, *message: object) -> None:
         """To all agents that are there, and to each that comes later."""
+        if message[0] in PASSING:
+            self._history = [old for old in self._history if old[0] != message[0]]
         self._history.append(message)
         for peer in self._peers.values():
             peer.send(message)
@@ -186,7 +197,7 @@ class Keeper:
         if self._master >= 0:
             self._poll.register(self._master, select.POLLIN | (select.POLLOUT if self._typed else 0))
         wait = self._wait()
-        for fd, event in self._poll.poll(None if wait is None else wait * 1000 + 1):
+        for fd, event in self._poll.poll(milliseconds(wait)):
             if fd == self._master:
                 self._relay_output()
                 self._relay_keys()
@@ -228,7 +239,7 @@ class Keeper:
     def _look_at_clock(self) -> None:
         """What is due: the end of the tree, the watchdog, the time limit of a restart."""
         if self._readiness is not None:
-            self._take(self._readiness.look_at_watchdog())
+            self._take(self._readiness.look_at_clock())
         if self._ready_by is not None:
             if self._readiness is None or self._readiness.is_ready:
                 self._ready_by = None
@@ -244,6 +255,8 @@ class Keeper:
     def _stop(self, seconds: float) -> None:
         """We are asked to end it."""
         self._is_stopping = True
+        if self._is_orphan:
+            self._failure = self._failure or 'its launcher was killed, and the program was ended'
         if self._rests_until is None:
             self._tree.end(seconds)
 
@@ -265,6 +278,8 @@ class Keeper:
 
     def _take(self, found: "List[News]") -> None:
         for news in found:
+            if news[0] == 'hung' and self._is_stopping:
+                continue  # it need not give signs of life while it comes to its end
             now = time.time()
             self._tell(*news, now)
             if news[0] == 'ready':
@@ -273,6 +288,8 @@ class Keeper:
                     self._readiness.end()
             elif news[0] == 'said':
                 self._folder.write_status(str(self._folder.status['state']), said=news[1])
+            elif news[0] == 'extend' and self._ready_by is not None:
+                self._ready_by = max(self._ready_by, time.monotonic() + float(news[1]))
             elif news[0] == 'leaving':
                 self._folder.write_status('stopping')
             elif news[0] == 'refused':
@@ -289,6 +306,7 @@ class Keeper:
         for fd, _ in poll.poll(0):
             if fd in readiness.fds:
                 self._hear_readiness(readiness, fd)
+        self._take(readiness.last_words())
         for fd in readiness.fds:
             self._poll.unregister(fd)
         readiness.close()
@@ -383,9 +401,10 @@ class Keeper:
         if self._delegate is not None:
             self._delegate.signal(number, lambda error: peer.send(('signalled', error)))
             return
-        error = 0
+        error = 0 if self._pid else errno.ESRCH  # in a pause there is none
         try:
-            posix.killpg(self._pid or -1, number)
+            if self._pid:
+                posix.killpg(self._pid, number)
         except OSError as failure:
             error = failure.errno or -1
         peer.send(('signalled', error))
@@ -417,13 +436,19 @@ class Keeper:
         else:
             self._end_or_pause(lived, now, left)
 
+    @property
+    def _is_ready(self) -> bool:
+        """Whether this life of it has become ready."""
+        return self._spec['ready'] is None or 'ready' in self._folder.status
+
     def _is_false_start(self, lived: float) -> bool:
         """Whether it has failed before it counted as started: its first start is the master's to judge."""
-        is_ready = self._spec['ready'] is None or 'ready' in self._folder.status
-        return not is_ready or (self.code != 0 and lived < self._spec['start_grace'])
+        return not self._is_ready or (self.code != 0 and lived < self._spec['start_grace'])
 
     def _end_or_pause(self, lived: float, now: float, left: bool = False) -> None:
         """This life is over: was it the last one?"""
+        if self._policy.count and not self._is_ready and not self._failure:
+            self._failure = 'it ended before it was ready, {}'.format(describe_status(self.code))
         is_failure = self.code != 0 or self._failure != ''
         self._pause = self._policy.pause(is_failure, lived)
         if self._pause is not None:
@@ -431,8 +456,9 @@ class Keeper:
             self._tree.end(self._spec['stop_timeout'])
             return
         if is_failure and self._policy.count:
-            why = self._failure or 'it ended with exit status {}'.format(self.code)
-            self._failure = '{}, after {} restarts'.format(why, self._policy.count)
+            why = self._failure or 'it ended {}'.format(describe_status(self.code))
+            many = '' if self._policy.count == 1 else 's'
+            self._failure = '{}, after {} restart{}'.format(why, self._policy.count, many)
         self._tell_end(now, 'exited', left)
 
     def _tell_end(self, now: float, state: str, left: bool) -> None:
@@ -461,8 +487,10 @@ class Keeper:
             self._delegate.close()
         now = time.time()
         if not self._end_is_told:
+            self._folder.note('exited', reason=self._failure)
             self._tell('exited', self.code, now, self._failure)
-        self._folder.write_status('stopped' if self._is_stopping else 'exited', gone=now)
+        state = 'killed' if self._is_orphan else 'stopped' if self._is_stopping else 'exited'
+        self._folder.write_status(state, gone=now)
         self._tell('gone', (), now)
         self._write_to_window(
             'ended at {} with status {}; q closes this window, r runs it again'.format(

@@ -40,6 +40,7 @@ from remote_runner.agent.tree import (
     Signals,
     Tree,
     exit_code,
+    milliseconds,
     prctl,
     reap,
 )
@@ -66,7 +67,7 @@ def wait_for_go(folder: Folder, agent: Peer, signals: Signals) -> "tuple[str, by
         left = folder.spec['deadline'] - time.monotonic()
         if left <= 0:
             return 'no answer within the time limit', None
-        poll.poll(left * 1000)
+        poll.poll(milliseconds(left))
         came = signals.take() & {_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT}
         if came:
             return 'ended by signal {}'.format(min(came)), None
@@ -108,8 +109,7 @@ def guard(folder: Folder, keeper: int, signals: Signals) -> int:
             folder.write_status('killed', exit_status=code, ended=time.time(), reason='the launcher was killed')
             say('the launcher was killed; the program was ended')
             return EXIT_ABORTED if code is None else code
-        wait = tree.wait()
-        poll.poll(None if wait is None else wait * 1000 + 1)
+        poll.poll(milliseconds(tree.wait()))
         if signals.take() & {_signal.SIGTERM, _signal.SIGHUP} and code is None:
             posix.kill(keeper, _signal.SIGTERM)
         tree.tick()

@@ -116,14 +116,15 @@ class Reader:
 
     def _begin_of_lines(self, generations: "List[Tuple[str, int, int]]", lines: int) -> int:
         """The position at which the last so many lines begin."""
-        missing = lines
+        missing, is_end = lines, True
         for path, base, size in reversed(generations):
             end = size
-            # What ends with a newline has no further line behind it.
-            if missing == lines and size and records.read_piece(path, size - 1, 1) == b'\n':
-                end -= 1
             if lines == 0:
                 return base + size
+            # What ends with a newline has no further line behind it.
+            if is_end and size and records.read_piece(path, size - 1, 1) == b'\n':
+                end -= 1
+            is_end = is_end and size == 0
             while end > 0:
                 begin = max(0, end - BLOCK)
                 block = records.read_piece(path, begin, end - begin)
@@ -148,6 +149,11 @@ class Reader:
 
     def send(self, request: "Request") -> None:
         """Send all that stands there now."""
+        for position, when, piece in self.pieces():
+            request.send([self.name, position, when], piece)
+
+    def pieces(self) -> "Iterator[Tuple[int, float, bytes]]":
+        """All that stands there now: position, time (0.0: not known) and bytes of each piece."""
         while True:
             if self._file < 0 and not self._open():
                 return
@@ -156,7 +162,7 @@ class Reader:
                 if not data:
                     break
                 for when, piece in self._cut(data):
-                    request.send([self.name, self.position, when], piece)
+                    yield self.position, when, piece
                     self.position += len(piece)
             if self._is_current():
                 return

@@ -188,11 +188,12 @@ OPERATIONS = {
     'get': 'fetch.get',
     'remove': 'files.remove',
     'sudo': 'become.sudo',
-    'lock': 'screen.lock',
-    'unlock': 'screen.unlock',
+    'lock': 'locks.lock',
+    'unlock': 'locks.unlock',
     'running': 'starts.running',
     'survey': 'survey.survey',
     'signal': 'survey.signal',
+    'end_others': 'survey.end_others',
     'logs': 'logs.logs',
     'quit': 'screen.quit_session',
     'open': 'starts.open_windows',
@@ -203,6 +204,8 @@ OPERATIONS = {
     'examine': 'doctor.examine',
     'neighbours': 'doctor.neighbours',
     'tidy': 'doctor.tidy',
+    'rubbish': 'clean.rubbish',
+    'clean': 'clean.clean',
 }
 
 

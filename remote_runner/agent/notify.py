@@ -10,6 +10,8 @@ import sys
 
 import _socket
 
+from remote_runner.agent.records import forget
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, List, Optional
@@ -21,7 +23,8 @@ _FDS = 256
 
 
 def bind(path: str) -> "_socket.socket":
-    """The socket at `path`, which must not exist."""
+    """The socket at `path`; one that a launcher left there that was killed is gone."""
+    forget(path)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     sock.bind(path)
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
@@ -69,12 +72,8 @@ class Notify:
     def close(self) -> None:
         """Close it, and remove it from its folder if we put it there."""
         self._socket.close()
-        if not self._is_ours:
-            return
-        try:
-            posix.unlink(self.path)
-        except OSError:
-            return  # somebody has removed it
+        if self._is_ours:
+            forget(self.path)
 
 
 def parse(data: bytes) -> "Dict[str, str]":

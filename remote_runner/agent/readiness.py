@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 PIECE = 1 << 16
 #: Digits of a number that may mean something: more of them, and it is no number of microseconds.
 MAX_DIGITS = 18
+#: What strerror(3) takes.
+MAX_ERRNO = (1 << 31) - 1
+#: Characters of what it says of itself that are told, and seconds between two times that it is.
+MAX_SAID = 4096
+SAID_STEP = 0.1
 
 
 class Readiness:
@@ -36,7 +41,6 @@ class Readiness:
 
     Attributes:
         is_ready: whether it is; a component with nothing but a watchdog is ready at once.
-        deadline: until when (time.monotonic) it has to give a sign of life; None: there is no watchdog, or not yet.
     """
 
     def __init__(self, spec: "dict[str, Any]", folder: str, delegate: "Optional[Delegate]" = None) -> None:
@@ -47,12 +51,16 @@ class Readiness:
         self._pipe = -1
         self._rest = b''
         self._said = ''
+        self._is_told = True
+        self._tell_at = 0.0
+        self._extends_to = 0.0
         self._errno = 0
+        self._is_given_up = False
         self._notify: "Optional[Notify]" = None
         self._kind = spec['ready']['kind'] if spec['ready'] is not None else ''
         self.is_ready = not self._kind
         self._watchdog: "Optional[float]" = spec['watchdog']
-        self.deadline: "Optional[float]" = None
+        self._alive_until: "Optional[float]" = None
         if self._kind == 'notify' or self._watchdog is not None:
             self._notify = Notify(spec['control'] + '.n') if delegate is None else delegate.notify()
             spec['env'][b'NOTIFY_SOCKET'] = self._notify.path.encode('utf-8', 'surrogateescape')
@@ -71,6 +79,12 @@ class Readiness:
         """The file descriptors to watch."""
         notify = [] if self._notify is None else [self._notify.fd]
         return notify + ([self._pipe] if self._pipe >= 0 else [])
+
+    @property
+    def deadline(self) -> "Optional[float]":
+        """When (time.monotonic) to look at the clock; None: nothing is due."""
+        due = [self._alive_until, None if self._is_told else self._tell_at]
+        return min((moment for moment in due if moment is not None), default=None)
 
     def begin(self, offset: int) -> None:
         """The program runs; its output begins at `offset` of `output.log`."""
@@ -110,27 +124,49 @@ class Readiness:
     def _feed(self) -> None:
         """It has given a sign of life."""
         if self._watchdog is not None and self.is_ready:
-            self.deadline = time.monotonic() + self._watchdog
+            self._alive_until = time.monotonic() + self._watchdog
 
     def _hear_program(self) -> "List[News]":
         assert self._notify is not None
         news: "List[News]" = []
         for message in self._notify.receive():
-            if 'STATUS' in message and message['STATUS'] != self._said:
-                self._said = message['STATUS']
-                news.append(('said', self._said))
+            news += self._hear_said(message)
             if _is_number(message, 'EXTEND_TIMEOUT_USEC'):
-                news.append(('extend', int(message['EXTEND_TIMEOUT_USEC']) / 1e6))
+                news += self._extend(int(message['EXTEND_TIMEOUT_USEC']) / 1e6)
             if _is_number(message, 'ERRNO'):
-                self._errno = int(message['ERRNO'])
+                self._errno = min(int(message['ERRNO']), MAX_ERRNO)
             if message.get('READY') == '1' and not self.is_ready and self._kind == 'notify':
-                news.append(self._become_ready())
-            elif self._errno and not self.is_ready:
-                news.append(('refused', self._errno, self._said))
+                news += [*self.last_words(), self._become_ready()]
+            elif self._errno and not self.is_ready and not self._is_given_up:
+                self._is_given_up = True
+                news += [*self.last_words(), ('refused', self._errno, self._said)]
             if message.get('STOPPING') == '1':
-                news.append(('leaving',))
+                news += [*self.last_words(), ('leaving',)]
+                self._watchdog = self._alive_until = None  # on its way out it has no time for signs of life
             news += self._hear_watchdog(message)
         return news
+
+    def _hear_said(self, message: "Dict[str, str]") -> "List[News]":
+        """What it says of itself; of a flood of that, what is the latest now and then."""
+        text = message.get('STATUS', self._said)[:MAX_SAID]
+        if text == self._said:
+            return []
+        self._said, self._is_told = text, False
+        return self.last_words() if time.monotonic() >= self._tell_at else []
+
+    def last_words(self) -> "List[News]":
+        """What it said last, if that was not told yet."""
+        if self._is_told:
+            return []
+        self._is_told, self._tell_at = True, time.monotonic() + SAID_STEP
+        return [('said', self._said)]
+
+    def _extend(self, seconds: float) -> "List[News]":
+        end = time.monotonic() + seconds
+        if end < self._extends_to + SAID_STEP:
+            return []
+        self._extends_to = end
+        return [('extend', seconds)]
 
     def _hear_watchdog(self, message: "Dict[str, str]") -> "List[News]":
         if self._watchdog is None:
@@ -141,15 +177,23 @@ class Readiness:
         if message.get('WATCHDOG') == '1':
             self._feed()
         elif message.get('WATCHDOG') == 'trigger':
-            return [('hung', 'it said itself that it does not work any more')]
+            return self._hang('it said itself that it does not work any more')
         return []
 
-    def look_at_watchdog(self) -> "List[News]":
-        """News if it should have given a sign of life by now."""
-        if self.deadline is None or time.monotonic() < self.deadline:
+    def _hang(self, why: str) -> "List[News]":
+        if self._is_given_up:
             return []
-        self.deadline = None
-        return [('hung', 'it gave no sign of life for {:g} s (watchdog)'.format(self._watchdog or 0.0))]
+        self._is_given_up = True
+        return [*self.last_words(), ('hung', why)]
+
+    def look_at_clock(self) -> "List[News]":
+        """News if it should have given a sign of life by now, or said something a moment ago."""
+        now = time.monotonic()
+        news = self.last_words() if now >= self._tell_at else []
+        if self._alive_until is not None and now >= self._alive_until:
+            self._alive_until = None
+            news += self._hang('it gave no sign of life for {:g} s (watchdog)'.format(self._watchdog or 0.0))
+        return news
 
     def reaped(self, pids: "Iterable[int]") -> None:
         """These processes have ended, and were waited for."""

@@ -29,7 +29,7 @@ def probe(spec: "Values", folder: str, offset: int, write: int) -> None:
     Args:
         spec: what the component's launcher was told.
         folder: where its output lies.
-        offset: where in `output.log` this start begins.
+        offset: where in its output this start begins (see `agent/logs.py`).
     """
     values = spec['ready']
     os.environ.clear()
@@ -150,22 +150,22 @@ def _command(values: "Values", folder: str, offset: int) -> "Callable[[], Option
 def _log(values: "Values", folder: str, offset: int) -> "Callable[[], Optional[str]]":
     import re
 
+    from remote_runner.agent.logs import Reader
+
     pattern = re.compile(values['regex'])
     escapes = re.compile(r'\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])')
-    file = os.open(os.path.join(folder, 'output.log'), os.O_RDONLY)
-    os.lseek(file, offset, os.SEEK_SET)
+    output = Reader('', folder)
+    output.begin(offset, None, None)
     rest = [b'']
 
     def look() -> "Optional[str]":
-        while True:
-            data = os.read(file, PIECE)
-            if not data:
-                return 'no line of its output matches {!r} yet'.format(values['regex'])
+        for _, _, data in output.pieces():
             *lines, last = (rest[0] + data).split(b'\n')
             rest[0] = last[-MAX_LINE:]
             for line in [*lines, last]:
                 text = escapes.sub('', line.decode('utf-8', 'replace')).rstrip('\r')
                 if pattern.search(text):
                     return None
+        return 'no line of its output matches {!r} yet'.format(values['regex'])
 
     return look

@@ -136,11 +136,14 @@ class Log:
         self.error = 0
         self._folder = folder
         self._limit = limit // 2
+        self._end_rotation()
         self._fd = self._open('output.log')
         self._index = -1
+        indexed = size_of(folder + '/output.idx')
         written = posix.fstat(self._fd).st_size
-        self._base = read_base(folder + '/output.idx') if written else 0
-        self._filled = written
+        self._base = read_base(folder + '/output.idx')
+        self._filled = written + max(0, indexed)
+        self._has_base = indexed > 0
         self.size = self._base + written
         self._indexed = 0.0
 
@@ -150,8 +153,14 @@ class Log:
 
     def write(self, data: bytes) -> None:
         """Append; `error` holds the errno of the first piece that could not be written."""
+        most = max(1, self._limit - 2 * ENTRY) if self._limit else len(data)
+        while data:
+            self._write(data[:most])
+            data = data[most:]
+
+    def _write(self, data: bytes) -> None:
         try:
-            if self._limit and self._filled + len(data) > self._limit and self._filled:
+            if self._limit and self._filled + ENTRY + len(data) > self._limit:
                 self._rotate()
             self._note_time()
         except OSError as error:
@@ -171,25 +180,52 @@ class Log:
             self._indexed = now
             if self._index < 0:
                 self._index = self._open('output.idx')
-            self._filled += posix.write(self._index, _entry(now, self.size))
+            self._filled += posix.write(self._index, _entry(now, self.size if self._has_base else self._base))
+            self._has_base = True
 
     def _rotate(self) -> None:
         """Begin new files. At each moment a log and an index of one name belong together, or one of them is missing."""
-        fresh = self._open('output.idx.new')
+        for name in ('idx.1', 'log.1'):
+            forget(self._folder + '/output.' + name)  # first, for the disk may be full
+        if not self._has_base:
+            self._indexed = 0.0
+            self._note_time()
+        fresh, index = self._open('output.log.new'), -1
         try:
-            posix.ftruncate(fresh, 0)
-            posix.write(fresh, _entry(time.time(), self.size))
-            forget(self._folder + '/output.idx.1')
-            for old, new in (('log', 'log.1'), ('idx', 'idx.1'), ('idx.new', 'idx')):
+            index = self._open('output.idx.new')
+            posix.ftruncate(index, 0)
+            now = time.time()
+            posix.write(index, _entry(now, self.size))
+            for old, new in (('log', 'log.1'), ('idx', 'idx.1'), ('idx.new', 'idx'), ('log.new', 'log')):
                 posix.rename(self._folder + '/output.' + old, self._folder + '/output.' + new)
         except OSError:
             posix.close(fresh)
+            if index >= 0:
+                posix.close(index)
             raise
         posix.close(self._fd)
-        posix.close(self._index)
-        self._index = fresh
-        self._fd = self._open('output.log')
+        if self._index >= 0:
+            posix.close(self._index)
+        self._fd, self._index, self._indexed = fresh, index, now
         self._base, self._filled = self.size, ENTRY
+
+    def _end_rotation(self) -> None:
+        """A launcher may have been killed amid `_rotate`: go on where it was."""
+        path = self._folder + '/output.'
+        if size_of(path + 'log') >= 0:
+            forget(path + 'idx.new')  # it had renamed nothing yet, or all
+            return
+        for old, new in (('idx', 'idx.1'), ('idx.new', 'idx')):
+            if size_of(path + 'idx.new') >= ENTRY and size_of(path + old) >= 0:
+                posix.rename(path + old, path + new)
+
+
+def size_of(path: str) -> int:
+    """Bytes of a file; -1 where there is none."""
+    try:
+        return posix.stat(path).st_size
+    except OSError:
+        return -1
 
 
 def forget(path: str) -> None:

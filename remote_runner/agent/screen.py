@@ -6,17 +6,13 @@ session that matches by prefix), so nothing here takes its word: sessions are li
 """
 
 import binascii
-import fcntl
 import os
-import select
 import stat
-import time
 
 import _signal
 
 from remote_runner.agent import processes, records, tree
 from remote_runner.agent.request import Failure
-from remote_runner.wire.compact_json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,13 +61,29 @@ def _listed(name: str) -> "List[int]":
             return [int(entry.partition('.')[0]) for entry in os.listdir(folder) if _is_session(entry, name)]
         except OSError:
             pass  # it has just been removed: screen says what is left
+    return [pid for pid, session in _shown() if session == name]
+
+
+def all_sessions() -> "Dict[str, List[int]]":
+    """The pids of the servers of all live sessions, by their names; none where there is no screen."""
+    if processes.find('screen') is None:
+        return {}
+    found: "Dict[str, List[int]]" = {}
+    for pid, name in _shown():
+        if _alive([pid]):
+            found.setdefault(name, []).append(pid)
+    return found
+
+
+def _shown() -> "List[Tuple[int, str]]":
+    """What screen lists: the pids of servers, and the names of their sessions, dead ones too."""
     status, output = processes.run([require(), b'-ls'], COMMAND_TIMEOUT)
-    found: "List[int]" = []
+    found: "List[Tuple[int, str]]" = []
     for line in output.split(b'\n'):
         # "<tab>1234.name<tab>(Detached)", with a date between the two in some builds.
         pid, _, session = line.strip().split(b'\t')[0].partition(b'.')
-        if line.startswith(b'\t') and pid.isdigit() and os.fsdecode(session) == name:
-            found.append(int(pid))
+        if line.startswith(b'\t') and pid.isdigit():
+            found.append((int(pid), os.fsdecode(session)))
     says_so = any(words in output for words in (b'No Sockets found', b'Sockets in', b'Socket in'))
     if not found and not says_so and tree.exit_code(status) != 0:
         # Its socket folder has the wrong owner or mode, for example.
@@ -121,60 +133,7 @@ def _text(output: bytes) -> str:
     return ' '.join(output.decode('utf-8', 'replace').split()) or 'it printed nothing'
 
 
-# ---- who may change a session --------------------------------------------------------------------------------------
-
-
-def lock(request: "Request") -> "Dict[str, object]":
-    """Operation `lock`: hold `session` for `holder` as long as this agent lives; a Failure names another holder.
-
-    `kinds`: `run` is held by a run until its end, `change` by whoever changes something, a run too. They are waited for
-    `patience` seconds.
-    """
-    header = request.header
-    deadline = time.monotonic() + header['patience']
-    for kind in header['kinds']:
-        name = '{}.{}'.format(header['session'], kind)
-        if name in request.agent.locks:
-            continue
-        path = os.path.join(runtime_folder(), name + '.lock')
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        while not _is_ours(file):
-            if time.monotonic() >= deadline:
-                raise Failure('session {} is held by {}'.format(header['session'], _holder(file)), kind='held')
-            request.check()
-            select.poll().poll(50)  # no wait for a lock has an end
-        os.ftruncate(file, 0)
-        os.write(file, dumps({'holder': header['holder']}).encode('ascii'))
-        request.agent.locks[name] = file
-    return {}
-
-
-def _holder(file: int) -> str:
-    """Who holds the lock of a file."""
-    with open(file) as held:
-        text = held.read()
-    try:
-        return str(loads(text)['holder'])
-    except (ValueError, KeyError, TypeError):
-        return 'another run'  # it holds the lock and has not written its name yet
-
-
-def _is_ours(file: int) -> bool:
-    """Whether we hold the lock of a file, now that we have tried."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def unlock(request: "Request") -> "Dict[str, object]":
-    """Operation `unlock`: let go of `kinds` of `session`, if this agent holds them."""
-    for kind in request.header['kinds']:
-        file = request.agent.locks.pop('{}.{}'.format(request.header['session'], kind), None)
-        if file is not None:
-            os.close(file)
-    return {}
+# ---- the runtime folder --------------------------------------------------------------------------------------------
 
 
 def runtime_folder() -> str:
@@ -360,13 +319,13 @@ def command(server: int, name: str, *words: str) -> None:
         raise Failure('screen session {} does not answer: {}'.format(address, _text(output)), kind='screen')
 
 
-def dead_windows(server: int, name: str) -> "Dict[int, str]":
-    """The windows of a session whose programs have ended (zombies): their titles by number."""
+def windows_of(server: int, name: str) -> "Dict[int, Tuple[str, bool]]":
+    """The windows of a session by number: title, and whether its program has ended (a zombie)."""
     address = '{}.{}'.format(server, name)
     argv = [require(), b'-S', address.encode(), b'-Q', b'windows', b'%n=%f=%t|']
     _, output = processes.run(argv, COMMAND_TIMEOUT)
     found = [window.split('=', 2) for window in output.decode('utf-8', 'replace').split('|')]
-    return {int(window[0]): window[2] for window in found if len(window) == 3 and 'Z' in window[1]}
+    return {int(window[0]): (window[2], 'Z' in window[1]) for window in found if len(window) == 3}
 
 
 def _write_lines(path: str, lines: "List[str]") -> None:

@@ -24,8 +24,13 @@ def _is_usable(cache: str) -> bool:
 
 
 def _load(folder: str) -> bool:
-    """Import the agent from `folder`; False where it is not there, or damaged."""
-    if not os.path.isdir(folder):
+    """Import the agent from `folder`; False where it is not there, or damaged.
+
+    The folder stays open, for others to see that it is in use (`agent/living.py`).
+    """
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
         return False
     sys.path.insert(0, folder)
     try:
@@ -34,6 +39,7 @@ def _load(folder: str) -> bool:
         sys.path.remove(folder)
         for name in [name for name in sys.modules if name.split('.')[0] == 'remote_runner']:
             del sys.modules[name]
+        os.close(held)
         return False
     return True
 

@@ -15,7 +15,7 @@ from remote_runner.agent.threads import Lock, Thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+    from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
     import _socket
 
@@ -184,7 +184,7 @@ def _forget_dead_agents(folder: str) -> None:
 def _prune(session: str) -> None:
     """Remove the folders of old runs that nothing runs of any more, if they have become many; the newest stay."""
     root = folders.state_folder(session)
-    runs = sorted(name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name)))
+    runs = folders.run_names(root)[::-1]
     if len(runs) < MOST_RUNS:
         return
     import shutil  # a tenth of the agent's start
@@ -222,15 +222,17 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     launcher = os.path.join(screen.safe_path(code), package, agent, 'launcher' + os.path.splitext(__file__)[1])
     runs = {item.get('run', header['run']) for item in header['components']}
     known = {run: _named(os.path.join(root, run)) for run in runs}
+    paths = {item['key']: known[item.get('run', header['run'])].get(item['name']) for item in header['components']}
+    again = {key: path for key, path in paths.items() if path is not None}
+    alive = [key for key, path in again.items() if _is_alive(path)]
+    if alive:
+        raise Failure('still running: {}'.format(', '.join(alive)), kind='runs')
+    close_old_windows(session, again.values())
     for item in header['components']:
-        path = known[item.get('run', header['run'])].get(item['name'])
+        path = paths[item['key']]
         if path is None:
             path = os.path.join(folder, str(number))
             number += 1
-        elif _is_alive(path):
-            raise Failure('{} still runs'.format(item['name']), kind='runs')
-        else:
-            _close_old_window(session, path)
         component = Component(item['key'], path, folders.write_component(request, item, path))
         component.uses_sudo = folders.read_spec(path)['user'] is not None
         request.agent.starts.add(component)
@@ -249,14 +251,17 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     return {'server': server, 'started': True}
 
 
-def _close_old_window(session: str, folder: str) -> None:
-    """Close the window of a component that has ended and is to be started again, if it is there and nothing else."""
-    status = folders.read_status(folder)
-    if status is None or status.get('window', -1) < 0:
-        return
-    for server in screen.sessions(session):
-        if screen.dead_windows(server, session).get(status['window']) == status['name']:
-            screen.command(server, session, 'at', '{}#'.format(status['window']), 'kill')
+def close_old_windows(session: str, paths: "Iterable[str]") -> None:
+    """Close the windows of components that have ended, where they are still that."""
+    statuses = [folders.read_status(path) for path in paths]
+    old = {status['window']: status['name'] for status in statuses if status is not None and 'window' in status}
+    for server in screen.sessions(session) if old else []:
+        windows = screen.windows_of(server, session)
+        closed = [number for number in old if windows.get(number) == (old[number], True)]
+        for number in closed:
+            screen.command(server, session, 'at', '{}#'.format(number), 'kill')
+        if len(closed) == len(windows):  # with its last window the session ends: nobody must meet it meanwhile
+            processes.wait_gone(processes.identify([server]), screen.COMMAND_TIMEOUT)
 
 
 def _wait_for_server(agent: "Agent", server: int, folder: str, session: str) -> None:

@@ -23,6 +23,8 @@ import time
 import _signal
 import _socket
 
+from remote_runner.agent.tree import milliseconds
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, Optional
@@ -176,7 +178,7 @@ class Sudo:
                 self._interrupt()
                 ready = [fd for fd, _ in poll.poll(0)]
             else:
-                ready = [fd for fd, _ in poll.poll(left * 1000 + 1)]
+                ready = [fd for fd, _ in poll.poll(milliseconds(left))]
             if signals is not None and signals.take() & {_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT}:
                 self._said += b'the start was given up'
                 return False

@@ -4,6 +4,7 @@ What a launcher says itself counts more than what it wrote: its disk may be full
 killed leaves its program without anybody; such programs are found by their environment and ended here.
 """
 
+import errno
 import os
 import select
 import time
@@ -12,6 +13,7 @@ import _signal
 
 from remote_runner.agent import folders, peers, processes, screen, tree
 from remote_runner.agent.records import read_file
+from remote_runner.agent.request import Failure
 from remote_runner.agent.threads import Thread
 from remote_runner.wire.compact_json import loads
 
@@ -43,9 +45,9 @@ class Found:
     def is_abandoned(self) -> bool:
         """Whether its launcher vanished without a last word."""
         state = self.status.get('state')
-        return self.peer is None and state is not None and state not in OVER and not self._guard_lives()
+        return self.peer is None and state is not None and state not in OVER and not self.guard_lives()
 
-    def _guard_lives(self) -> bool:
+    def guard_lives(self) -> bool:
         pid = self.status.get('launcher', 0)
         try:
             return bool(pid) and b'launcher' in read_file('/proc/{}/cmdline'.format(pid))
@@ -61,6 +63,9 @@ class Found:
         state = self.status.get('state', 'starting' if self.peer is not None else 'never started')
         if self.is_abandoned:
             state = 'killed' if self.left else 'gone'
+        status = dict(self.status, state=state)
+        if state == 'failed' and 'errno' in status:
+            status['reason'] = folders.why_not_started(self.folder, status['stage'], status['errno'])
         spec, about = self.spec, self.spec['about']
         return {
             'name': spec['name'],
@@ -71,7 +76,8 @@ class Found:
             'about': about,
             'cwd': os.fsdecode(spec['cwd']),
             'user': spec['user']['name'] if spec['user'] is not None else None,
-            'status': dict(self.status, state=state),
+            'folder': self.folder,
+            'status': status,
             'alive': self.peer is not None,
             'left': self.left,
             'ready': spec['ready'] is None or 'ready' in self.status,
@@ -99,9 +105,9 @@ def survey(request: "Request") -> "Dict[str, object]":
         servers[session] = screen.sessions(session) if found else []
     ask_how_they_are(found)
     end_abandoned(found)
-    described = [one.describe() for one in found]
     if header.get('watch'):
         _watch(request, found)
+    described = [one.describe() for one in found]
     for one in found:
         if one.peer is not None:
             one.peer.sock.close()
@@ -117,11 +123,8 @@ def all_sessions() -> "List[str]":
 def in_session(session: str, runs: "Optional[List[str]]" = None) -> "List[Found]":
     """The components of a session, of these runs or of the newest, and those of others that are alive."""
     root = os.path.join(folders.state_root(), session)
-    if not os.path.isdir(root):
-        return []
     by_name: "Dict[str, Found]" = {}
-    names = sorted((name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name))), reverse=True)
-    for position, run in enumerate(names):
+    for position, run in enumerate(folders.run_names(root)):
         is_wanted = run in runs if runs is not None else position == 0
         for folder in folders.component_folders(os.path.join(root, run)):
             try:
@@ -185,8 +188,38 @@ def signal(request: "Request") -> "Dict[str, object]":
     wanted = [one for one in in_session(header['session'], header.get('runs')) if one.spec['name'] in header['names']]
     results = {one.spec['name']: 'it does not run' for one in wanted}
     for one, answer in ask(wanted, ('signal', number), 'signalled'):
-        results[one.spec['name']] = os.strerror(answer[1]) if answer[1] else ''
+        if answer[1] != errno.ESRCH:
+            results[one.spec['name']] = os.strerror(answer[1]) if answer[1] else ''
     return {'results': results}
+
+
+def end_others(request: "Request") -> "Dict[str, object]":
+    """Operation `end_others`: end components of `session`, all but those of the names `spare`; how many there were.
+
+    Where `among` is given only those of these names are meant. Their windows are closed. A Failure names what could not
+    be ended within `stop_timeout` and KILL.
+    """
+    from remote_runner.agent import starts
+
+    header = request.header
+    alive = in_session(header['session'], [])
+    among = header['among']
+    meant = [one for one in alive if among is None or one.spec['name'] in among]
+    others = [one for one in meant if one.spec['name'] not in header['spare']]
+    for one in others:
+        assert one.peer is not None
+        one.peer.send(('stop', one.spec['stop_timeout']))
+    launchers = {one.status.get('launcher', 0): one for one in others}
+    patience = header['stop_timeout'] + 2 * tree.KILL_TIMEOUT
+    left = processes.wait_gone(processes.identify(launchers), patience)
+    for one in alive:
+        if one.peer is not None:
+            one.peer.sock.close()
+    if left:
+        names = ', '.join(launchers[pid].spec['name'] for pid, _ in left)
+        raise Failure('could not be ended: {}'.format(names), kind='left')
+    starts.close_old_windows(header['session'], [one.folder for one in others])
+    return {'ended': len(others)}
 
 
 def _watch(request: "Request", found: "Iterable[Found]") -> None:
@@ -196,6 +229,9 @@ def _watch(request: "Request", found: "Iterable[Found]") -> None:
     for one in found:
         component = Component('{}@{}'.format(one.spec['name'], one.spec['about']['host']), one.folder)
         component.peer = peers.connect(one.spec['control'])
+        if component.peer is None and one.peer is not None:  # it has just ended
+            one.peer.sock.close()
+            one.peer, one.status = None, folders.read_status(one.folder) or {}
         request.agent.starts.add(component)
 
 
@@ -225,21 +261,19 @@ def usage(keeper: int) -> "Dict[str, float]":
 # ---- what killed launchers left ------------------------------------------------------------------------------------
 
 
-def end_abandoned(found: "Iterable[Found]") -> None:
-    """End the programs of components whose launchers were killed; what is left of each is noted in it."""
+def end_abandoned(found: "Iterable[Found]") -> "List[Thread]":
+    """End the programs of components whose launchers were killed, each in a thread; what is left is noted in them."""
     abandoned = {(one.spec['run'], one.spec['name']): one for one in found if one.is_abandoned}
     if not abandoned:
-        return
-    for pid, run, name in _marked():
+        return []
+    for pid, run, name in marked():
         one = abandoned.get((run, name))
         if one is not None:
             one.left.append(pid)
-    for one in abandoned.values():
-        if one.left:
-            Thread(_end, one)
+    return [Thread(_end, one) for one in abandoned.values() if one.left]
 
 
-def _marked() -> "List[Tuple[int, str, str]]":
+def marked() -> "List[Tuple[int, str, str]]":
     """All processes of ours that run, or descend from, a component: their pids, runs and names."""
     found = []
     for entry in os.listdir('/proc'):
@@ -259,7 +293,7 @@ def _end(one: Found) -> None:
     """The stop signal, and KILL to what is left after a while, with all that was forked meanwhile."""
     left: "Set[Tuple[int, int]]" = set()
     for number, patience in ((one.spec['stop_signal'], one.spec['stop_timeout']), (_signal.SIGKILL, tree.KILL_TIMEOUT)):
-        own = [pid for pid, run, name in _marked() if (run, name) == (one.spec['run'], one.spec['name'])]
+        own = [pid for pid, run, name in marked() if (run, name) == (one.spec['run'], one.spec['name'])]
         members = {member for pid in own for member in [pid, *tree.descendants(pid)]}
         left = processes.identify(members)
         processes.kill(left, number)

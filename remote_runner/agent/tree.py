@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Seconds after KILL until what is still there counts as left over.
 KILL_TIMEOUT = 5.0
+#: About 12 days; who waits for longer looks at the clock once more then.
+MOST_MILLISECONDS = 1 << 30
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -163,3 +165,13 @@ def _nothing(number: int, frame: object) -> None:
 def exit_code(status: int) -> int:
     """A wait status as a shell shows it: the exit status, or 128 + signal."""
     return 128 + posix.WTERMSIG(status) if posix.WIFSIGNALED(status) else posix.WEXITSTATUS(status)
+
+
+def describe_status(status: int) -> str:
+    """An exit status, as a shell shows it, in words."""
+    return 'killed by signal {}'.format(status - 128) if status > 128 else 'with exit status {}'.format(status)
+
+
+def milliseconds(seconds: "float | None") -> "float | None":
+    """A time limit as poll(2) takes it: a little later rather than too early, and no more than its int can hold."""
+    return None if seconds is None else min(seconds * 1000 + 1, MOST_MILLISECONDS)

@@ -135,14 +135,20 @@ def _print_json(outcome: Executed) -> None:
 
 
 def _print_folded(done: list[Executed]) -> None:
-    """Equal stdout once, under the folded names of its hosts, the largest group first; stderr by host, as it is."""
+    """Equal stdout once, under the folded names of its hosts, the largest group first; so stderr, and statuses."""
+    from remote_runner.hosts.address import fold
     from remote_runner.ui.folded import print_folded
 
     lock = threading.Lock()
-    groups: dict[bytes, list[str]] = defaultdict(list)
+    outputs: dict[bytes, list[str]] = defaultdict(list)
+    errors: dict[bytes, list[str]] = defaultdict(list)
     for outcome in done:
-        groups[outcome.stdout].append(outcome.host)
+        outputs[outcome.stdout].append(outcome.host)
         if outcome.stderr:
-            print_prefixed(outcome.host, 'err', outcome.stderr.rstrip(b'\n'), lock)
-        _print_status(outcome, lock)
-    print_folded(groups)
+            errors[outcome.stderr.rstrip(b'\n')].append(outcome.host)
+    for outcome in done:
+        if outcome.status:
+            errors[f'exit status {outcome.status}'.encode()].append(outcome.host)
+    for text, hosts in errors.items():
+        print_prefixed(fold(hosts), 'err', text, lock)
+    print_folded(outputs, fold)

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from remote_runner.cli.main import EXIT_INTERRUPTED
-from remote_runner.cli.options import joined
 from remote_runner.cli.targets import make_parser as make_target_parser
-from remote_runner.cli.targets import opened, show_failures
+from remote_runner.cli.targets import opened, parse, show_failures
 from remote_runner.errors import UsageError
 
 _DESCRIPTION = """\
@@ -87,7 +86,7 @@ def _moment(text: str) -> float:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    options = parse(make_parser(), arguments)
     if options.fold and (options.follow or options.json):
         raise UsageError('--fold compares whole outputs', remedy='leave out --follow and --json')
     with opened(options) as session:
@@ -100,16 +99,17 @@ def main(arguments: Sequence[str]) -> int:
         sources = [Source(seen) for seen in wanted if seen.facts]
         color = can_color(sys.stdout)
         kind = FoldedLines if options.fold else JsonObjects if options.json else PrefixedLines
-        printer = kind([source.seen for source in sources], options.grep, with_time=options.time, color=color)
+        how = {'with_time': options.time, 'color': color, 'terminal': sys.stdout.isatty()}
+        printer = kind([source.seen for source in sources], options.grep, **how)
         lines = TAIL if options.follow and options.lines is None and options.since is None else options.lines
         for line in history(session, sources, lines, options.since):
             printer(line)
         if options.follow:
             printer.flush()
             try:
-                follow(session, sources, printer)
+                follow(session, sources, printer, printer.flush)
             except KeyboardInterrupt:
-                return EXIT_INTERRUPTED
+                status = EXIT_INTERRUPTED
         for source in sources:
             for line in source.flush():
                 printer(line)

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from remote_runner.errors import RemoteRunnerError
+from remote_runner.errors import RemoteRunnerError, UsageError
 
 #: Subcommands: their modules, each with `main(arguments) -> exit status`, and what they do.
 COMMANDS = {
@@ -27,6 +27,8 @@ COMMANDS = {
     'plan': ('remote_runner.cli.plan', 'show what a run would do, and do nothing'),
     'status': ('remote_runner.cli.status', 'show how the components of a session are'),
     'logs': ('remote_runner.cli.logs', 'show the output of components'),
+    'attach': ('remote_runner.cli.attach', 'put this terminal into the window of a component'),
+    'fetch': ('remote_runner.cli.fetch', 'bring home what components wrote'),
     'stop': ('remote_runner.cli.stop', 'end components, in the reverse order of their starts'),
     'restart': ('remote_runner.cli.restart', 'end components and start them again'),
     'signal': ('remote_runner.cli.signal', 'send a signal to components'),
@@ -35,6 +37,7 @@ COMMANDS = {
     'exec': ('remote_runner.cli.exec', 'run a command on many hosts'),
     'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),
     'doctor': ('remote_runner.cli.doctor', 'find out whether hosts have what a deployment needs'),
+    'clean': ('remote_runner.cli.clean', 'remove what runs left on hosts and nobody needs'),
     'completion': ('remote_runner.cli.completion', 'completion for bash, zsh and fish, and the man page'),
 }
 EXIT_INTERRUPTED = 130
@@ -48,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
         name = rest.pop(0)
     module, _ = COMMANDS[name]
     try:
+        if name == 'run' and rest and rest == list(arguments) and not rest[0].startswith('-'):
+            raise UsageError(f'there is no command {rest[0]!r}', remedy=f'the nearest is {_nearest(rest[0])!r}')
         if rest == list(arguments) and any(word in COMMANDS for word in rest):
             from remote_runner.cli import misplaced
 
@@ -61,6 +66,12 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print('\nERROR: interrupted', file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
+
+
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches
+
+    return get_close_matches(name, COMMANDS, n=1, cutoff=0)[0]
 
 
 def _wants_debug(arguments: Sequence[str]) -> bool:

@@ -124,6 +124,16 @@ def add_screen_option(group: argparse._ActionsContainer) -> None:
     group.add_argument('--screen', default='runner', metavar='NAME', help=what)
 
 
+def add_results_option(group: argparse._ActionsContainer) -> None:
+    """`--results`."""
+    what = 'where what is fetched comes to stand (default: `results` beside the config)'
+    group.add_argument('--results', type=_absolute, metavar='DIR', help=what)
+
+
+def _absolute(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
 def add_hosts_option(parser: argparse.ArgumentParser) -> None:
     """`-H` and `-x`."""
     parser.add_argument(

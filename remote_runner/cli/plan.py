@@ -5,26 +5,39 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from remote_runner.cli import run
-from remote_runner.cli.options import joined
+from remote_runner.cli.main import show_error
+from remote_runner.cli.options import joined, ssh_options
+
+if TYPE_CHECKING:
+    from remote_runner.deploy.difference import HostDifference
+    from remote_runner.deploy.plan import Plan
+    from remote_runner.errors import RemoteRunnerError
 
 _DESCRIPTION = """\
 Show what a run with these options would do: hosts, components in their order, files with their sizes. Nothing is done,
-and no host is connected to.
+and no host is connected to. With --diff all are: which files differ there, and what runs there and would be ended;
+nothing is changed.
 
     remote_runner plan -c config.py -m ta3_muddler.py
+    remote_runner plan -c config.py --diff
     remote_runner plan -c config.py --json | jq '.indexes[].components[].name'
 """
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command's options: those of a run."""
-    parser = run.make_parser()
+    parser = run.make_parser(names=False)
     parser.prog = 'remote_runner plan'
     parser.description = _DESCRIPTION
     parser.usage = '%(prog)s -c CONFIG [-m MUDDLER]... [options]'
-    parser.epilog = 'exit status: 0 the config is right, 2 it is not, 1 a file vanished meanwhile'
+    parser.epilog = (
+        'exit status: 0 the config is right, 2 it is not, 1 a file vanished meanwhile, 3 (with --diff) a host could '
+        'not be reached'
+    )
+    parser.add_argument('--diff', action='store_true', help='connect to the hosts and compare what is there')
     return parser
 
 
@@ -34,9 +47,39 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.deploy.preview import preview
     from remote_runner.ui.log import configure
     from remote_runner.ui.output import Output
-    from remote_runner.ui.preview import preview_text
+    from remote_runner.ui.preview import difference_text, preview_text
 
     configure(options.log_level)
-    shown = preview(run.load_plan(options))
-    Output().write(f'{json.dumps(shown, indent=2)}\n' if options.json else preview_text(shown))
-    return 0
+    options.names, options.keep_running = [], False
+    plan = run.load_plan(options)
+    shown = preview(plan)
+    found, failures = _differences(plan, options) if options.diff else ([], {})
+    if options.diff:
+        shown['differences'] = [each.to_dict() for each in found]
+        shown['unreachable'] = {host: str(error) for host, error in failures.items()}
+    if options.json:
+        Output().write(f'{json.dumps(shown, indent=2)}\n')
+    else:
+        Output().write(preview_text(shown) + ''.join(difference_text(each) for each in shown.get('differences', [])))
+    for error in failures.values():
+        show_error(error)
+    return max((error.exit_status for error in failures.values()), default=0)
+
+
+def _differences(
+    plan: Plan, options: argparse.Namespace
+) -> tuple[list[HostDifference], dict[str, RemoteRunnerError]]:
+    """What differs on the hosts, in the order of the plan, and why others cannot say."""
+    from remote_runner.hosts.ahead import Ahead
+
+    addresses = dict.fromkeys(component.address for component in plan.components)
+    ahead = Ahead(ssh_options(options), addresses, options.fanout)
+    from remote_runner.deploy.difference import HostDifference, differences
+    from remote_runner.hosts.ssh import Connector
+
+    how = {'kill_first': not options.no_kill, 'always_copy': options.always_copy, 'fanout': options.fanout}
+    with Connector(ahead=ahead) as connector:
+        outcomes = dict(differences(plan, connector, **how))
+    found = [outcomes[address.where] for address in addresses]
+    failures = {host: outcome for host, outcome in outcomes.items() if not isinstance(outcome, HostDifference)}
+    return [outcome for outcome in found if isinstance(outcome, HostDifference)], failures

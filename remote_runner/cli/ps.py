@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    options = make_parser().parse_args(arguments)
+    options = make_parser().parse_intermixed_args(arguments)
     from remote_runner.hosts.address import parse_hosts
     from remote_runner.hosts.ahead import Ahead
     from remote_runner.ui.log import configure

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from remote_runner.cli.options import joined, seconds, sudo_credentials
-from remote_runner.cli.targets import ChangeShown, opened
+from remote_runner.cli.options import seconds, sudo_credentials
+from remote_runner.cli.targets import ChangeShown, opened, parse
 from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.defaults import START_TIMEOUT
 from remote_runner.errors import UsageError
@@ -43,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    options = parse(make_parser(), arguments)
     with opened(options) as session:
         session.require_all()
         from remote_runner.deploy.lifecycle import allow, start_again, stop

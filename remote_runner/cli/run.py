@@ -7,6 +7,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remote_runner import __version__
@@ -16,6 +17,7 @@ from remote_runner.cli.options import (
     add_config_options,
     add_connection_options,
     add_log_level,
+    add_results_option,
     add_screen_option,
     joined,
     seconds,
@@ -24,6 +26,7 @@ from remote_runner.cli.options import (
     sudo_credentials,
 )
 from remote_runner.defaults import START_TIMEOUT
+from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
     from remote_runner.config.settings import Settings
@@ -37,23 +40,30 @@ Deploy and run the components of a config file over many hosts, through plain SS
     remote_runner -c config.py -m ta3_muddler.py --arg-parser parser.py --extra-args "--hosts h1,h2"
 
 Afterwards `ssh -t HOST screen -x runner` shows the components of a host, one window each.
+
+`remote_runner run NAMES` starts components of the last run again that have ended, as they were started; with -c as the
+config says now.
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of the command's options."""
+def make_parser(*, names: bool = True) -> argparse.ArgumentParser:
+    """The parser of the command's options; `names`: whether components may be named that are started again."""
     commands = '\n'.join(f'  {name:<10} {what}' for name, (_, what) in COMMANDS.items())
     parser = Parser(
         prog='remote_runner',
         description=_DESCRIPTION,
-        usage='%(prog)s -c CONFIG [-m MUDDLER]... [options]\n       %(prog)s COMMAND ...',
+        usage='%(prog)s -c CONFIG [-m MUDDLER]... [options]\n       %(prog)s run NAMES... [options]\n'
+        '       %(prog)s COMMAND ...',
         epilog=f'commands (each has its own --help):\n{commands}\n\n'
         'exit status: 0 done, 1 something that ran failed, 2 wrong usage or config,\n'
         '3 a host could not be reached, trusted or authenticated, 130 interrupted',
     )
     parser.add_argument('--version', action='version', version=f'remote_runner {__version__}')
     add_log_level(parser)
-    config = add_config_options(parser)
+    if names:
+        what = 'components to start again: names, `name@host`, or patterns of either with * and ?'
+        parser.add_argument('names', nargs='*', metavar='NAMES', help=what)
+    config = add_config_options(parser, required=not names)
     config.add_argument(
         '--only',
         action='append',
@@ -77,6 +87,12 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         '--no-kill',
         action='store_true',
         help='do not quit sessions of that name that an earlier run left: add windows to them',
+    )
+    how.add_argument(
+        '--keep-running',
+        action='store_true',
+        help='leave components of the last run as they are that run, are ready and have not changed (their files '
+        'neither); the others are replaced',
     )
     how.add_argument('--no-zombie', action='store_true', help='windows close when their programs end')
     how.add_argument('--always-copy', action='store_true', help='send all files, even those that are there already')
@@ -104,13 +120,33 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='go on without hosts that cannot be reached, and without their components',
     )
+    add_results_option(how)
+    what = 'do not bring home what components wrote, after waiting for them'
+    how.add_argument('--no-fetch', action='store_true', help=what)
     how.add_argument('--json', action='store_true', help='write events to stdout, one JSON object a line')
     how.add_argument('--remote-done-dir', metavar='DIR', help='accepted for old command lines; has no effect')
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    parser = make_parser()
+    options = parser.parse_args(joined(arguments, ('--extra-args',)))
+    if options.names:
+        from remote_runner.cli.again import run_again
+
+        if not options.config:
+            return run_again(options)
+        options.only.append(','.join(options.names))
+        options.no_kill = True
+    elif options.keep_running and options.no_kill:
+        raise UsageError('--keep-running and --no-kill exclude each other')
+    elif not options.config:
+        parser.error('the following arguments are required: -c/--config')
+    return deploy_config(options)
+
+
+def deploy_config(options: argparse.Namespace) -> int:
+    """Carry out a config as these options say; the exit status."""
     from remote_runner.deploy.secrets import Secrets
     from remote_runner.hosts.ahead import Ahead
     from remote_runner.ui.log import configure
@@ -131,6 +167,7 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.ui.terminal import Terminal
 
     events = Events()
+    is_part = bool(options.names or options.only or options.limit)
     how = RunOptions(
         kill_first=not options.no_kill,
         zombie=not options.no_zombie,
@@ -142,16 +179,29 @@ def main(arguments: Sequence[str]) -> int:
         start_timeout=options.start_timeout,
         sudo=sudo,
         last=True,
+        join=_run_to_join(options),
+        keep_running=options.keep_running,
+        is_part=is_part,
+        results=None if options.no_fetch else options.results or Path(plan.config_dir) / 'results',
     )
     terminal = Terminal(table=not options.json, ssh_config_file=options.ssh_config)
     events.listen(terminal)
     if options.json:
         events.listen(JsonLines())
-    events.listen(Recorder(plan, ssh_record(options)))
+    events.listen(Recorder(plan, ssh_record(options), is_part=is_part))
     with Connector(ahead=ahead) as connector, terminal:
         outcome = deploy(plan, connector, how, events)
     _show_end(outcome, options.ssh_config)
     return outcome.exit_status
+
+
+def _run_to_join(options: argparse.Namespace) -> str | None:
+    """The run to which components belong that are named; None: this is a run of its own."""
+    from remote_runner.deploy.record import records
+
+    if not options.names and not options.keep_running:
+        return None
+    return next((record.run for record in records(options.screen)), None)
 
 
 def load_plan(options: argparse.Namespace) -> Plan:

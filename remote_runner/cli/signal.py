@@ -7,11 +7,14 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from remote_runner.cli.options import joined
 from remote_runner.cli.targets import make_parser as make_target_parser
-from remote_runner.cli.targets import opened, show_failures
+from remote_runner.cli.targets import opened, parse, show_failures
 from remote_runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from remote_runner.deploy.session import Seen
 
 _DESCRIPTION = """\
 Send a signal to the process groups of components' programs, as their terminals would do it for a key.
@@ -43,15 +46,15 @@ def _signal(text: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    options = parse(make_parser(), arguments)
     with opened(options) as session:
         from remote_runner.deploy.lifecycle import send_signal
 
         wanted = session.named(options.names)
-        alive = [seen for seen in wanted if seen.is_alive]
+        status = show_failures(session, wanted)
         # Without NAMES those are meant that run.
-        meant = alive if not options.names else [seen for seen in wanted if seen.at]
-        if not meant:
+        meant = [seen for seen in wanted if seen.at or seen.state == 'missing'] if options.names else running(wanted)
+        if not meant and not status:
             raise UsageError(f'nothing runs in session {session.session}')
         failed = send_signal(session, meant, options.signal)
         if options.json:
@@ -59,4 +62,9 @@ def main(arguments: Sequence[str]) -> int:
             sys.stdout.write(json.dumps({'signal': options.signal, 'sent': sent, 'failed': failed}) + '\n')
         for label, why in failed.items():
             print(f'ERROR: {label}: {why}', file=sys.stderr)  # noqa: T201
-        return 1 if failed else show_failures(session, wanted)
+        return 1 if failed else status
+
+
+def running(components: Sequence[Seen]) -> list[Seen]:
+    """Those whose programs run at this moment."""
+    return [seen for seen in components if seen.is_alive and seen.state != 'restarting']

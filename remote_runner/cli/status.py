@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from remote_runner.cli.main import EXIT_INTERRUPTED, show_error
-from remote_runner.cli.options import joined, seconds
+from remote_runner.cli.options import seconds
 from remote_runner.cli.targets import make_parser as make_target_parser
-from remote_runner.cli.targets import opened
+from remote_runner.cli.targets import opened, parse
 
 if TYPE_CHECKING:
     from remote_runner.deploy.session import Seen, Session
@@ -51,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    options = parse(make_parser(), arguments)
     with opened(options) as session:
         if options.watch:
             from remote_runner.ui.watch import watch

@@ -6,8 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from remote_runner.cli.options import joined
-from remote_runner.cli.targets import ChangeShown, opened, show_failures
+from remote_runner.cli.targets import ChangeShown, opened, parse, show_failures
 from remote_runner.cli.targets import make_parser as make_target_parser
 
 _DESCRIPTION = """\
@@ -32,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    options = parse(make_parser(), arguments)
     with opened(options) as session, ChangeShown(session, as_json=options.json) as shown:
         from remote_runner.deploy.board import State
         from remote_runner.deploy.lifecycle import stop

@@ -15,6 +15,7 @@ from remote_runner.cli.options import (
     add_connection_options,
     add_log_level,
     add_screen_option,
+    joined,
     ssh_options,
 )
 from remote_runner.defaults import START_TIMEOUT
@@ -35,7 +36,7 @@ def make_parser(
     usage: str,
     epilog: str,
     *,
-    names: str | None = '*',
+    names: str | int | None = '*',
     json: str | None = None,
     first: Callable[[Parser], object] = lambda parser: None,
 ) -> Parser:
@@ -61,6 +62,7 @@ def make_parser(
         parser.add_argument(
             'names',
             nargs=names,
+            default=[],
             metavar='NAMES',
             help='components: names, `name@host`, or patterns of either with * and ? (`publisher*`, `*@h1`); '
             'default: all of them',
@@ -90,6 +92,11 @@ def make_parser(
         remote_done_dir=None,
     )
     return parser
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The options and arguments; NAMES may stand before, between and behind options."""
+    return parser.parse_intermixed_args(joined(arguments, ('--extra-args',)))
 
 
 def find_target(options: argparse.Namespace) -> Target:
@@ -170,8 +177,11 @@ class ChangeShown:
 
 
 def _log_line(event: Event) -> None:
+    from remote_runner.events import ComponentFailed, ComponentUnknown
     from remote_runner.ui.lines import line_of
 
+    if isinstance(event, ComponentFailed | ComponentUnknown):
+        return  # the command ends by telling of them, with their output
     line = line_of(event)
     if line is not None:
         logging.getLogger('remote_runner').log(line[0], '%s', line[1])

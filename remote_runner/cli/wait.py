@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from remote_runner.cli.options import joined, seconds
-from remote_runner.cli.targets import ChangeShown, opened, show_failures
+from remote_runner.cli.options import seconds
+from remote_runner.cli.targets import ChangeShown, opened, parse, show_failures
 from remote_runner.cli.targets import make_parser as make_target_parser
-from remote_runner.errors import RemoteRunnerError
 
 _DESCRIPTION = """\
 Wait until components have ended, or are ready. Connections that break are made again, for as long as it takes.
@@ -16,7 +15,6 @@ Wait until components have ended, or are ready. Connections that break are made 
     remote_runner wait 'client*' && remote_runner stop
     remote_runner wait --for ready --timeout 60
 """
-EXIT_TIMEOUT = 124  # as timeout(1)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -35,24 +33,14 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class TimeIsUp(RemoteRunnerError):
-    """What was waited for has not come in time."""
-
-    exit_status = EXIT_TIMEOUT
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    options = make_parser().parse_args(joined(arguments, ('--extra-args',)))
+    options = parse(make_parser(), arguments)
     with opened(options) as session, ChangeShown(session, as_json=options.json):
         from remote_runner.deploy.lifecycle import wait
 
         wanted = session.named(options.names)
         status = show_failures(session, wanted)
-        if status:
-            return status
-        try:
+        if not status:
             wait(session, wanted, options.what, options.timeout)
-        except TimeoutError:
-            raise TimeIsUp(f'not all of it within {options.timeout:g} s') from None
-    return 0
+    return status

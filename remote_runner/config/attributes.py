@@ -10,6 +10,7 @@ import math
 import os
 import re
 import signal
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from remote_runner.config.ready import Ready
 
 #: When a component is started again.
 RESTARTS = ('no', 'on-failure', 'always')
+#: What counts as a time span, 31 years; with longer ones clocks and threads cannot deal.
+MOST_SECONDS = 1e9
 #: Bytes of output that are kept at least, where they are limited.
 LEAST_LOG = 10_000
 
@@ -216,8 +219,10 @@ def read_seconds(value: object) -> float:
     """A time span in seconds, zero or more."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadValueError(f'must be a number of seconds, is {shown(value)}')
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value < math.inf:
         raise BadValueError(f'must be a number of seconds from 0, is {shown(value)}')
+    if value > MOST_SECONDS:
+        raise BadValueError(f'must be at most {MOST_SECONDS:,.0f} seconds, is {shown(value)}')
     return float(value)
 
 
@@ -308,7 +313,7 @@ def read_load(value: object) -> float | None:
     """A load per core, more than 0; None: any."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         raise BadValueError(f'must be a number above 0, is {shown(value)}')
     return float(value)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from remote_runner.config.attributes import BadValueError, encodable, variable
+from remote_runner.config.attributes import BadValueError
+
+#: What shells take as a name. Others would be a line of some other file, a key say, which is not to be shown.
+_NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]*')
 
 
 def read_variables(path: str) -> dict[str, str]:
@@ -25,13 +29,13 @@ def read_variables(path: str) -> dict[str, str]:
         content = line.strip()
         if not content or content.startswith('#'):
             continue
-        name, equals, value = content.removeprefix('export ').partition('=')
-        try:
-            if not equals:
-                raise BadValueError('is no NAME=value')  # the line itself may hold a secret
-            variables[variable(name.strip())] = encodable(_unquoted(value.strip()))
-        except BadValueError as bad:
-            raise BadValueError(f'{path}, line {number}: {bad}') from None
+        name, _, value = (part.strip() for part in content.removeprefix('export ').partition('='))
+        # The faults do not show the line: it may hold a secret.
+        if not _NAME.fullmatch(name) or '=' not in content:
+            raise BadValueError(f'{path}, line {number}: is no NAME=value')
+        if '\0' in value:
+            raise BadValueError(f'{path}, line {number}: its value holds a NUL byte')
+        variables[name] = _unquoted(value)
     return variables
 
 

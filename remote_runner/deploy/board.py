@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from remote_runner.agent.tree import describe_status
 from remote_runner.deploy.plan import ComponentPlan
 from remote_runner.events import (
     ComponentAborted,
     ComponentExited,
     ComponentFailed,
+    ComponentKept,
     ComponentReady,
     ComponentRestarting,
     ComponentSaid,
@@ -68,6 +70,7 @@ class Tracked:
         said: what it says of itself (STATUS of sd_notify(3)).
         extends_to: until when (time.monotonic) it asked to be given time to become ready.
         restarts: how often its launcher has started it again.
+        kept: it runs since an earlier run.
     """
 
     plan: ComponentPlan
@@ -80,11 +83,13 @@ class Tracked:
     output: str = ''
     asked_at: float = 0.0
     started_at: float = 0.0
+    ended_at: float = 0.0
     is_ready: bool = False
     waiting: str = ''
     said: str = ''
     extends_to: float = 0.0
     restarts: int = 0
+    kept: bool = False
     gone: bool = False
     launcher: bool = field(default=False, repr=False)
 
@@ -93,9 +98,14 @@ class Tracked:
         """What the agents call it."""
         return self.plan.label
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has failed for good, or ended without success."""
+        return self.state is State.FAILED or (self.state is State.EXITED and bool(self.status))
+
 
 class Board:
-    """All components of a run. Thread-safe."""
+    """All components of a run. Thread-safe. What programs said stands there without the secrets of the run."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -134,6 +144,11 @@ class Board:
         with self._changed:
             return [tracked for tracked in (self.all() if among is None else among) if tracked.state in states]
 
+    def failed_critical(self) -> list[Tracked]:
+        """The critical components that have failed."""
+        with self._changed:
+            return [tracked for tracked in self.all() if tracked.plan.critical and tracked.has_failed]
+
     def wait(self, ready: Callable[[], bool], deadline: float | None = None) -> bool:
         """Wait until `ready()`, which is asked after every change; False at `deadline` (time.monotonic)."""
         with self._changed:
@@ -160,6 +175,15 @@ class Board:
                 self._tell(tracked, ComponentStarting, index=tracked.plan.start_index)
                 if tracked.gone:
                     self._end(tracked, State.ABORTED, tracked.reason)
+
+    def keep(self, tracked: Tracked, status: dict[str, Any]) -> None:
+        """It runs since an earlier run, and goes on: see operation `survey` for `status`."""
+        with self._changed:
+            tracked.state, tracked.is_ready, tracked.kept, tracked.launcher = State.STARTED, True, True, True
+            tracked.pid, tracked.window = status['pid'], status['window']
+            tracked.restarts = status.get('restarts', 0)
+            tracked.asked_at = tracked.started_at = time.monotonic() - tracked.plan.start_grace
+            self._tell(tracked, ComponentKept, pid=tracked.pid, window=tracked.window)
 
     def never_begun(self, components: Iterable[Tracked]) -> None:
         """Windows that were opened ahead for them are closed again: they are as before."""
@@ -246,11 +270,13 @@ class Board:
         """It has been started; what has become of it since?"""
         state = status['state']
         if tracked.state not in OVER | RUNNING and 'pid' in status:
-            self._start(tracked, status['pid'], status.get('restarts', 0))
+            # In a pause the restart that comes is counted already.
+            self._start(tracked, status['pid'], status.get('restarts', 0) - (state == 'restarting'))
         if 'ready' in status:
             self._become_ready(tracked)
         if state == 'restarting' and status.get('alive'):
-            self._restart(tracked, status['exit_status'], 0.0, status.get('restarts', 0), '')
+            pause, reason = status.get('next', status['ended']) - status['ended'], str(status.get('reason', ''))
+            self._restart(tracked, status['exit_status'], pause, status['restarts'], reason)
         if state in ('exited', 'stopping', 'stopped', 'killed') and 'exit_status' in status:
             self._exit(tracked, status['exit_status'], str(status.get('output', '')), str(status.get('reason', '')))
         if not status.get('alive'):
@@ -288,9 +314,9 @@ class Board:
         elif kind == 'ready':
             self._become_ready(tracked)
         elif kind == 'waiting':
-            tracked.waiting = rest[0]
+            tracked.waiting = self._events.masked(rest[0])
         elif kind == 'said':
-            tracked.said = tracked.waiting = rest[0]
+            tracked.said = tracked.waiting = self._events.masked(rest[0])
             self._tell(tracked, ComponentSaid, text=rest[0])
         elif kind == 'extend':
             self._extend(tracked, rest[0])
@@ -318,7 +344,7 @@ class Board:
             tracked.gone = True
             why = str(status.get('reason') or 'its launcher ended')
             if tracked.state is State.PLANNED:
-                tracked.reason = why  # for when its turn comes
+                tracked.reason = self._events.masked(why)  # for when its turn comes
             elif tracked.state in PENDING or tracked.state is State.GOING:
                 self._end(tracked, State.ABORTED, why)
             elif tracked.state in RUNNING and status.get('state') == 'killed':
@@ -329,15 +355,18 @@ class Board:
                 self._end(tracked, State.UNKNOWN, 'its launcher was killed, and nobody saw the program end')
 
     def _start(self, tracked: Tracked, pid: int, restarts: int = 0) -> None:
-        if tracked.state in OVER or tracked.state is State.STARTED:
+        # To an agent that comes later a launcher tells all of its present life again.
+        is_known = restarts < tracked.restarts or (tracked.state is State.STARTED and restarts == tracked.restarts)
+        if tracked.state in OVER or is_known:
             return
-        again = tracked.state is State.RESTARTING
+        now = time.monotonic()
+        if tracked.state is State.STARTED:  # the end of the life before was missed
+            tracked.asked_at = now
         tracked.state = State.STARTED
         tracked.pid = pid
         tracked.restarts = restarts
-        if not again:
-            tracked.started_at = time.monotonic()
-        seconds = tracked.started_at - tracked.asked_at
+        tracked.started_at = now
+        seconds = max(0.0, tracked.started_at - tracked.asked_at)
         tracked.is_ready = tracked.plan.ready is None
         window, is_ready = tracked.window, tracked.is_ready
         fields = {'pid': pid, 'window': window, 'seconds': seconds, 'ready': is_ready, 'restarts': restarts}
@@ -345,8 +374,9 @@ class Board:
 
     def _restart(self, tracked: Tracked, status: int, pause: float, restarts: int, reason: str) -> None:
         """Its program has ended, and its launcher starts it again."""
-        if tracked.state is State.STARTED:
+        if tracked.state in RUNNING and restarts > tracked.restarts:
             tracked.state, tracked.restarts, tracked.is_ready = State.RESTARTING, restarts, False
+            tracked.asked_at = time.monotonic() + pause
             fields = {'status': status, 'pause': pause, 'restarts': restarts, 'reason': reason}
             self._tell(tracked, ComponentRestarting, **fields)
 
@@ -364,7 +394,8 @@ class Board:
         if tracked.state in OVER:
             return
         tracked.status = status
-        tracked.output = output
+        tracked.ended_at = time.monotonic()
+        tracked.output = self._events.masked(output)
         if tracked.key in self._ending:
             tracked.state = State.STOPPED
             self._tell(tracked, ComponentStopped)
@@ -382,8 +413,8 @@ class Board:
         if tracked.state in OVER and not (tracked.state is State.EXITED and state is State.FAILED):
             return
         tracked.state = state
-        tracked.reason = reason
-        tracked.output = output or tracked.output
+        tracked.reason = self._events.masked(reason)
+        tracked.output = self._events.masked(output) or tracked.output
         if state is State.FAILED:
             self._tell(tracked, ComponentFailed, reason=reason, output=tracked.output)
         elif state is State.ABORTED:
@@ -394,8 +425,3 @@ class Board:
 
     def _tell(self, tracked: Tracked, kind: type[Event], **fields: Any) -> None:
         self._events.emit(kind(host=tracked.plan.host, component=tracked.plan.name, **fields))
-
-
-def describe_status(status: int) -> str:
-    """An exit status in words."""
-    return f'killed by signal {status - 128}' if status > 128 else f'with exit status {status}'

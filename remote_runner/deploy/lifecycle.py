@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import groupby, pairwise
 
 from remote_runner.deploy.board import OVER, State, Tracked
@@ -12,15 +12,17 @@ from remote_runner.deploy.outcome import report
 from remote_runner.deploy.session import Seen, Session
 from remote_runner.deploy.start import Starter
 from remote_runner.deploy.sudo import Sudo
-from remote_runner.deploy.watch import stop_components, wait_for_components
+from remote_runner.deploy.watch import STOP_SLACK, stop_components, wait_for_components
 from remote_runner.errors import (
     ComponentFailed,
     RemoteRunnerError,
     RequestFailed,
     SessionFailed,
     StartFailed,
+    TimeIsUp,
     UsageError,
 )
+from remote_runner.hosts.address import fold_labels
 from remote_runner.hosts.credentials import Credentials
 from remote_runner.hosts.host import Header, Host
 
@@ -40,7 +42,7 @@ def stop(session: Session, wanted: Sequence[Seen], *, quit_sessions: bool) -> li
         Those that ran. The state of one that could not be proven to have ended is UNKNOWN.
     """
     session.lock(_hosts(wanted) | (set(session.pool.hosts) if quit_sessions else set()))
-    tracked = [one for one in session.watch(one for one in wanted if one.is_alive) if one.state not in OVER]
+    tracked = [one for one in session.watch(one for one in wanted if one.is_there) if not one.gone]
     for wave in reversed(_in_waves(tracked)):
         stop_components(session.board, session.pool, wave)
     if quit_sessions:
@@ -87,11 +89,12 @@ def start_again(session: Session, wanted: Sequence[Seen], start_timeout: float) 
         UsageError: one of them runs.
         StartFailed: one did not start.
     """
-    alive = [seen.label for seen in wanted if seen.is_alive]
+    alive = [seen.label for seen in wanted if seen.is_there]
     if alive:
         raise UsageError(f'already running: {", ".join(alive)}', remedy='`restart` ends and starts them')
     session.lock(_hosts(wanted))
     runs = {seen.label: seen.run for seen in wanted}
+    _hear_last_words(session, runs)
     session.board.forget(runs)
     for seen in wanted:
         session.board.add(seen.plan(), seen.at)
@@ -120,13 +123,20 @@ def start_again(session: Session, wanted: Sequence[Seen], start_timeout: float) 
     return started
 
 
+def _hear_last_words(session: Session, keys: Container[str]) -> None:
+    """Wait until launchers that have ended are closed: what is heard later counts for those that come after them."""
+    ended = [one for one in session.board.all() if one.key in keys]
+    deadline = time.monotonic() + STOP_SLACK
+    session.board.wait(lambda: not any(one.launcher and one.host not in session.board.lost for one in ended), deadline)
+
+
 def send_signal(session: Session, wanted: Sequence[Seen], number: str) -> dict[str, str]:
     """Send a signal to the process groups of programs; why those did not get it that did not, by label.
 
     Raises:
         UsageError: a host knows no such signal.
     """
-    results: dict[str, str] = {}
+    results = {seen.label: seen.reason for seen in wanted if not seen.at}
     own = {host: [seen for seen in wanted if seen.at == host] for host in _hosts(wanted)}
 
     def send(host: Host) -> Header:
@@ -152,21 +162,26 @@ def wait(session: Session, wanted: Sequence[Seen], what: str, timeout: float | N
 
     Raises:
         ComponentFailed: one of them has failed, or nobody can say what became of it.
-        TimeoutError: not within `timeout` seconds.
+        TimeIsUp: not all within `timeout` seconds.
     """
     tracked = session.watch(wanted)
     is_settled = _is_ready if what == 'ready' else _is_over
     deadline = None if timeout is None else time.monotonic() + timeout
-    if not wait_for_components(session.board, tracked, session.reconnect, settled=is_settled, deadline=deadline):
-        raise TimeoutError
+    in_time = wait_for_components(session.board, tracked, session.reconnect, settled=is_settled, deadline=deadline)
     for one in tracked:
         if one.state is State.EXITED and one.status:
             session.board.fail([one], f'it ended with exit status {one.status}', one.output)
     bad = [one for one in tracked if one.state in (State.FAILED, State.UNKNOWN, State.ABORTED)]
     if what == 'ready':
         bad += [one for one in tracked if one.state in (State.EXITED, State.STOPPED) and not one.is_ready]
-    if bad:
-        raise ComponentFailed('\n'.join(report(one) for one in bad))
+    failures = [f'{seen.label}: {seen.reason}' for seen in wanted if seen.state == 'missing']
+    failures += [report(one) for one in bad]
+    if not in_time:
+        late = fold_labels(one.key for one in tracked if not is_settled(one))
+        how = 'not ready' if what == 'ready' else 'not ended'
+        raise TimeIsUp('\n'.join([*failures, f'{how} within {timeout:g} s: {late}']))
+    if failures:
+        raise ComponentFailed('\n'.join(failures))
     return tracked
 
 

@@ -126,10 +126,18 @@ def _read(source: Source, host: Host, call: Call) -> Iterator[Line]:
     call.result()
 
 
-def follow(session: Session, sources: Sequence[Source], tell: Callable[[Line], None]) -> None:
+def follow(
+    session: Session, sources: Sequence[Source], tell: Callable[[Line], None], flush: Callable[[], None]
+) -> None:
     """Tell what comes, from the positions of `sources` on, until interrupted; through restarts and broken connections.
 
     A host that cannot be asked any more for another reason than its connection ends the telling.
+
+    Args:
+        session: connected.
+        sources: the components.
+        tell: gets each line.
+        flush: called when no more lines are there at the moment.
 
     Raises:
         RemoteRunnerError: that reason.
@@ -144,6 +152,7 @@ def follow(session: Session, sources: Sequence[Source], tell: Callable[[Line], N
         while True:
             for line in _batch(arrived):
                 tell(line)
+            flush()
     finally:
         over.set()
 

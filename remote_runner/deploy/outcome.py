@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
+from remote_runner.agent.tree import describe_status
 from remote_runner.defaults import FANOUT, START_TIMEOUT
-from remote_runner.deploy.board import RUNNING, State, Tracked, describe_status
+from remote_runner.deploy.board import RUNNING, State, Tracked
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.credentials import Credentials
 
@@ -25,6 +27,9 @@ class RunOptions(NamedTuple):
         start_timeout: seconds until a component must run, where it says nothing itself.
         sudo: where the password comes from that sudo may want of components that run as other users.
         last: the process ends with this run, and leaves closing connections to the system.
+        keep_running: leave components of the run `join` alone that have not changed.
+        is_part: the plan is a part of that run; the rest of it is none of our business.
+        results: the folder into which what components wrote is brought after waiting for them; None: nothing is.
         join: the id of a run that these components belong to; None: this is a run of its own.
     """
 
@@ -39,6 +44,9 @@ class RunOptions(NamedTuple):
     sudo: Credentials | None = None
     last: bool = False
     join: str | None = None
+    keep_running: bool = False
+    is_part: bool = False
+    results: Path | None = None
 
 
 @dataclass

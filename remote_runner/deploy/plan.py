@@ -6,6 +6,8 @@ carrying it out, showing it and writing it down see the same plain values.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -118,6 +120,12 @@ class ComponentPlan(NamedTuple):
     def is_local(self) -> bool:
         """Whether it runs on this machine, without SSH."""
         return self.host == Config.LOCAL_HOST
+
+    def digest(self) -> str:
+        """What tells whether a component is as it was when it was started, but for the content of its files."""
+        remotes = [file.remote for file in self.files]
+        values = {**self._asdict(), 'address': None, 'files': remotes}
+        return hashlib.sha1(json.dumps(values).encode(), usedforsecurity=False).hexdigest()
 
     def to_dict(self, secrets: Secrets = NO_SECRETS) -> dict[str, Any]:
         """Its values for JSON, with secrets masked; of those that come from a file none is shown."""

@@ -62,11 +62,13 @@ class Recorder:
     Args:
         plan: what is carried out.
         ssh: how its hosts are reached, see `Record`.
+        is_part: where the run has a record, components that are not in the plan stay there.
     """
 
-    def __init__(self, plan: Plan, ssh: dict[str, Any]) -> None:
+    def __init__(self, plan: Plan, ssh: dict[str, Any], *, is_part: bool = False) -> None:
         self._plan = plan
         self._ssh = ssh
+        self._is_part = is_part
         self._file: IO[str] | None = None
 
     def __call__(self, event: Event) -> None:
@@ -85,20 +87,25 @@ class Recorder:
         sessions = runs_folder() / event.session
         folder = sessions / event.run
         runs_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, parents=True)
-        plan = self._plan.to_dict()
-        record = Record(
-            event.run, event.session, event.time, whoami(), plan['config_file'], self._ssh, plan['components']
-        )
-        with _open_private(folder / 'record.json') as file:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        components = self._plan.to_dict()['components']
+        if self._is_part:
+            known = next((old.components for old in records(event.session) if old.run == event.run), [])
+            own = {(c['name'], c['host']) for c in components}
+            components = [*(c for c in known if (c['name'], c['host']) not in own), *components]
+        config_file = self._plan.config_file
+        record = Record(event.run, event.session, event.time, whoami(), config_file, self._ssh, components)
+        whole = folder / f'record.{os.getpid()}.new'
+        with _open_private(whole) as file:
             json.dump({'version': VERSION, **record._asdict()}, file)
+        whole.rename(folder / 'record.json')
         for old in sorted(path for path in sessions.iterdir() if path.is_dir())[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)  # what cannot go now goes next time
-        return _open_private(folder / 'events.jsonl')
+        return _open_private(folder / 'events.jsonl', os.O_APPEND)
 
 
-def _open_private(path: Path) -> IO[str]:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), 'w')
+def _open_private(path: Path, how: int = os.O_TRUNC) -> IO[str]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600), 'w')
 
 
 def records(session: str) -> Iterator[Record]:
@@ -109,6 +116,8 @@ def records(session: str) -> Iterator[Record]:
             values = json.loads(path.read_text())
             if values.pop('version') == VERSION:
                 yield Record(**values)
+            else:
+                log.warning('the record %s was written by another version of remote_runner', path)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             log.warning('the record %s cannot be read: %s', path, error)
 

@@ -11,50 +11,47 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+from remote_runner.agent.tree import describe_status
 from remote_runner.defaults import LOCALHOST
-from remote_runner.deploy.board import RUNNING, Board, State, Tracked, describe_status
+from remote_runner.deploy.board import RUNNING, Board, State, Tracked
 from remote_runner.deploy.check import Checker
 from remote_runner.deploy.holder import CHANGE, RUN, lock, whoami
 from remote_runner.deploy.outcome import Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
+from remote_runner.deploy.prepare import GIVE_UP_TIMEOUT, SHORT, Preparation
+from remote_runner.deploy.results import bring_home, survey_run
 from remote_runner.deploy.secrets import Secrets
+from remote_runner.deploy.session import Seen
 from remote_runner.deploy.start import Starter, by_host, described
 from remote_runner.deploy.sudo import Sudo
-from remote_runner.deploy.watch import has_failed, stop_components, wait_for_components
+from remote_runner.deploy.watch import stop_components, wait_for_components
 from remote_runner.errors import (
     BootstrapFailed,
     ComponentFailed,
     ConfigFaults,
     ConnectionLost,
+    FetchFailed,
+    FetchIncomplete,
     HostError,
     HostsFailed,
     RemoteRunnerError,
-    RequestFailed,
     SessionFailed,
     StartFailed,
-    TransferFailed,
 )
 from remote_runner.events import (
     Events,
-    FilesCompared,
-    FilesSending,
-    FilesSent,
     HostConnected,
     HostConnecting,
     HostFailed,
     HostMerged,
     RunEnded,
     RunStarted,
-    SessionQuit,
 )
-from remote_runner.files.manifest import LocalFiles, build_manifest, remote_path
-from remote_runner.files.transfer import compare, send
 from remote_runner.hosts.address import Address, fold
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.pool import Opens, Pool
@@ -63,14 +60,8 @@ __all__ = ['Outcome', 'RunOptions', 'deploy']
 
 log = logging.getLogger(__name__)
 
-#: Seconds that one host has to look at, or clean up, small things.
-SHORT = 30.0
 #: Seconds that this run waits for somebody else who is just changing the session.
 PATIENCE = 20.0
-#: Seconds that one host has to let go of what it is doing when the run is interrupted.
-GIVE_UP_TIMEOUT = 3.0
-#: Seconds that one host has to clean up after an interrupted run.
-CLEAN_TIMEOUT = 6.0
 
 
 def deploy(plan: Plan, connector: Opens, options: RunOptions, events: Events) -> Outcome:
@@ -107,16 +98,10 @@ class _Run:
         self._events = events
         self._board = Board(events)
         self._pool = Pool(connector, self._board.hear, options.fanout, leave=options.last)
-        self._base_dirs: dict[str, str] = {}
-        self._created: dict[str, list[str]] = {}
         self._me = whoami()
-        self._temporary: dict[str, dict[str, str]] = {}
         run_id = options.join or new_run_id()
         self.outcome = Outcome(run_id, plan.session)
-        self._local_files = LocalFiles()
-        self._taken_back = False
         self._locks: tuple[str, ...] = (RUN, CHANGE)
-        self._making_ready: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._starter = Starter(
             self._board,
             self._pool,
@@ -129,6 +114,7 @@ class _Run:
         )
         self.outcome.servers = self._starter.servers
         self._sudo = Sudo(options.sudo, self._keep_secret)
+        self._preparation = Preparation(plan, self._board, options, events)
 
     def __enter__(self) -> _Run:
         return self
@@ -150,14 +136,15 @@ class _Run:
         if not self._options.kill_first:
             self._refuse_running()
         self._become_users()
-        self._make_ready()
-        for components, following in pairwise([*self._board.in_order(), []]):
+        self._each(self._preparation.make_ready)
+        waves = [[tracked for tracked in wave if not tracked.kept] for wave in self._board.in_order()]
+        for components, following in pairwise([*filter(None, waves), []]):
             self._start(components, following)
             self._see_to_critical()
         self._wait()
 
     def _describe(self, tracked: Tracked) -> Header:
-        base_dir = self._base_dirs[tracked.key]
+        base_dir = self._preparation.base_dirs[tracked.key]
         return described(tracked.plan, base_dir, self.outcome.run, self.outcome.session)
 
     # ---- hosts ------------------------------------------------------------------------------------------------
@@ -294,76 +281,6 @@ class _Run:
     def _keep_secret(self, password: str) -> None:
         self._events.mask = (self._plan.secrets | Secrets([password])).mask
 
-    # ---- what stands before the first start -------------------------------------------------------------------
-
-    def _make_ready(self) -> None:
-        """Quit what an earlier run left and bring the files, on each host as soon as it can."""
-        self._each(self._make_ready_on)
-
-    def _make_ready_on(self, host: Host) -> None:
-        with self._making_ready[host.name]:
-            for step in (self._quit_leftovers, self._prepare, self._copy):
-                if not self._taken_back:
-                    step(host)
-
-    def _quit_leftovers(self, host: Host) -> None:
-        if not self._options.kill_first:
-            return
-        patience = max((c.stop_timeout for c in self._plan.components), default=0.0)
-        try:
-            asked = {'session': self._plan.session, 'stop_timeout': patience}
-            ended = host.request('quit', timeout=patience + SHORT, **asked)
-        except RequestFailed as error:
-            raise SessionFailed(error.what, host=host.name) from error
-        if ended['sessions']:
-            self._events.emit(SessionQuit(host=host.name, session=self._plan.session, **ended))
-
-    def _prepare(self, host: Host) -> None:
-        own = [tracked for tracked in self._board.all() if tracked.host == host.name]
-        asked = [[tracked.plan.name, tracked.plan.base_dir, tracked.plan.user] for tracked in own]
-        try:
-            answer = host.request('prepare', timeout=SHORT, components=asked, create=host.name != LOCALHOST)
-        except RequestFailed as error:
-            raise TransferFailed(error.what, host=host.name) from error
-        self._created[host.name] = answer['created']
-        for tracked, folder in zip(own, answer['base_dirs'], strict=True):
-            self._base_dirs[tracked.key] = folder
-            if tracked.plan.base_dir is None:
-                self._temporary.setdefault(host.name, {})[tracked.key] = folder
-
-    def _copy(self, host: Host) -> None:
-        begun = time.monotonic()
-        placed = [
-            (file.local, remote_path(self._base_dirs[tracked.key], file.remote), file.is_directory)
-            for tracked in self._board.all()
-            if tracked.host == host.name
-            for file in tracked.plan.files
-        ]
-        if not placed:
-            return
-        manifest = build_manifest(self._local_files, placed)
-        difference = compare(host, manifest, self._local_files, self._options.always_copy)
-        self._events.emit(
-            FilesCompared(
-                host=host.name, files=len(manifest.files), to_send=len(difference.send), bytes=difference.bytes
-            )
-        )
-
-        def progress(arrived: int, of: int) -> None:
-            self._events.emit(FilesSending(host=host.name, bytes=arrived, of_bytes=of))
-
-        send(host, manifest.folders, difference, self._local_files, progress)
-        self._events.emit(
-            FilesSent(
-                host=host.name,
-                files=len(manifest.files),
-                sent=len(difference.send),
-                modes=len(difference.modes),
-                bytes=difference.bytes,
-                seconds=time.monotonic() - begun,
-            )
-        )
-
     # ---- components -------------------------------------------------------------------------------------------
 
     def _start(self, components: list[Tracked], following: list[Tracked]) -> None:
@@ -371,6 +288,7 @@ class _Run:
             return
         self._settle()
         self._starter.see_through(components)
+        self._see_to_critical()
         failed = [t for t in components if t.state not in RUNNING | {State.EXITED}]
         if not failed:
             return  # what was unknown has started
@@ -416,18 +334,14 @@ class _Run:
             self._board.restore(tracked, states[tracked.key])
         self._events.emit(HostConnected(host=name, seconds=time.monotonic() - begun))
 
-    def _failed_critical(self) -> list[Tracked]:
-        """The critical components that have failed."""
-        return [t for t in self._board.all() if t.plan.critical and has_failed(t)]
-
     def _see_to_critical(self) -> None:
         """End everything if a critical component has failed."""
-        failed = self._failed_critical()
+        failed = self._board.failed_critical()
         if not failed:
             return
         self._lock_again()
         log.error('%s has failed and is critical: all components are stopped', ', '.join(t.key for t in failed))
-        stop_components(self._board, self._pool, self._board.all())
+        stop_components(self._board, self._pool, [t for t in self._board.all() if t.pid])
         self._fail_ended(failed)
         raise ComponentFailed('\n'.join(report(tracked) for tracked in failed))
 
@@ -438,14 +352,24 @@ class _Run:
                 self._board.fail([tracked], f'it ended {describe_status(tracked.status)}', tracked.output)
 
     def _wait(self) -> None:
-        """Wait for the components with `wait`, then end the others if that is asked for."""
+        """Wait for the components with `wait`, end the others if that is asked for, and bring home what they wrote."""
         waited = [tracked for tracked in self._board.all() if tracked.plan.wait]
         if not waited:
             if self._options.terminate:
                 log.warning('--terminate has no effect: no component has wait=True')
             return
         self._unlock()
-        wait_for_components(self._board, waited, self._reconnect, lambda: bool(self._failed_critical()))
+        wait_for_components(self._board, waited, self._reconnect, lambda: bool(self._board.failed_critical()))
+        try:
+            self._end_of_wait(waited)
+        except RemoteRunnerError:
+            with reported():
+                self._fetch()
+            raise
+        self._fetch()
+
+    def _end_of_wait(self, waited: list[Tracked]) -> None:
+        """What was waited for has come, or cannot come any more."""
         self._see_to_critical()
         self._fail_ended(waited)
         if self._options.terminate:
@@ -456,11 +380,26 @@ class _Run:
         if failed:
             raise ComponentFailed('\n'.join(report(tracked) for tracked in failed))
 
+    def _fetch(self) -> None:
+        """Bring home what all components wrote."""
+        if self._options.results is None:
+            return
+        found: list[Seen] = []
+        failures: list[FetchFailed] = []
+        for host, outcome in self._pool.each(lambda host: survey_run(host, self._plan.session, self.outcome.run)):
+            if isinstance(outcome, RemoteRunnerError):
+                failures.append(FetchFailed(outcome.what, host=host.name))
+            else:
+                found += outcome
+        bring_home(self._pool, found, self._options.results, self._events)
+        if failures:
+            raise FetchIncomplete(failures)
+
     # ---- the end ----------------------------------------------------------------------------------------------
 
     def take_back(self, reason: str) -> None:
         """Undo what is half done: starts under way, sessions and folders that nothing came into."""
-        self._taken_back = True
+        self._preparation.give_up()
         for _ in self._pool.each(lambda host: host.give_up(GIVE_UP_TIMEOUT)):
             continue
         out_of_sight = [t for t in self._board.of(*RUNNING) if t.host in self._board.lost]
@@ -471,22 +410,16 @@ class _Run:
                 log.warning('%s could not be cleaned up: %s', host.name, outcome.what)
 
     def _clean(self, host: Host) -> None:
-        if self._making_ready[host.name].acquire(timeout=GIVE_UP_TIMEOUT):  # what it was at is known now
-            self._making_ready[host.name].release()
-        else:
-            log.warning('%s is still at what was interrupted; folders made for the run may be left there', host.name)
-        own = [tracked for tracked in self._board.all() if tracked.host == host.name]
-        never = [t for t in own if t.state in (State.PLANNED, State.ABORTED)]
-        nothing_ran = len(never) == len(own)
-        if nothing_ran and host.name in self._starter.servers:
-            host.request('quit', timeout=CLEAN_TIMEOUT, session=self._plan.session, stop_timeout=0.0)
-        temporary = self._temporary.get(host.name, {})
-        host.request(
-            'remove',
-            timeout=CLEAN_TIMEOUT,
-            temporary=[temporary[t.key] for t in never if t.key in temporary],
-            folders=self._created.get(host.name, []) if nothing_ran else [],
-        )
+        self._preparation.clean(host, has_own_session=host.name in self._starter.own_servers)
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """An error within is told, and is not what ends the run: another one is."""
+    try:
+        yield
+    except RemoteRunnerError as error:
+        log.error('%s', error)
 
 
 def new_run_id() -> str:

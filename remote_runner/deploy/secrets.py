@@ -19,7 +19,8 @@ class Secrets:
 
     def __init__(self, secrets: Iterable[str | None] = ()) -> None:
         # The longest first: one may stand within another.
-        self._secrets = tuple(sorted({secret for secret in secrets if secret}, key=len, reverse=True))
+        known = {secret for secret in secrets if secret}
+        self._secrets = tuple(sorted(known, key=lambda secret: (-len(secret), secret)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secrets) and self._secrets == other._secrets

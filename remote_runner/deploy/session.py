@@ -13,10 +13,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from remote_runner.defaults import FANOUT
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that one host has to say how its components are.
 SURVEY_TIMEOUT = 30.0
+#: Components that a message lists.
+LISTED = 10
 #: States in which a component has gone wrong.
 WRONG = frozenset(['failed', 'killed', 'gone', 'unknown', 'aborted'])
 #: States in which it runs, or will by itself.
@@ -49,30 +51,38 @@ class Target(NamedTuple):
         addresses: its hosts.
         runs: whose components count although they have ended; None: those of the newest run of each host.
         expected: what should be there: component and host (as the user wrote it), with their start indexes.
+        home: the folder of the config, or the working directory.
     """
 
     session: str
     addresses: tuple[Address, ...]
     runs: tuple[str, ...] | None = None
     expected: tuple[tuple[str, str, int], ...] = ()
+    home: Path = Path()
 
     @classmethod
     def of_record(cls, record: Record) -> Target:
         """What a record says."""
         expected = tuple((c['name'], c['host'], c['start_index']) for c in record.components)
         hosts = dict.fromkeys(host for _, host, _ in expected)
-        return cls(record.session, tuple(parse_address(host) for host in hosts), (record.run,), expected)
+        addresses = tuple(parse_address(host) for host in hosts)
+        return cls(record.session, addresses, (record.run,), expected, _home(record.config_file))
 
     @classmethod
     def of_plan(cls, plan: Plan) -> Target:
         """What a config says."""
         expected = tuple((c.name, c.host, c.start_index) for c in plan.components)
-        return cls(plan.session, tuple(dict.fromkeys(c.address for c in plan.components)), None, expected)
+        addresses = tuple(dict.fromkeys(c.address for c in plan.components))
+        return cls(plan.session, addresses, None, expected, Path(plan.config_dir))
 
     @classmethod
     def of_hosts(cls, session: str, addresses: Iterable[Address]) -> Target:
         """What hosts alone say."""
-        return cls(session, tuple(addresses))
+        return cls(session, tuple(addresses), home=_home(None))
+
+
+def _home(config_file: str | None) -> Path:
+    return Path(config_file).parent if config_file else Path.cwd()
 
 
 @dataclass
@@ -136,6 +146,11 @@ class Seen:
         return self.state in ALIVE
 
     @property
+    def is_there(self) -> bool:
+        """Whether its program runs, or will again, or anything that it started does."""
+        return self.is_alive or bool(self.processes)
+
+    @property
     def is_wrong(self) -> bool:
         """Whether it has gone wrong."""
         return self.state in WRONG or (self.state == 'exited' and bool(self.status))
@@ -193,6 +208,7 @@ class Session:
         self.failures: dict[str, RemoteRunnerError] = {}
         self.servers: dict[str, list[int]] = {}
         self.events = events
+        self._same: dict[str, str] = {}  # further names of hosts, each with that under which it is connected
         self._is_quiet = False
         own = Events()
         own.listen(self._pass_on)
@@ -231,14 +247,15 @@ class Session:
         for address in addresses:
             self.events.emit(HostConnecting(host=address.where))
         begun = time.monotonic()
-        machines = {host.facts.identity for host in self.pool.hosts.values()}
+        machines = {host.facts.identity: name for name, host in self.pool.hosts.items()}
         for address, outcome in self.pool.connect(addresses):
             if not isinstance(outcome, Host):
                 self._fail(address.where, outcome)
             elif outcome.facts.identity in machines:
+                self._same[address.where] = machines[outcome.facts.identity]
                 self.pool.forget(address.where)
             else:
-                machines.add(outcome.facts.identity)
+                machines[outcome.facts.identity] = address.where
                 self.events.emit(HostConnected(host=address.where, seconds=time.monotonic() - begun))
 
     def _fail(self, name: str, error: RemoteRunnerError) -> None:
@@ -252,26 +269,35 @@ class Session:
         if self.failures:
             raise HostsFailed(list(self.failures.values()), 'nothing was changed on any host')
 
-    def look(self) -> None:
-        """Ask all connected hosts how their components are."""
-        found: dict[str, Seen] = {}
-        for host, answer in self.pool.each(self._ask):
+    def look(self, timeout: float = SURVEY_TIMEOUT) -> None:
+        """Ask all connected hosts how their components are; each has so many seconds."""
+        found = {f'{name}@{on}': Seen(name, on, index) for name, on, index in self.target.expected}
+        asked = self.pool.each(lambda host: self._ask(host, timeout=timeout))
+        answers = {host.name: (host, answer) for host, answer in asked}
+        # In an order of our own, not that of the answers: two looks show the same table.
+        for host, answer in (answers[name] for name in self._names() if name in answers):
             if isinstance(answer, RemoteRunnerError):
                 self._fail(host.name, answer)
             else:
                 self._take(host, answer, found)
-        for name, on, index in self.target.expected:
-            seen = found.setdefault(f'{name}@{on}', Seen(name, on, index))
-            failure = self.failures.get(parse_address(on).where)
-            if seen.at:
-                continue
-            seen.state = 'unknown' if failure else 'missing'
-            seen.reason = failure.what if failure else 'its host knows nothing of it'
+        expected = {f'{name}@{on}' for name, on, _ in self.target.expected}
+        if expected:  # a later part of the run may have gone without what has ended since
+            found = {label: seen for label, seen in found.items() if seen.is_there or label in expected}
+        for seen in found.values():
+            if not seen.at:
+                where = parse_address(seen.host).where
+                failure = self.failures.get(self._same.get(where, where))
+                seen.state = 'unknown' if failure else 'missing'
+                seen.reason = failure.what if failure else 'its host knows nothing of it'
         self.components = sorted(found.values(), key=Seen.order)
 
-    def _ask(self, host: Host, *, watch: bool = False) -> Header:
+    def _names(self) -> list[str]:
+        """The hosts, in the order in which they were written."""
+        return [address.where for address in self.target.addresses]
+
+    def _ask(self, host: Host, *, watch: bool = False, timeout: float = SURVEY_TIMEOUT) -> Header:
         runs = None if self.target.runs is None else list(self.target.runs)
-        answer: Header = host.request('survey', timeout=SURVEY_TIMEOUT, session=self.session, runs=runs, watch=watch)
+        answer: Header = host.request('survey', timeout=timeout, session=self.session, runs=runs, watch=watch)
         return answer
 
     def _take(self, host: Host, answer: Header, found: dict[str, Seen]) -> None:
@@ -295,9 +321,8 @@ class Session:
         for pattern in patterns:
             own = {seen.label for seen in self.components if is_meant(seen, pattern)}
             if not own:
-                there = ', '.join(seen.label for seen in self.components[:10]) or 'none'
                 what = f'no component of session {self.session} is called {pattern!r}'
-                raise UsageError(what, remedy=f'there: {there}')
+                raise UsageError(what, remedy=_who_is_there(pattern, self.components))
             meant |= own
         return [seen for seen in self.components if seen.label in meant]
 
@@ -384,6 +409,17 @@ class Session:
             raise failures[0]
 
 
+def _who_is_there(pattern: str, components: Sequence[Seen]) -> str:
+    """The component whose name is the nearest, and a few of the others."""
+    from difflib import get_close_matches
+
+    labels = [seen.label for seen in components]
+    names = {name: seen.label for seen in reversed(components) for name in (seen.name, seen.label)}
+    nearest = [f'the nearest is {names[name]}' for name in get_close_matches(pattern, names, n=1)]
+    more = f' and {len(labels) - LISTED} more' if len(labels) > LISTED else ''
+    return '; '.join([*nearest, f'there: {", ".join(labels[:LISTED]) or "none"}{more}'])
+
+
 def is_meant(seen: Seen, pattern: str) -> bool:
     """Whether a pattern of the command line means this component."""
     return any(text == pattern or fnmatchcase(text, pattern) for text in (seen.name, seen.label))
@@ -414,7 +450,11 @@ def seen_of(facts: Header, at: str, now: float, here: float) -> Seen:
     if seen.is_alive and seen.started is not None and seen.state != 'restarting':
         seen.uptime = max(0.0, here - seen.started)
     seen.cpu, seen.memory, seen.processes = usage.get('cpu'), usage.get('memory'), usage.get('processes')
+    if seen.state == 'restarting':
+        seen.pid = None  # that of the program that has ended
     seen.reason = seen.reason or _explained(seen)
+    if seen.state == 'restarting' and 'next' in status:
+        seen.reason += f', starts again in {max(0.0, status["next"] - now):.1f} s'
     if status.get('log_errno'):
         trouble = f'its output cannot be written there: {os.strerror(status["log_errno"])}'
         seen.reason = '; '.join(filter(None, [seen.reason, trouble]))
@@ -422,13 +462,12 @@ def seen_of(facts: Header, at: str, now: float, here: float) -> Seen:
 
 
 def _explained(seen: Seen) -> str:
+    if seen.state == 'restarting':
+        return f'ended with status {seen.status}'
+    if seen.state == 'exited' and seen.processes:
+        return f'processes that it started run on: {seen.processes}'
     if seen.left:
         return f'its launcher was killed; {len(seen.left)} processes that it left are being ended'
     if seen.state == 'gone':
         return 'nobody saw its end; was the host restarted?'
     return ''
-
-
-def counts(components: Iterable[Seen]) -> Counter[str]:
-    """How many are in which state."""
-    return Counter(seen.state for seen in components)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from remote_runner.deploy.board import PENDING, Board, State, Tracked, describe_status
+from remote_runner.agent.tree import describe_status
+from remote_runner.deploy.board import PENDING, Board, State, Tracked
 from remote_runner.deploy.plan import ComponentPlan
 from remote_runner.errors import ConnectionLost, HostError, RemoteRunnerError, RequestFailed
 from remote_runner.hosts.host import Call, Header
@@ -59,6 +60,8 @@ class Starter:
         self._zombie = zombie
         #: The pid of the screen server of each host on which we opened windows.
         self.servers: dict[str, int] = {}
+        #: The hosts of those that were started for them.
+        self.own_servers: set[str] = set()
         self._calls: dict[str, Call] = {}
         self._ahead: list[Tracked] = []
 
@@ -91,10 +94,12 @@ class Starter:
             waiting = self._waiting(components)
             if not waiting:
                 break
-            if end == math.inf and self._board.of(State.FAILED, among=components):
+            if end == math.inf and self._is_hopeless(components):
                 end = time.monotonic() + SIBLING_TIMEOUT
             if end <= time.monotonic():
-                self._take_back(waiting, 'another component of its index failed')
+                is_sibling = bool(self._board.of(State.FAILED, among=components))
+                who = 'another component of its index' if is_sibling else 'a critical component'
+                self._take_back(waiting, f'{who} failed')
                 continue
             deadline = min(end, *map(self._deadline, waiting))
             ready = partial(self._something_to_do, components, calls, end == math.inf)
@@ -109,14 +114,20 @@ class Starter:
         begun = self._board.of(State.STARTING, State.CALLED_BACK, State.GOING, State.STARTED, among=components)
         return [tracked for tracked in begun if not tracked.is_ready]
 
+    def _is_hopeless(self, components: list[Tracked]) -> bool:
+        """Whether the next index will not start, whatever becomes of those that are starting."""
+        return bool(self._board.of(State.FAILED, among=components) or self._board.failed_critical())
+
     def _limit(self, tracked: Tracked) -> float:
         return self._start_timeout if tracked.plan.start_timeout is None else tracked.plan.start_timeout
 
     def _deadline(self, tracked: Tracked) -> float:
+        if tracked.restarts:
+            return math.inf  # its launcher looks after it now, with a limit for each restart
         return max(tracked.asked_at + self._limit(tracked), tracked.extends_to)
 
     def _something_to_do(self, components: list[Tracked], calls: dict[str, Call], all_well: bool) -> bool:
-        if all_well and self._board.of(State.FAILED, among=components):
+        if all_well and self._is_hopeless(components):
             return True
         waiting = self._waiting(components)
         return (
@@ -158,7 +169,7 @@ class Starter:
         """Take in the answers to `open`; one that failed fails all that it was to open."""
         for name in [name for name, call in calls.items() if call.ended]:
             try:
-                self.servers[name] = calls.pop(name).result()['server']
+                self._know_server(name, calls.pop(name).result())
             except RequestFailed as error:
                 self._board.fail([t for t in self._board.of(*PENDING) if t.host == name], error.what)
             except ConnectionLost:
@@ -205,7 +216,8 @@ class Starter:
             if not self._ahead and opening <= time.monotonic() < end and all(map(_is_well, components)):
                 self._open_ahead(following)
             self._board.wait(ended, end)
-            if tracked.state is State.EXITED and tracked.status:
+            # Others of its index may have taken so long that its own grace is over long ago.
+            if tracked.state is State.EXITED and tracked.status and tracked.ended_at < end:
                 how = f'within its start_grace ({tracked.plan.start_grace:g} s), {describe_status(tracked.status)}'
                 self._board.fail([tracked], f'it ended {how}', tracked.output)
 
@@ -222,7 +234,12 @@ class Starter:
         deadline = time.monotonic() + ABORT_TIMEOUT
         for name, call in self._calls.items():
             with contextlib.suppress(RemoteRunnerError):
-                self.servers[name] = call.result(max(0.0, deadline - time.monotonic()))['server']
+                self._know_server(name, call.result(max(0.0, deadline - time.monotonic())))
+
+    def _know_server(self, name: str, answer: Header) -> None:
+        self.servers[name] = answer['server']
+        if answer['started']:
+            self.own_servers.add(name)
 
     def _take_back(self, pending: list[Tracked], reason: str) -> None:
         pending = self._waiting(pending)
@@ -289,6 +306,7 @@ def described(plan: ComponentPlan, base_dir: str, run: str, session: str) -> Hea
             'wait': plan.wait,
             'critical': plan.critical,
             'fetch': plan.fetch,
+            'digest': plan.digest(),
         },
         'environment': {
             **dict(plan.secret_env),

@@ -22,11 +22,6 @@ FIRST_DELAY, LAST_DELAY = 0.5, 30.0
 STOP_SLACK = 10.0
 
 
-def has_failed(tracked: Tracked) -> bool:
-    """Whether it has failed for good, or ended without success."""
-    return tracked.state is State.FAILED or (tracked.state is State.EXITED and bool(tracked.status))
-
-
 def wait_for_components(
     board: Board,
     waited: list[Tracked],

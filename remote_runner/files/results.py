@@ -17,7 +17,12 @@ def results_folder(root: str | os.PathLike[str], run: str, name: str, host: str)
     `%`, control characters, a leading dot, and `@` in the name of the component. Hosts stay readable. What is longer
     than a file name can be is cut, and ends with `%-` and its SHA-1.
     """
-    return Path(root) / _cut(_safe(run)) / _cut(f'{_safe(name, "@")}@{_safe(host)}')
+    return run_folder(root, run) / _cut(f'{_safe(name, "@")}@{_safe(host)}')
+
+
+def run_folder(root: str | os.PathLike[str], run: str) -> Path:
+    """`<root>/<run>`, where the folders of its components are."""
+    return Path(root) / _cut(_safe(run))
 
 
 def local_folder(results: Path, wanted: str) -> str:

@@ -106,9 +106,19 @@ def fold(names: Iterable[str]) -> str:
     Numbers in the host name are folded, those in a user or port are not. The order is that of the first name of each
     folded list, within brackets it is ascending; a name given twice appears once.
     """
-    # A name is a list of pieces that alternate between text and number, where a number is a set of numbers. Position
-    # by position, from the right, the names that differ in nothing else are merged.
-    merged = [_pieces(name) for name in dict.fromkeys(names)]
+    return _fold([_pieces(name) for name in dict.fromkeys(names)])
+
+
+def fold_labels(labels: Iterable[str]) -> str:
+    """`NAME@HOST` of components as one short list for people: numbers of both are folded, `client-[1-9]@node[1-3]`."""
+    return _fold([re.split(r'(\d+)', label, flags=re.ASCII) for label in dict.fromkeys(labels)])
+
+
+def _fold(merged: list[list[str]]) -> str:
+    """Names as lists of pieces that alternate between text and number, where a number becomes a set of numbers.
+
+    Position by position, from the right, the names that differ in nothing else are merged.
+    """
     for position in reversed(range(1, max((len(pieces) for pieces in merged), default=0), 2)):
         groups: dict[tuple[str, ...], list[list[str]]] = {}
         for pieces in merged:

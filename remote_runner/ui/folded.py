@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 
-def print_folded(groups: Mapping[bytes, list[str]]) -> None:
-    """Print each output under the folded names of those that have it, the largest group first."""
-    from remote_runner.hosts.address import fold
-
+def print_folded(groups: Mapping[bytes, list[str]], fold: Callable[[Iterable[str]], str]) -> None:
+    """Print each output under the names of those that have it, as `fold` writes them, the largest group first."""
     for output, names in sorted(groups.items(), key=lambda group: -len(group[1])):
         title = f'{fold(names)} ({len(names)})'
         rule = '-' * min(len(title), 80)

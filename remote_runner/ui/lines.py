@@ -76,10 +76,15 @@ def _said(event: e.Event) -> str:
             return f'{event.to_send} of {count(event.files, "file")} to send ({size(event.bytes)})'
         case e.FilesSent():
             return _files_sent(event)
+        case e.ResultsFetched():
+            here = f', {event.unchanged} here already' if event.unchanged else ''
+            return f'{count(event.files, "file")} fetched ({size(event.bytes)}) in {seconds(event.seconds)}{here}'
         case e.ComponentStarting():
             return 'starting'
         case e.ComponentStarted():
             return f'started (pid {event.pid}, window {event.window}) in {seconds(event.seconds)}'
+        case e.ComponentKept():
+            return f'unchanged, runs on (pid {event.pid}, window {event.window})'
         case e.ComponentReady():
             return f'ready in {seconds(event.seconds)}'
         case e.ComponentSaid():

@@ -35,11 +35,16 @@ class Display:
         picture: called with the number of lines that there is room for; from a thread, at most `FRAME_RATE` times a
             second.
         console: another console to draw on.
+        owns_screen: nothing else on the screen matters: it is cleared when the terminal's size changes, of which
+            terminals make what they like.
     """
 
-    def __init__(self, picture: Callable[[int], list[Line]], console: Console | None = None) -> None:
+    def __init__(
+        self, picture: Callable[[int], list[Line]], console: Console | None = None, *, owns_screen: bool = False
+    ) -> None:
         self._picture = picture
         self._console = console
+        self._owns_screen = owns_screen
         self._turning = threading.Lock()  # over the next four: held while drawing is begun or ended
         self._is_open = False
         self._is_wanted = False
@@ -116,14 +121,17 @@ class Display:
                     live.stop()
 
     def _draw(self, console: Console, live: Live) -> None:
-        drawn: object = None
+        drawn: tuple[object, object] = (None, console.size)
         while not self._ended.is_set():
             self._changed.clear()
             size = console.size
             picture = self._picture(size.height - 1)
             if (picture, size) != drawn:
+                is_resized = size != drawn[1]
                 drawn = (picture, size)
-                with self._lock:
+                with self._lock, console:  # one write
+                    if is_resized and self._owns_screen:
+                        console.clear()
                     live.update(_text(picture, size.width - _MARGIN, console.encoding), refresh=True)
             self._ended.wait(1 / FRAME_RATE)
             self._changed.wait(TICK)

@@ -17,9 +17,12 @@ from remote_runner.ui.text import harmless, width
 _COLORS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 #: Columns of a label to which the others are aligned.
 _WIDEST = 32
-# All that is no colour: other control sequences, operating system commands, single escapes (ECMA-48).
-_SEQUENCES = re.compile(rb'\x1b(?:\[[0-9;?]*[ -/]*([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])')
-_CONTROLS = re.compile(rb'[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]')
+# What a terminal obeys (ECMA-48): colours, the only group; other control sequences, command strings, single escapes,
+# each also where it is not whole, since it would take in what follows; C1 in UTF-8; C0 and DEL but for tab and return.
+_OBEYED = re.compile(
+    rb'(\x1b\[[0-9;:]*m)|\x1b\[[0-?]*[ -/]*[@-~]?|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?'
+    rb'|\xc2[\x80-\x9f]|[\x00-\x08\x0a-\x0c\x0e-\x1a\x1c-\x1f\x7f]'
+)
 
 
 class Printer:
@@ -30,15 +33,23 @@ class Printer:
         wanted: only lines in which it is found.
         with_time: whether the time of each line stands in front.
         color: whether stdout is a terminal that shows colours.
+        terminal: whether it is one at all: nothing may reach it that it would obey.
     """
 
     def __init__(
-        self, components: Sequence[Seen], wanted: re.Pattern[bytes] | None, *, with_time: bool, color: bool
+        self,
+        components: Sequence[Seen],
+        wanted: re.Pattern[bytes] | None,
+        *,
+        with_time: bool,
+        color: bool,
+        terminal: bool,
     ) -> None:
         self.components = {seen.label: seen for seen in components}
         self._wanted = wanted
         self._with_time = with_time
         self._color = color
+        self._terminal = terminal
         column = min(_WIDEST, max((width(harmless(label)) for label in self.components), default=0))
         self._prefixes = {label: self._prefix(n, label, column) for n, label in enumerate(self.components)}
 
@@ -68,11 +79,14 @@ class Printer:
         self.flush()
 
     def text(self, line: Line) -> bytes:
-        """What stands behind the prefix. On a terminal colours stay, and nothing else that it would obey."""
+        """What stands behind the prefix. On a terminal colours stay, and nothing else that it would obey.
+
+        Of a line that rewrote itself a terminal shows the last state.
+        """
         text = line.text
-        if self._color:
-            text = _SEQUENCES.sub(lambda found: found[0] if found[1] == b'm' else b'', text)
-            text = _CONTROLS.sub(b'', text.rstrip(b'\r').rpartition(b'\r')[2])
+        if self._terminal:
+            text = _OBEYED.sub(lambda found: found[1] or b'' if self._color else b'', text)
+            text = text.rstrip(b'\r').rpartition(b'\r')[2]
             text += b'\x1b[0m' if b'\x1b' in text else b''
         return text
 
@@ -90,8 +104,6 @@ class PrefixedLines(Printer):
     def show(self, line: Line) -> None:
         """Print it."""
         sys.stdout.buffer.write(self.moment(line) + self._prefixes[line.label] + b' ' + self.text(line) + b'\n')
-        if time.time() - line.time < 1.0:  # it is being followed
-            sys.stdout.flush()
 
 
 class JsonObjects(Printer):
@@ -104,17 +116,13 @@ class JsonObjects(Printer):
         sys.stdout.write(
             json.dumps({'time': line.time, 'component': seen.name, 'host': seen.host, 'line': text}) + '\n'
         )
-        if time.time() - line.time < 1.0:
-            sys.stdout.flush()
 
 
 class FoldedLines(Printer):
     """Equal output once, under the names of all components that have it, the largest group first."""
 
-    def __init__(
-        self, components: Sequence[Seen], wanted: re.Pattern[bytes] | None, *, with_time: bool, color: bool
-    ) -> None:
-        super().__init__(components, wanted, with_time=False, color=color)
+    def __init__(self, components: Sequence[Seen], wanted: re.Pattern[bytes] | None, **how: bool) -> None:
+        super().__init__(components, wanted, **{**how, 'with_time': False})
         self._lines: dict[str, list[bytes]] = {seen.label: [] for seen in components}
 
     def show(self, line: Line) -> None:
@@ -123,9 +131,10 @@ class FoldedLines(Printer):
 
     def end(self) -> None:
         """Print all."""
+        from remote_runner.hosts.address import fold_labels
         from remote_runner.ui.folded import print_folded
 
         groups: dict[bytes, list[str]] = defaultdict(list)
         for label, lines in self._lines.items():
             groups[b''.join(line + b'\n' for line in lines)].append(label)
-        print_folded(groups)
+        print_folded(groups, fold_labels)

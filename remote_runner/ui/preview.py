@@ -8,6 +8,7 @@ from typing import Any
 
 from remote_runner.ui.text import count, harmless, size, width
 
+_MOST_FILES = 20  # of a host that are named
 _WIDEST = 40  # columns of a label that others are aligned with
 
 
@@ -55,3 +56,19 @@ def _notes(component: Mapping[str, Any]) -> str:
     if component['wait']:
         notes.append('waited for')
     return f'  [{", ".join(notes)}]' if notes else ''
+
+
+def difference_text(found: Mapping[str, Any]) -> str:
+    """The lines of one host of `plan --diff`."""
+    sent = sum(file['size'] for file in found['send'])
+    facts = [f'{count(len(found["send"]), "file")} to send ({size(sent)})' if found['send'] else 'no file to send']
+    if found['modes']:
+        facts.append(f'permission bits of {count(len(found["modes"]), "file")} to change')
+    facts.append(f'{found["unchanged"]} unchanged')
+    lines = [f'{harmless(found["host"])}: {", ".join(facts)}']
+    lines += [f'  ends   {harmless(label)}' for label in found['stop']]
+    lines += [f'  sends  {harmless(file["remote"])} ({size(file["size"])})' for file in found['send'][:_MOST_FILES]]
+    if len(found['send']) > _MOST_FILES:
+        lines.append(f'  … and {len(found["send"]) - _MOST_FILES} more')
+    lines += [f'  mode   {harmless(file["remote"])} ({file["mode"]})' for file in found['modes'][:_MOST_FILES]]
+    return '\n'.join(lines) + '\n'

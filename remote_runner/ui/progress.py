@@ -23,6 +23,7 @@ class Phase(IntEnum):
     SAME = 7
     LOST = 8
     FAILED = 9
+    FETCHING = 10
 
 
 class State(StrEnum):
@@ -162,11 +163,16 @@ class Progress:
                 self.index = index
                 self._enter(component, State.STARTING)
             case e.ComponentStarted():
-                component.pid, component.window, component.seconds = event.pid, event.window, event.seconds
-                component.restarts = event.restarts
+                component.pid, component.window, component.restarts = event.pid, event.window, event.restarts
+                if not event.restarts:
+                    component.seconds = event.seconds
                 if event.ready:
                     host.started += not event.restarts
                     self._enter(component, State.STARTED)
+            case e.ComponentKept(pid=pid, window=window):
+                component.pid, component.window = pid, window
+                host.started += 1
+                self._enter(component, State.STARTED)
             case e.ComponentReady(seconds=seconds):
                 if component.seconds is None or not component.restarts:
                     component.seconds = seconds
@@ -225,3 +231,8 @@ def _apply_to_host(event: e.Event, host: Host, now: float) -> None:
             host.enter(Phase.COPYING, now)
         case e.FilesSent():
             host.enter(Phase.READY, now)
+        case e.ResultsFetching():
+            host.files, host.sent, host.to_send = 0, event.bytes, event.of_bytes
+            host.enter(Phase.FETCHING, now)
+        case e.ResultsFetched():
+            host.enter(Phase.RUNNING, now)

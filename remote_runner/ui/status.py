@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from remote_runner.deploy.session import Seen, Session, counts
+from remote_runner.deploy.session import Seen, Session
 from remote_runner.deploy.sessions import Found
 from remote_runner.ui.frame import Line
 from remote_runner.ui.tables import Column, aligned, layout
@@ -38,16 +38,23 @@ def _table(components: Sequence[Seen], rates: Rates) -> tuple[list[Column], list
 
 def status_picture(components: Sequence[Seen], session: str, rates: Rates, height: int) -> list[Line]:
     """The table in `height` lines: where there is no room for all, what is well is counted by index and state."""
-    room = height - 2
-    wrong = [seen for seen in components if seen.is_wrong or seen.state in ('missing', 'restarting')]
-    shown = components if len(components) <= room else wrong
-    rest = [] if shown is components else _grouped([seen for seen in components if seen not in wrong])
-    shown = shown[: max(0, room - len(rest))]
-    lines: list[Line] = aligned(*_table(shown, rates)) if shown else []
-    if len(shown) < len(wrong) and rest:
+    room = height - 2  # beside the heading and the line that counts
+    if len(components) <= room:
+        lines = aligned(*_table(components, rates)) if components else []
+        return [*lines, [(summary(components, session), 'bold')]]
+    wrong = [seen for seen in components if _is_in_trouble(seen)]
+    rest = _grouped(seen for seen in components if not _is_in_trouble(seen))[: max(0, room // 2)]
+    shown = wrong[: max(0, room - len(rest))]
+    if len(shown) < len(wrong):
+        shown = shown[:-1]
         rest.append(f'… and {len(wrong) - len(shown)} more in trouble')
-    lines += [[(line, '')] for line in rest[: max(0, height - 1 - len(lines))]]
-    return [*lines, [(summary(components, session), 'bold')]]
+    lines = aligned(*_table(shown, rates)) if shown else []
+    lines += [[(line, '')] for line in rest]
+    return [*lines[: max(0, height - 1)], [(summary(components, session), 'bold')]]
+
+
+def _is_in_trouble(seen: Seen) -> bool:
+    return seen.is_wrong or seen.state in ('missing', 'restarting')
 
 
 def _grouped(components: Iterable[Seen]) -> list[str]:
@@ -75,7 +82,8 @@ def as_json(session: Session, components: Iterable[Seen]) -> dict[str, object]:
 
 def summary(components: Sequence[Seen], session: str) -> str:
     """`session runner: 3 components: 2 ready, 1 failed`."""
-    states = ', '.join(f'{number} {state}' for state, number in counts(components).items())
+    counts = Counter(map(shown_state, components))
+    states = ', '.join(f'{number} {state}' for state, number in counts.items())
     return f'session {harmless(session)}: {count(len(components), "component")}{": " if states else ""}{states}'
 
 
@@ -128,7 +136,8 @@ def sessions_table(found: Sequence[Found], *, color: bool = False) -> str:
     for each in found:
         for session, components in each.sessions.items():
             for seen in components:
-                cells = [each.host, session, seen.name, shown_state(seen), _time(seen, {}), seen.run, seen.by]
+                by = seen.by.partition(' (')[0]  # the user and machine; the run tells when
+                cells = [each.host, session, seen.name, shown_state(seen), _time(seen, {}), seen.run, by]
                 rows.append([harmless(cell) for cell in cells])
     sessions = {(each.host, session) for each in found for session in each.sessions}
     lines = layout(_SESSION_COLUMNS, rows, color=color) if rows else []

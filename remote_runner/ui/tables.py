@@ -164,9 +164,9 @@ def failures(rows: Iterable[Row]) -> str:
 def _labels(rows: Sequence[Row]) -> str:
     if len(rows) < 3:
         return ', '.join(row.label for row in rows)
-    from remote_runner.hosts.address import fold
+    from remote_runner.hosts.address import fold_labels
 
-    return fold(row.label for row in rows)
+    return fold_labels(row.label for row in rows)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -16,6 +16,9 @@ from remote_runner.ui.output import Output
 from remote_runner.ui.status import as_json, status_picture, status_table
 from remote_runner.ui.terminal import can_draw
 
+#: Seconds that one host has to answer; without that all others would be shown as they were long ago.
+PATIENCE = 3.0
+
 
 def watch(session: Session, names: Sequence[str], interval: float, *, json_lines: bool) -> None:
     """Look and show until interrupted; hosts that are lost are connected to again.
@@ -28,7 +31,7 @@ def watch(session: Session, names: Sequence[str], interval: float, *, json_lines
     """
     shown = _Shown(session, names)
     is_live = can_draw(sys.stdout) and can_draw(sys.stderr) and not json_lines
-    display = Display(shown.picture) if is_live else None
+    display = Display(shown.picture, owns_screen=True) if is_live else None
     output = Output()
     never = threading.Event()
     with display or nullcontext():
@@ -42,7 +45,7 @@ def watch(session: Session, names: Sequence[str], interval: float, *, json_lines
                 output.write(status_table(shown.components, session.session, shown.rates) + '\n')
             never.wait(interval)
             session.come_back()
-            session.look()
+            session.look(max(PATIENCE, interval))
 
 
 class _Shown:

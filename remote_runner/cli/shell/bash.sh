@@ -150,7 +150,7 @@ _remote_runner_describe() {
 }
 
 _remote_runner() {
-    local words cur raw program command=@DEFAULT@ kind='' operand=0 ended='' ssh_config='' session='' REPLY
+    local words cur raw program command=@UNNAMED@ kind='' operand=0 ended='' ssh_config='' session='' REPLY
     local value before='' first=1 i word step options=() operands=() others='' commands=()
     COMPREPLY=()
     _remote_runner_split

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from remote_runner.cli.main import COMMANDS
 
-#: The command that runs where none is named.
-DEFAULT = 'run'
+#: What stands for a command where none is named: a run, which then takes no names.
+UNNAMED = 'unnamed'
+_DEFAULT = 'run'
 #: What completes a value, by its metavar. Others are for the user alone to know.
 _KINDS = {
     'COMMAND': 'command',
@@ -86,6 +87,12 @@ def commands() -> list[Command]:
     """All commands, in the order in which help lists them."""
     modules = ((name, title, importlib.import_module(module)) for name, (module, title) in COMMANDS.items())
     return [_command(name, title, module.make_parser()) for name, title, module in modules]
+
+
+def with_unnamed(found: list[Command]) -> list[Command]:
+    """The commands, and what is meant where none is named."""
+    [default] = [command for command in found if command.name == _DEFAULT]
+    return [*found, default._replace(name=UNNAMED, operands=())]
 
 
 def _command(name: str, title: str, parser: argparse.ArgumentParser) -> Command:

@@ -6,7 +6,7 @@ function __remote_runner_command
     if contains -- "$words[2]" @NAMES@
         echo $words[2]
     else
-        echo @DEFAULT@
+        echo @UNNAMED@
     end
 end
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from remote_runner.cli.shell.commands import DEFAULT, Command, Operand, Option, Value, commands
+from remote_runner.cli.shell.commands import UNNAMED, Command, Operand, Option, Value, commands, with_unnamed
 
 
 def script(shell: str) -> str:
@@ -15,12 +15,12 @@ def script(shell: str) -> str:
     text = Path(__file__).with_name(f'{shell}.sh').read_text(encoding='utf-8')
     for name, lines in _MAKERS[shell](found).items():
         text = text.replace(f'@{name}@', '\n'.join(lines))
-    return text.replace('@DEFAULT@', DEFAULT)
+    return text.replace('@UNNAMED@', UNNAMED)
 
 
-def _bash(found: Sequence[Command]) -> dict[str, list[str]]:
+def _bash(found: list[Command]) -> dict[str, list[str]]:
     return {
-        'TABLES': [line for command in found for line in _bash_table(command)],
+        'TABLES': [line for command in with_unnamed(found) for line in _bash_table(command)],
         'COMMANDS': [
             '    commands=(',
             *(f'        {command.name} - {shlex.quote(command.title)}' for command in found),
@@ -47,9 +47,9 @@ def _bash_kind(value: Value) -> str:
     return shlex.quote('=' + ' '.join(value.choices)) if value.choices else value.kind or '-'
 
 
-def _zsh(found: Sequence[Command]) -> dict[str, list[str]]:
+def _zsh(found: list[Command]) -> dict[str, list[str]]:
     return {
-        'TABLES': [line for command in found for line in _zsh_table(command)],
+        'TABLES': [line for command in with_unnamed(found) for line in _zsh_table(command)],
         'COMMANDS': [f'        {shlex.quote(f"{command.name}:{command.title}")}' for command in found],
     }
 
@@ -104,14 +104,14 @@ def _zsh_escaped(text: str, letters: str) -> str:
     return ''.join(f'\\{letter}' if letter in f'\\{letters}' else letter for letter in text)
 
 
-def _fish(found: Sequence[Command]) -> dict[str, list[str]]:
+def _fish(found: list[Command]) -> dict[str, list[str]]:
     lines = [
         f'complete -c remote_runner -n __remote_runner_begins -a {command.name} -d {_fish_quoted(command.title)}'
         for command in found
     ]
     # An option that several commands have in the same form takes one line.
     users: dict[Option, list[str]] = {}
-    for command in found:
+    for command in with_unnamed(found):
         for option in command.options:
             users.setdefault(option, []).append(command.name)
     lines += [_fish_option(option, names) for option, names in users.items()]
@@ -123,7 +123,7 @@ def _fish(found: Sequence[Command]) -> dict[str, list[str]]:
     ]
     valued = [
         f"'{command.name} {name}'"
-        for command in found
+        for command in with_unnamed(found)
         for option in command.options
         if option.value is not None
         for name in option.names

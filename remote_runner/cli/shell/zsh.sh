@@ -2,7 +2,7 @@
 # zsh completion of remote_runner, made by `remote_runner completion zsh`.
 
 _remote_runner() {
-    local curcontext=$curcontext command=@DEFAULT@ program=${${(Q)words[1]}/#\~\//$HOME/}
+    local curcontext=$curcontext command=@UNNAMED@ program=${${(Q)words[1]}/#\~\//$HOME/}
     local -a subcommands # `commands` is a table of zsh itself
     local -A opt_args
     subcommands=(

@@ -1,0 +1,120 @@
+"""What of ours lives on this host at one moment: launchers, agents, screen sessions, and processes of components.
+
+Processes tell it themselves: the command line of a launcher names its component's folder and its own code, an agent
+keeps the folder of its code open (`agent/stage.py`), and whatever a program started has its run in its environment.
+"""
+
+import os
+
+from remote_runner.agent import folders, screen, survey
+from remote_runner.agent.records import read_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Iterable, Iterator, List, Set
+
+#: How the command line of an agent begins, see `hosts/bootstrap.py`.
+_AGENT = b'import sys;print('
+
+
+def own_code() -> str:
+    """The folder that this agent was imported from."""
+    return os.path.realpath(__file__).rsplit('/', 3)[0]
+
+
+def is_version(name: str) -> bool:
+    """Whether this is the name of an agent in a cache: a hash and a tag of Python, and maybe more."""
+    key, _, tag = name.partition('-')
+    return len(key) == 20 and all(c in '0123456789abcdef' for c in key) and tag != ''
+
+
+class Living:
+    """What lives now.
+
+    Attributes:
+        launchers: the folders of the components whose launchers live.
+        code: the folders from which launchers and agents were imported.
+        unknown_agents: pids of agents that do not show where theirs is.
+        servers: the pids of screen's servers by session.
+        marked: the pids of processes of components, by run and component.
+    """
+
+    def __init__(self) -> None:
+        self.launchers: "Set[str]" = set()
+        self.code = {own_code()}
+        self.unknown_agents: "List[int]" = []
+        for pid in _own_processes():
+            try:
+                self._look_at(pid, read_file('/proc/{}/cmdline'.format(pid)).split(b'\0'))
+            except OSError:
+                continue  # it has just ended
+        self.servers = screen.all_sessions()
+        self.marked: "Dict[str, Dict[str, List[int]]]" = {}
+        for pid, run, name in survey.marked():
+            self.marked.setdefault(run, {}).setdefault(name, []).append(pid)
+
+    def base_dirs(self) -> "Set[str]":
+        """The real paths in which living launchers began their programs, also those of another state folder."""
+        found = set()
+        for folder in self.launchers:
+            try:
+                found.add(os.path.realpath(os.fsdecode(folders.read_spec(folder)['cwd'])))
+            except (OSError, EOFError, ValueError, TypeError, KeyError):
+                continue  # it has just ended
+        return found
+
+    def _look_at(self, pid: int, argv: "List[bytes]") -> None:
+        if len(argv) > 3 and argv[1] == b'-IS' and b'/remote_runner/agent/launcher.py' in argv[2]:
+            self.code.add(os.path.realpath(os.fsdecode(argv[2])).rsplit('/', 3)[0])
+            self.launchers.add(os.path.realpath(os.fsdecode(argv[3])))
+        elif len(argv) > 2 and argv[1] == b'-ISc' and argv[2].startswith(_AGENT) and pid != os.getpid():
+            own = [path for path in _open_files(pid) if is_version(os.path.basename(path))]
+            self.code.update(own)
+            if not own:
+                self.unknown_agents.append(pid)
+
+
+def _own_processes() -> "Iterator[int]":
+    for entry in os.listdir('/proc'):
+        if entry.isdigit():
+            try:
+                if os.stat('/proc/' + entry).st_uid == os.getuid():
+                    yield int(entry)
+            except OSError:
+                continue  # it has just ended
+
+
+def _open_files(pid: int) -> "Iterator[str]":
+    """The paths of what a process has open (proc(5), `fd`)."""
+    folder = '/proc/{}/fd'.format(pid)
+    for name in os.listdir(folder):
+        try:
+            yield os.readlink(os.path.join(folder, name))
+        except OSError:
+            continue  # it was just closed
+
+
+def in_use(paths: "Iterable[str]", apart_from: "Iterable[int]" = ()) -> "Set[str]":
+    """Those of `paths` (real ones of folders) in which a process works, of which it runs, or has a file open."""
+    wanted = set(paths)
+    found: "Set[str]" = set()
+    ignored = {os.getpid(), *apart_from}
+    for pid in [pid for pid in _own_processes() if pid not in ignored] if wanted else []:
+        for path in _paths(pid):
+            while path not in wanted and len(path) > 1:
+                path = os.path.dirname(path) if path.startswith('/') else ''
+            if path in wanted:
+                found.add(path)
+    return found
+
+
+def _paths(pid: int) -> "Iterator[str]":
+    for name in ('cwd', 'exe', 'root'):
+        try:
+            yield os.readlink('/proc/{}/{}'.format(pid, name))
+        except OSError:
+            continue  # it is gone, or not for us to see
+    try:
+        yield from _open_files(pid)
+    except OSError:
+        return

@@ -1,0 +1,58 @@
+"""Which components of an earlier run go on as they are: `--keep-running`."""
+
+from __future__ import annotations
+
+import time
+
+from remote_runner.deploy.board import Tracked
+from remote_runner.deploy.session import SURVEY_TIMEOUT, Seen, seen_of
+from remote_runner.errors import RequestFailed, SessionFailed
+from remote_runner.files.manifest import remote_path
+from remote_runner.files.transfer import Difference
+from remote_runner.hosts.host import Header, Host
+
+
+def find_unchanged(host: Host, session: str, run: str, own: list[Tracked]) -> dict[str, Seen]:
+    """Those of a host that run, are ready, belong to `run` and were started as they would be now; by key."""
+    answer = _survey(host, session, run, watch=False)
+    found = {seen.label: seen for seen in answer}
+    kept: dict[str, Seen] = {}
+    for tracked in own:
+        seen = found.get(tracked.key)
+        is_well = seen is not None and seen.run == run and bool(seen.ready)
+        if seen is not None and is_well and seen.facts['about']['digest'] == tracked.plan.digest():
+            kept[tracked.key] = seen
+    return kept
+
+
+def _survey(host: Host, session: str, run: str, *, watch: bool) -> list[Seen]:
+    answer: Header = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[run], watch=watch)
+    return [seen_of(facts, host.name, answer['now'], time.time()) for facts in answer['components']]
+
+
+def watched(host: Host, session: str, run: str) -> dict[str, Seen]:
+    """All components of a run on a host, by key; the agent passes on what becomes of them from now on."""
+    return {seen.label: seen for seen in _survey(host, session, run, watch=True)}
+
+
+def has_changed_files(tracked: Tracked, base_dir: str, difference: Difference) -> bool:
+    """Whether a file of the component has to be sent, or gets other permission bits."""
+    changed = {entry.remote for entry in difference.send} | {path for path, _ in difference.modes}
+    return any(remote_path(base_dir, file.remote) in changed for file in tracked.plan.files)
+
+
+def end_others(host: Host, session: str, kept: list[str], among: list[str] | None, patience: float) -> int:
+    """End components of a session on a host, all but those of the names `kept`; how many there were.
+
+    Args:
+        among: only these are meant; None: all.
+        patience: seconds that they have to end.
+
+    Raises:
+        SessionFailed: one could not be ended.
+    """
+    try:
+        asked = {'session': session, 'spare': kept, 'among': among, 'stop_timeout': patience}
+        return int(host.request('end_others', timeout=patience + SURVEY_TIMEOUT, **asked)['ended'])
+    except RequestFailed as error:
+        raise SessionFailed(error.what, host=host.name) from error

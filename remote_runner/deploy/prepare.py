@@ -1,0 +1,196 @@
+"""What stands on a host before the first start: nothing of an earlier run, the folders, the files."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from remote_runner.defaults import LOCALHOST
+from remote_runner.deploy.board import Board, State, Tracked
+from remote_runner.deploy.keep import end_others, find_unchanged, has_changed_files, watched
+from remote_runner.deploy.outcome import RunOptions
+from remote_runner.deploy.plan import Plan
+from remote_runner.errors import RequestFailed, SessionFailed, TransferFailed
+from remote_runner.events import Events, FilesCompared, FilesSending, FilesSent, SessionQuit
+from remote_runner.files.manifest import LocalFiles, Manifest, build_manifest, remote_path
+from remote_runner.files.transfer import Difference, compare, send
+from remote_runner.hosts.host import Host
+
+log = logging.getLogger(__name__)
+
+#: Seconds that one host has to look at small things.
+SHORT = 30.0
+#: Seconds that one host has to let go of what it is doing when the run is interrupted.
+GIVE_UP_TIMEOUT = 3.0
+#: Seconds that one host has to clean up after an interrupted run.
+CLEAN_TIMEOUT = 6.0
+
+
+class Preparation:
+    """Makes hosts ready for the components of a plan, and takes that back where nothing came of it.
+
+    Args:
+        plan: what is to be started.
+        board: where its components stand, each with its host.
+        options: how the run is carried out.
+        events: hears what happens.
+
+    Attributes:
+        base_dirs: the absolute base_dir of each component, on its host.
+    """
+
+    def __init__(self, plan: Plan, board: Board, options: RunOptions, events: Events) -> None:
+        self._plan = plan
+        self._board = board
+        self._options = options
+        self._events = events
+        self.base_dirs: dict[str, str] = {}
+        self._created: dict[str, list[str]] = {}
+        self._temporary: dict[str, dict[str, str]] = {}
+        self._local_files = LocalFiles()
+        self._given_up = False
+        self._busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def make_ready(self, host: Host) -> None:
+        """Quit what an earlier run left, and bring folders and files.
+
+        Raises:
+            SessionFailed: the old session could not be quit.
+            TransferFailed: a folder or file could not be brought.
+            HostError: the connection broke.
+        """
+        steps = [self._quit_leftovers, self._prepare, self._copy]
+        if self._options.keep_running and self._options.join:
+            steps = [self._keep_what_is_unchanged]
+        with self._busy[host.name]:
+            for step in steps:
+                if not self._given_up:
+                    step(host)
+
+    def _keep_what_is_unchanged(self, host: Host) -> None:
+        """With `--keep-running`: end what has changed or is not wanted any more, and bring its files."""
+        session, run, own = self._plan.session, self._options.join or '', self._own(host)
+        kept = find_unchanged(host, session, run, own)
+        self._prepare(host, {key: seen.facts['cwd'] for key, seen in kept.items()})
+        begun = time.monotonic()
+        manifest = self._manifest(own)
+        difference = Difference((), ()) if manifest is None else self._compare(host, manifest)
+        staying = [
+            tracked
+            for tracked in own
+            if tracked.key in kept and not has_changed_files(tracked, self.base_dirs[tracked.key], difference)
+        ]
+        if staying or self._options.is_part:
+            patience = max(tracked.plan.stop_timeout for tracked in own)
+            among = [tracked.plan.name for tracked in own] if self._options.is_part else None
+            end_others(host, session, [tracked.plan.name for tracked in staying], among, patience)
+        else:
+            self._quit_leftovers(host)
+        if manifest is not None:
+            self._send(host, manifest, difference, begun)
+        for tracked in staying:
+            self._board.keep(tracked, kept[tracked.key].facts['status'])
+        found = watched(host, session, run)
+        for tracked in staying:
+            facts = found[tracked.key].facts
+            self._board.restore(tracked, {**facts['status'], 'alive': facts['alive']})
+
+    def _own(self, host: Host) -> list[Tracked]:
+        return [tracked for tracked in self._board.all() if tracked.host == host.name]
+
+    def _quit_leftovers(self, host: Host) -> None:
+        if not self._options.kill_first:
+            return
+        patience = max((c.stop_timeout for c in self._plan.components), default=0.0)
+        try:
+            asked = {'session': self._plan.session, 'stop_timeout': patience}
+            ended = host.request('quit', timeout=patience + SHORT, **asked)
+        except RequestFailed as error:
+            raise SessionFailed(error.what, host=host.name) from error
+        if ended['sessions']:
+            self._events.emit(SessionQuit(host=host.name, session=self._plan.session, **ended))
+
+    def _prepare(self, host: Host, known: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Make folders; `known`: the base_dirs of components that have them already, by key."""
+        own = self._own(host)
+        plans = {tracked.key: tracked.plan for tracked in own}
+        asked = [[plan.name, known.get(key, plan.base_dir), plan.user] for key, plan in plans.items()]
+        try:
+            answer = host.request('prepare', timeout=SHORT, components=asked, create=host.name != LOCALHOST)
+        except RequestFailed as error:
+            raise TransferFailed(error.what, host=host.name) from error
+        self._created[host.name] = answer['created']
+        for tracked, folder in zip(own, answer['base_dirs'], strict=True):
+            self.base_dirs[tracked.key] = folder
+            if tracked.plan.base_dir is None and tracked.key not in known:
+                self._temporary.setdefault(host.name, {})[tracked.key] = folder
+
+    def _copy(self, host: Host) -> None:
+        begun = time.monotonic()
+        manifest = self._manifest(self._own(host))
+        if manifest is not None:
+            self._send(host, manifest, self._compare(host, manifest), begun)
+
+    def _manifest(self, own: list[Tracked]) -> Manifest | None:
+        """What is to stand on a host; None: nothing is brought there."""
+        placed = [
+            (file.local, remote_path(self.base_dirs[tracked.key], file.remote), file.is_directory)
+            for tracked in own
+            for file in tracked.plan.files
+        ]
+        return build_manifest(self._local_files, placed) if placed else None
+
+    def _compare(self, host: Host, manifest: Manifest) -> Difference:
+        difference = compare(host, manifest, self._local_files, self._options.always_copy)
+        files, to_send = len(manifest.files), len(difference.send)
+        self._events.emit(FilesCompared(host=host.name, files=files, to_send=to_send, bytes=difference.bytes))
+        return difference
+
+    def _send(self, host: Host, manifest: Manifest, difference: Difference, begun: float) -> None:
+        def progress(arrived: int, of: int) -> None:
+            self._events.emit(FilesSending(host=host.name, bytes=arrived, of_bytes=of))
+
+        send(host, manifest.folders, difference, self._local_files, progress)
+        self._events.emit(
+            FilesSent(
+                host=host.name,
+                files=len(manifest.files),
+                sent=len(difference.send),
+                modes=len(difference.modes),
+                bytes=difference.bytes,
+                seconds=time.monotonic() - begun,
+            )
+        )
+
+    # ---- taking back ------------------------------------------------------------------------------------------
+
+    def give_up(self) -> None:
+        """Begin no further step on any host."""
+        self._given_up = True
+
+    def clean(self, host: Host, *, has_own_session: bool) -> None:
+        """After a run that was ended early: quit a session that nothing ran in, remove folders that nothing needs.
+
+        Args:
+            has_own_session: whether this run has started the host's session.
+        """
+        if self._busy[host.name].acquire(timeout=GIVE_UP_TIMEOUT):  # what it was at is known now
+            self._busy[host.name].release()
+        else:
+            log.warning('%s is still at what was interrupted; folders made for the run may be left there', host.name)
+        own = self._own(host)
+        never = [t for t in own if t.state in (State.PLANNED, State.ABORTED)]
+        nothing_ran = len(never) == len(own)
+        if nothing_ran and has_own_session:
+            host.request('quit', timeout=CLEAN_TIMEOUT, session=self._plan.session, stop_timeout=0.0)
+        temporary = self._temporary.get(host.name, {})
+        host.request(
+            'remove',
+            timeout=CLEAN_TIMEOUT,
+            temporary=[temporary[t.key] for t in never if t.key in temporary],
+            folders=self._created.get(host.name, []) if nothing_ran else [],
+        )

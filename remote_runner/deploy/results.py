@@ -1,0 +1,92 @@
+"""Bringing home what components wrote: `component.fetch`, and always their output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from remote_runner.deploy.session import SURVEY_TIMEOUT, Seen, seen_of
+from remote_runner.errors import FetchFailed, FetchIncomplete, RemoteRunnerError
+from remote_runner.events import Events, ResultsFetched, ResultsFetching
+from remote_runner.files.fetch import bring
+from remote_runner.files.listing import Listing, Wanted, check_distinct, look
+from remote_runner.files.results import local_folder, results_folder
+from remote_runner.hosts.host import Host
+from remote_runner.hosts.pool import Pool
+
+#: The component's output, with the older part of it where there is one.
+OUTPUT = 'output.log*'
+
+
+def survey_run(host: Host, session: str, run: str) -> list[Seen]:
+    """The components of one run on a host."""
+    answer = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[run])
+    return [seen_of(facts, host.name, answer['now'], time.time()) for facts in answer['components']]
+
+
+def wanted_of(seen: Seen, root: Path) -> list[Wanted]:
+    """What is to be fetched of a component, into `<root>/<run>/<name>@<host>/`."""
+    folder = results_folder(root, seen.run, seen.name, seen.host)
+    wanted = [Wanted(seen.facts['folder'], OUTPUT, str(folder))]
+    for remote, local in seen.facts['about']['fetch']:
+        wanted.append(Wanted(seen.facts['cwd'], remote, local_folder(folder, local)))
+    return wanted
+
+
+def bring_home(pool: Pool, components: Iterable[Seen], root: Path, events: Events) -> None:
+    """Fetch what components wrote, from all hosts in parallel. One file that fails stops no other.
+
+    Args:
+        pool: the connected hosts.
+        components: which ones; each with the facts of its host.
+        root: the folder of results.
+        events: hears of what comes.
+
+    Raises:
+        FetchFailed: two files would have one path here; nothing was written.
+        FetchIncomplete: some files, or what a host had, could not be brought.
+    """
+    wanted: dict[str, list[Wanted]] = {}
+    for seen in components:
+        wanted.setdefault(seen.at, []).extend(wanted_of(seen, root))
+    listings: dict[str, Listing] = {}
+    failures: list[FetchFailed] = []
+    for host, found in pool.each(lambda host: look(host, wanted[host.name]) if host.name in wanted else None):
+        if isinstance(found, Listing):
+            listings[host.name] = found
+        elif found is not None:
+            failures.append(_failure(host, found))
+    failures += [FetchFailed('its host is out of reach', host=name) for name in wanted.keys() - pool.hosts.keys()]
+    check_distinct(listings.values())
+
+    def work(host: Host) -> tuple[FetchFailed, ...]:
+        return _bring(host, listings[host.name], events) if host.name in listings else ()
+
+    for host, outcome in pool.each(work):
+        failures += [_failure(host, outcome)] if isinstance(outcome, RemoteRunnerError) else outcome
+    if failures:
+        raise FetchIncomplete(failures)
+
+
+def _bring(host: Host, listing: Listing, events: Events) -> tuple[FetchFailed, ...]:
+    begun = time.monotonic()
+
+    def progress(arrived: int, of: int) -> None:
+        events.emit(ResultsFetching(host=host.name, bytes=arrived, of_bytes=of))
+
+    fetched = bring(host, listing, progress)
+    events.emit(
+        ResultsFetched(
+            host=host.name,
+            files=len(fetched.files),
+            bytes=fetched.bytes,
+            unchanged=len(fetched.skipped),
+            seconds=time.monotonic() - begun,
+        )
+    )
+    return fetched.failures
+
+
+def _failure(host: Host, error: RemoteRunnerError) -> FetchFailed:
+    return error if isinstance(error, FetchFailed) else FetchFailed(error.what, host=host.name)
