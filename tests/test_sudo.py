@@ -494,6 +494,26 @@ def test_restart_asks_where_sudo_does(site: Site) -> None:
     assert not sim_runs(site.bed['h1'])
 
 
+def test_what_has_ended_is_run_again(site: Site) -> None:
+    site.write(say('x', 'anne@h1', 'echo life; exec sleep 1000'))
+    site.deploy(variables=password_file(site))
+    later(site, 'stop', 'x')
+    assert 'RR_SUDO_PASS_FILE' in later(site, 'run', 'x', code=1).stderr
+    later(site, 'run', 'x', variables=password_file(site))
+    assert is_alive(site.bed['h1'], status(site, 'x', user='anne')['pid'])
+
+
+def test_what_has_not_changed_runs_on(site: Site) -> None:
+    site.write(say('x', 'free@h1', 'exec sleep 1000'))
+    pid = site.deploy().event('component_started')['pid']
+    assert site.deploy('--keep-running').events('component_started') == []
+    assert is_alive(site.bed['h1'], pid)
+    site.write(say('x', 'free@h1', 'exec sleep 1000', user='root'))
+    again = site.deploy('--keep-running').event('component_started')['pid']
+    assert os.stat(site.bed['h1'].root / 'proc' / str(again)).st_uid == 0
+    assert not is_alive(site.bed['h1'], pid)
+
+
 def test_by_hand_the_person_at_the_window_is_asked(site: Site) -> None:
     site.write(say('x', 'anne@h1', 'date +%s%N >>~/lives; wc -l <~/lives; echo "life over"'))
     host = site.bed['h1']
