@@ -290,6 +290,15 @@ def test_it_is_started_again(site: Site) -> None:
     nothing_of_sim(site.bed['h1'])
 
 
+def test_a_signal_in_a_pause(site: Site) -> None:
+    site.write(say('x', 'free@h1', 'sleep 0.2; exit 3', restart='always', start_grace=0))
+    site.deploy()
+    wait_until(lambda: status(site, 'x').get('restarts') == 3, 'the pause of two seconds')
+    wait_until(lambda: status(site, 'x')['state'] == 'restarting', 'a pause')
+    assert 'it does not run' in later(site, 'signal', 'USR1', 'x', code=1).stderr
+    later(site, 'stop')
+
+
 @pytest.mark.parametrize('user', ['sim', None])
 def test_lives_leave_no_files_open(site: Site, user: str | None) -> None:
     site.write(say('x', 'free@h1', 'sleep 1; exit 3', restart='always', user=user, start_grace=0))

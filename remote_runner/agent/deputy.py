@@ -11,6 +11,7 @@ not trust it: whoever can become this user can put words into its mouth. File de
 Its code comes over that socket too, so it imports built-in modules and what came with it alone.
 """
 
+import errno
 import posix
 import select
 import sys
@@ -131,9 +132,10 @@ class Deputy:
 
     def _signal(self, number: int) -> None:
         """To the program's process group."""
-        error = 0
+        error = 0 if self._pid > 0 else errno.ESRCH  # in a pause between two lives there is none
         try:
-            posix.killpg(self._pid if self._pid > 0 else -1, number)
+            if self._pid > 0:
+                posix.killpg(self._pid, number)
         except OSError as failure:
             error = failure.errno or -1
         self._tell('signalled {}'.format(error))

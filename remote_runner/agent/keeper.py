@@ -220,9 +220,9 @@ class Keeper:
             self._stop(self._spec['stop_timeout'])
         if _signal.SIGWINCH in came:
             self._pass_size()
+        has_news = self._delegate is not None and self._delegate.take()
         if self._rests_until is not None:
             return not self._is_stopping and time.monotonic() < self._rests_until
-        has_news = self._delegate is not None and self._delegate.take()
         self._look_at_clock()
         return not (has_news or _signal.SIGCHLD in came) or self._reap()
 
