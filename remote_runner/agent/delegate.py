@@ -15,7 +15,7 @@ import _socket
 
 from remote_runner.agent.peers import pack
 from remote_runner.agent.records import read_file
-from remote_runner.agent.sudo import STAGE, Refused, Sudo, wait_for_end
+from remote_runner.agent.sudo import ENDING, STAGE, Refused, Sudo, wait_for_end
 from remote_runner.agent.terminal import StartError, copy_size
 from remote_runner.agent.tree import Signals, milliseconds
 
@@ -316,8 +316,13 @@ def _ask(means: "Dict[str, str]", deadline: float, signals: Signals) -> "Optiona
     poll.register(0, select.POLLIN)
     poll.register(signals.fd, select.POLLIN)
     try:
-        ready = [fd for fd, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)]
-        return posix.read(0, 1024).rstrip(b'\r\n') or None if 0 in ready else None
+        while time.monotonic() < deadline:
+            ready = [fd for fd, _ in poll.poll(milliseconds(deadline - time.monotonic()))]
+            if signals.take() & ENDING:
+                return None
+            if 0 in ready:
+                return posix.read(0, 1024).rstrip(b'\r\n') or None
+        return None
     except OSError:
         return None  # the window is gone
     finally:

@@ -40,6 +40,8 @@ FIRST = (
     'posix.write(0,("%s %d\\n"%(sys.implementation.cache_tag,posix.getuid())).encode());'
     'exec(posix.read(0,{}))'.format(STAGE)
 )
+#: Signals that end the waiting for sudo, or for a person.
+ENDING = frozenset([_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT])
 #: ioctl_tty(2): signals the foreground process group of a pseudo-terminal, whoever its processes belong to.
 _TIOCSIG = 0x40045436
 #: Seconds between two signals while a password is being checked, and between two looks at what takes longer.
@@ -179,7 +181,7 @@ class Sudo:
                 ready = [fd for fd, _ in poll.poll(0)]
             else:
                 ready = [fd for fd, _ in poll.poll(milliseconds(left))]
-            if signals is not None and signals.take() & {_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT}:
+            if signals is not None and signals.take() & ENDING:
                 self._said += b'the start was given up'
                 return False
             if self._errors in ready and not self._hear():
