@@ -105,6 +105,7 @@ class TestRecords:
         ),
         (e.FilesCompared(host='h1', files=1, to_send=1, bytes=999), 'DEBUG', 'h1: 1 of 1 file to send (999 B)'),
         (e.FilesSending(host='h1', bytes=1, of_bytes=2), None, ''),
+        (e.ResultsFetching(host='h1', bytes=1, of_bytes=2), None, ''),
         (e.FilesSent(host='h1', files=0, sent=0, modes=0, bytes=0, seconds=0), None, ''),
         (
             e.FilesSent(host='h1', files=5, sent=0, modes=2, bytes=0, seconds=1),
@@ -139,7 +140,7 @@ def test_every_event_has_its_line_or_is_known_to_have_none() -> None:
         fields = {name: values[kind_of_field] for name, kind_of_field in kind.__annotations__.items()}
         if line_of(kind(**{**fields, 'component': 'c', 'host': 'h'})) is None:
             silent.add(kind)
-    assert silent == {e.FilesSending}
+    assert silent == {e.FilesSending, e.ResultsFetching}
 
 
 @settings(deadline=None)

@@ -130,7 +130,7 @@ def test_a_signal_for_a_program_in_its_pause_reaches_nobody(deployment: Deployme
     wait_until(lambda: len(lives.pids) == 4, 'the pause of four seconds')
     becomes(deployment, 'it', 'restarting')
     answer = agent.request('signal', 30, session=deployment.session, names=['it'], signal='USR1')
-    assert answer['results'] == {'it': 'No such process'}
+    assert answer['results'] == {'it': 'it does not run'}
     assert status(deployment, 'it')['state'] == 'restarting'
     [found] = agent.request('survey', 30, session=deployment.session)['components']
     assert (found['status']['state'], found['status']['restarts'], found['alive']) == ('restarting', 4, True)

@@ -70,7 +70,7 @@ class Found:
         status = dict(self.status, state=state)
         if self.is_abandoned:
             status['state'] = 'killed' if self.left else 'gone'
-        elif self.has_lost_keeper:
+        elif self.has_lost_keeper and state != 'unknown':  # then its guard has found what it cannot end
             status.update(state='stopping', reason='its launcher was killed, and the program is being ended')
         elif state == 'failed' and 'errno' in status:
             status['reason'] = folders.why_not_started(self.folder, status['stage'], status['errno'])

@@ -46,17 +46,11 @@ _STDERR = 2
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line `arguments` (without the program's name); the exit status."""
-    name, rest = ('run', list(arguments))
-    if rest and rest[0] in COMMANDS:
-        name = rest.pop(0)
-    module, _ = COMMANDS[name]
+    rest = list(arguments)
     try:
-        if name == 'run' and rest and rest == list(arguments) and not rest[0].startswith('-'):
-            raise UsageError(f'there is no command {rest[0]!r}', remedy=f'the nearest is {_nearest(rest[0])!r}')
-        if rest == list(arguments) and any(word in COMMANDS for word in rest):
-            from remote_runner.cli import misplaced
-
-            misplaced.check(rest)
+        if not rest or rest[0] not in COMMANDS:
+            return _unnamed(rest)
+        module, _ = COMMANDS[rest.pop(0)]
         return int(importlib.import_module(module).main(rest))
     except RemoteRunnerError as error:
         show_error(error)
@@ -66,6 +60,19 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print('\nERROR: interrupted', file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
+
+
+def _unnamed(arguments: list[str]) -> int:
+    """Without the name of a command it is a run."""
+    if arguments and not arguments[0].startswith('-'):
+        raise UsageError(f'there is no command {arguments[0]!r}', remedy=f'the nearest is {_nearest(arguments[0])!r}')
+    if any(word in COMMANDS for word in arguments):
+        from remote_runner.cli import misplaced
+
+        misplaced.check(arguments)
+    from remote_runner.cli import run
+
+    return run.main(arguments, names=False)
 
 
 def _nearest(name: str) -> str:

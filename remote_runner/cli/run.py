@@ -127,10 +127,10 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     how.add_argument('--remote-done-dir', metavar='DIR', help='accepted for old command lines; has no effect')
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; its exit status."""
-    parser = make_parser()
-    options = parser.parse_args(joined(arguments, ('--extra-args',)))
+def main(arguments: Sequence[str], *, names: bool = True) -> int:
+    """Run the command; its exit status. `names`: whether components may be named, see `make_parser`."""
+    parser = make_parser(names=names)
+    options = parser.parse_args(joined(arguments, ('--extra-args',)), argparse.Namespace(names=[]))
     if options.names:
         from remote_runner.cli.again import run_again
 
