@@ -34,17 +34,25 @@ def expand(path: str) -> str:
 
 
 def prepare(request: "Request") -> "Dict[str, object]":
-    """Operation `prepare`: the absolute base_dir of each of `components` ([name, base_dir or None]), in their order.
+    """Operation `prepare`: the absolute base_dir of each of `components`, in their order.
 
-    None becomes a fresh temporary folder. With `create`, a base_dir that is missing is created where that is possible;
-    where not, the start of the component (or its first file) says why. The result lists the folders, and those of
-    them (and above them) that were missing.
+    Each is [name, base_dir, user]. A base_dir of None becomes a fresh temporary folder, into which the user is let.
+    With `create`, a base_dir that is missing is created where that is possible; where not, the start of the component
+    (or its first file) says why. The result lists the folders, and those of them (and above them) that were missing.
     """
     folders = []
     created = []
-    for name, base_dir in request.header['components']:
+    for name, base_dir, user in request.header['components']:
         if base_dir is None:
             folder = _temporary_folder(name)
+            if user is not None:
+                from remote_runner.agent.become import let_in
+
+                try:
+                    let_in(folder, user)
+                except (Failure, OSError):
+                    os.rmdir(folder)
+                    raise
         else:
             folder = expand(base_dir)
             try:

@@ -96,9 +96,13 @@ def why_not_started(folder: str, stage: str, number: int) -> str:
     spec = read_spec(folder)
     program = os.fsdecode(spec['argv'][0])
     said = os.strerror(number)
+    user = spec['user']['name'] if spec['user'] is not None else ''
     if stage == 'chdir':
-        return 'cannot enter its base_dir {}: {}'.format(os.fsdecode(spec['cwd']), said)
+        who = ' as {}'.format(user) if user else ''
+        return 'cannot enter its base_dir {}{}: {}'.format(os.fsdecode(spec['cwd']), who, said)
     program = os.path.join(os.fsdecode(spec['cwd']), program)
+    if user and number == errno.EACCES:
+        return '{} cannot be run as {}: {} (it, or a folder above it, is not for them)'.format(program, user, said)
     if number in (errno.ENOENT, errno.EACCES) and os.path.isfile(program):
         interpreter = _interpreter(program)
         if interpreter.endswith('\r'):
@@ -205,9 +209,15 @@ def write_component(request: "Request", item: "Dict[str, Any]", folder: str) -> 
 
 
 def _new_spec(header: "Dict[str, Any]", item: "Dict[str, Any]", number: str) -> "Dict[str, Any]":
+    user = None
+    environment = dict(processes.ENVIRONMENT)
+    if item['user'] is not None:
+        from remote_runner.agent import become
+
+        user = become.means(item['user'])
+        environment = environment if user is None else become.environment(user)
     cwd = os.path.expanduser(item['cwd'])
     executable = os.path.join(cwd, os.path.expanduser(item['executable']))
-    environment = dict(processes.ENVIRONMENT)
     for name, value in item['environment'].items():
         environment[_encode(name)] = _encode(value)
     control = os.path.join(screen.runtime_folder(), '{}-{}'.format(header['run'], number))
@@ -222,6 +232,7 @@ def _new_spec(header: "Dict[str, Any]", item: "Dict[str, Any]", number: str) -> 
         'argv': [_encode(executable)] + [_encode(word) for word in item['args']],
         'executable': _encode(item['executable']),
         'cwd': _encode(cwd),
+        'user': user,
         'env': environment,
         'umask': umask,
         'stop_signal': signal_number(item['stop_signal']),

@@ -19,10 +19,11 @@ from remote_runner.agent.tree import Signals, Tree, describe_status, exit_code, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, Optional, Tuple
+    from typing import Dict, List, Optional, Tuple, Union
 
     import _socket
 
+    from remote_runner.agent.delegate import Delegate
     from remote_runner.agent.readiness import News, Readiness
 
     Message = Tuple[object, ...]
@@ -36,11 +37,25 @@ KILLED = 'its launcher was killed, and the program was ended'
 
 
 class Keeper:
-    """Starts the program and stays with it until no descendant is left and it is not to be started again."""
+    """Starts the program and stays with it until no descendant is left and it is not to be started again.
+
+    Args:
+        folder: the component's.
+        agent: who wants to know what becomes of it; None: nobody yet.
+        control: where agents find us later.
+        signals: that came to us.
+        delegate: who has its processes in the place of us, because they are another user's.
+    """
 
     def __init__(
-        self, folder: Folder, agent: "Optional[Peer]", control: "_socket.socket", signals: Signals
+        self,
+        folder: Folder,
+        agent: "Optional[Peer]",
+        control: "_socket.socket",
+        signals: Signals,
+        delegate: "Optional[Delegate]" = None,
     ) -> None:
+        self._delegate = delegate
         self._folder = folder
         self._spec = folder.spec
         self._signals = signals
@@ -50,12 +65,12 @@ class Keeper:
         self._poll = select.poll()
         self._log = Log(folder.path, self._spec['log_limit'])
         self._policy = Policy(self._spec)
-        self._tree = Tree(self._spec['stop_signal'])
+        self._tree = self._new_tree()
         self._window: "Optional[Window]" = None
         self._watches_window = False
         self._typed = bytearray()
         self._pid = 0
-        self._master = -1
+        self._master = self._slave = -1
         self._readiness: "Optional[Readiness]" = None
         self._began = 0.0
         self._ready_by: "Optional[float]" = None
@@ -70,7 +85,8 @@ class Keeper:
 
     def run(self) -> int:
         """The exit status to end with: that of the last program, or 127 where it did not start."""
-        for fd in (self._signals.fd, self._control.fileno(), *self._peers):
+        delegated = [] if self._delegate is None else [self._delegate.fd]
+        for fd in (self._signals.fd, self._control.fileno(), *self._peers, *delegated):
             self._poll.register(fd, select.POLLIN)
         while True:
             if self._begin():
@@ -84,6 +100,10 @@ class Keeper:
                 break
         self._finish()
         return self.code
+
+    def _new_tree(self) -> "Union[Tree, Delegate]":
+        """What ends all descendants of one life."""
+        return Tree(self._spec['stop_signal']) if self._delegate is None else self._delegate
 
     @property
     def _is_orphan(self) -> bool:
@@ -99,10 +119,14 @@ class Keeper:
         if self._spec['ready'] is not None or self._spec['watchdog'] is not None:
             from remote_runner.agent.readiness import Readiness
 
-            self._readiness = Readiness(self._spec, self._folder.path)
+            self._readiness = Readiness(self._spec, self._folder.path, self._delegate)
         begin = self._log.size
         try:
-            self._pid, self._master = start_program(self._spec)
+            if self._delegate is None:
+                self._pid, self._master, self._slave = start_program(self._spec)
+            else:
+                self._pid, self._master = self._delegate.start(self._spec['env'])
+                self._folder.note('started', deputy=self._delegate.deputy)
         except StartError as error:
             self._could_not_begin(error)
             return False
@@ -154,7 +178,9 @@ class Keeper:
         self._relay_output(whole=True)
         self._poll.unregister(self._master)
         posix.close(self._master)
-        self._master, self._pid = -1, 0
+        if self._slave >= 0:
+            posix.close(self._slave)
+        self._master, self._slave, self._pid = -1, -1, 0
         self._typed.clear()
 
     def _tell(self, *message: object) -> None:
@@ -190,6 +216,8 @@ class Keeper:
                 self._accept()
             elif fd in self._peers:
                 self._listen_to(self._peers[fd])
+            elif self._delegate is not None and fd == self._delegate.fd:
+                self._delegate.hear()
             elif self._readiness is not None and fd in self._readiness.fds:
                 self._hear_readiness(self._readiness, fd)
         came = self._signals.take()
@@ -197,13 +225,16 @@ class Keeper:
             self._stop(self._spec['stop_timeout'])
         if _signal.SIGWINCH in came:
             self._pass_size()
+        has_news = self._delegate is not None and self._delegate.take()
         if self._rests_until is not None:
             return not self._is_stopping and time.monotonic() < self._rests_until
         self._look_at_clock()
-        return _signal.SIGCHLD not in came or self._reap()
+        return not (has_news or _signal.SIGCHLD in came) or self._reap()
 
     def _wait(self) -> "Optional[float]":
         """Seconds until something is due; None: nothing is."""
+        if self._delegate is not None and self._delegate.has_news:
+            return 0.0
         due = [self._rests_until, self._tree.deadline, self._ready_by]
         if self._readiness is not None:
             due.append(self._readiness.deadline)
@@ -387,6 +418,9 @@ class Keeper:
 
     def _signal(self, number: int, peer: Peer) -> None:
         """To the program's process group, as keys of its terminal would."""
+        if self._delegate is not None:
+            self._delegate.signal(number, lambda error: peer.send(('signalled', error)))
+            return
         error = 0 if self._pid else errno.ESRCH  # in a pause there is none
         try:
             if self._pid:
@@ -402,6 +436,8 @@ class Keeper:
         ended, left = reap()
         if self._readiness is not None:
             self._readiness.reaped(ended)
+        if self._delegate is not None:
+            ended, left = self._delegate.reap()
         if self._pid in ended:
             self._has_ended(ended[self._pid], left)
         return left
@@ -459,7 +495,7 @@ class Keeper:
         self._tell('restarting', self.code, pause, self._policy.count, self._failure, now)
         how = 'failed ({})'.format(self._failure) if self._failure else 'ended with status {}'.format(self.code)
         self._write_to_window('{}; starts again in {:g} s'.format(how, pause))
-        self._tree = Tree(self._spec['stop_signal'])
+        self._tree = self._new_tree()
         self._rests_until = time.monotonic() + pause
         while self._turn():
             continue
@@ -467,6 +503,8 @@ class Keeper:
 
     def _finish(self) -> None:
         """No descendant is left."""
+        if self._delegate is not None:
+            self._delegate.close()
         now = time.time()
         if not self._end_is_told:
             self._folder.note('exited', reason=self._failure)

@@ -9,7 +9,8 @@ Two processes of this file stand behind every component (`main` forks once, befo
 
 Both are child subreapers (prctl(2)), so that no descendant of the program can leave the tree, and the keeper has a
 parent-death signal, so that no single `kill -9` leaves a descendant behind or `status.json` wrong. The proof that
-nothing is left is `waitpid` answering ECHILD.
+nothing is left is `waitpid` answering ECHILD. A program that runs as another user has such a pair of its own under sudo
+(`agent/deputy.py`), because nobody else may signal it.
 
 It starts in milliseconds, because it imports built-in modules alone. Its one argument is the folder of the component:
 `spec` (marshal: see `agent/folders.py`; named `spec.new` until it is claimed, so that a second start of the same
@@ -32,7 +33,7 @@ if __name__ == '__main__':
 from remote_runner.agent.keeper import Keeper
 from remote_runner.agent.peers import Peer, connect, listen
 from remote_runner.agent.records import Folder, forget, read_file
-from remote_runner.agent.terminal import say
+from remote_runner.agent.terminal import EXIT_NOT_FOUND, say
 from remote_runner.agent.tree import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_PDEATHSIG,
@@ -44,11 +45,15 @@ from remote_runner.agent.tree import (
     reap,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remote_runner.agent.delegate import Delegate
+
 EXIT_ABORTED = 75  # EX_TEMPFAIL, sysexits(3)
 
 
-def wait_for_go(folder: Folder, agent: Peer, signals: Signals) -> str:
-    """Say hello and wait for the answer: '' for go, else the reason why not."""
+def wait_for_go(folder: Folder, agent: Peer, signals: Signals) -> "tuple[str, bytes | None]":
+    """Say hello and wait for the answer: '' for go, else the reason why not; and what sudo is told, if it asks."""
     try:
         load = posix.getloadavg()[0]
     except OSError:
@@ -61,19 +66,20 @@ def wait_for_go(folder: Folder, agent: Peer, signals: Signals) -> str:
         # CLOCK_MONOTONIC is the machine's, so the agent and we mean the same moment.
         left = folder.spec['deadline'] - time.monotonic()
         if left <= 0:
-            return 'no answer within the time limit'
+            return 'no answer within the time limit', None
         poll.poll(milliseconds(left))
         came = signals.take() & {_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT}
         if came:
-            return 'ended by signal {}'.format(min(came))
+            return 'ended by signal {}'.format(min(came)), None
         messages = agent.receive()
         if messages is None:
-            return 'the connection was lost before the start'
+            return 'the connection was lost before the start', None
         for message in messages:
             if message[0] == 'abort':
-                return str(message[1])  # also behind a go that we read too late
-        if any(message[0] == 'go' for message in messages) and time.monotonic() < folder.spec['deadline']:
-            return ''
+                return str(message[1]), None  # also behind a go that we read too late
+        for message in messages:
+            if message[0] == 'go' and time.monotonic() < folder.spec['deadline']:
+                return '', message[1]
 
 
 def too_much_load(most: "float | None") -> str:
@@ -90,6 +96,7 @@ def guard(folder: Folder, keeper: int, signals: Signals) -> int:
     poll.register(signals.fd, select.POLLIN)
     tree = Tree(folder.spec['stop_signal'])
     code = None
+    unable: "tuple[int, ...]" = ()
     while True:
         ended, left = reap()
         if keeper in ended:
@@ -106,6 +113,10 @@ def guard(folder: Folder, keeper: int, signals: Signals) -> int:
         if signals.take() & {_signal.SIGTERM, _signal.SIGHUP} and code is None:
             posix.kill(keeper, _signal.SIGTERM)
         tree.tick()
+        if tree.left != unable:
+            unable = tree.left  # of another user, whose deputies were killed too
+            _recall(folder)
+            folder.write_status('unknown', left=list(unable))
 
 
 def _recall(folder: Folder) -> None:
@@ -123,10 +134,12 @@ def keep(folder: Folder) -> int:
     signals = Signals((_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT, _signal.SIGCHLD, _signal.SIGWINCH))
     if posix.getppid() != folder.status['launcher']:
         return EXIT_ABORTED
-    agent = None
+    agent = password = None
     if folder.claimed:
         agent = connect(folder.spec['agent'])
-        reason = wait_for_go(folder, agent, signals) if agent else 'the one who opened this window is gone'
+        reason = 'the one who opened this window is gone'
+        if agent is not None:
+            reason, password = wait_for_go(folder, agent, signals)
         if reason:
             folder.write_status('aborted', reason=reason, ended=time.time())
             say('not started: {}; r starts it by hand'.format(reason))
@@ -139,10 +152,56 @@ def keep(folder: Folder) -> int:
             return EXIT_ABORTED
     else:
         say('started by hand')
+    if folder.spec['user'] is not None:
+        delegate = become(folder, agent, signals, password)
+        password = None  # we live as long as the program does
+        return EXIT_NOT_FOUND if delegate is None else keep_for_another(folder, agent, signals, delegate)
     control = listen(folder.spec['control'])
     code = Keeper(folder, agent, control, signals).run()
     forget(folder.spec['control'])
     return code
+
+
+def become(
+    folder: Folder, agent: "Peer | None", signals: Signals, password: "bytes | None"
+) -> "Delegate | None":
+    """Become the user as whom the program is to run; None where that cannot be, and why was told."""
+    from remote_runner.agent.delegate import Delegate
+    from remote_runner.agent.sudo import Refused
+
+    try:
+        return Delegate(folder.spec, password, signals, by_hand=not folder.claimed)
+    except Refused as refused:
+        now = time.time()
+        folder.write_status('failed', stage='sudo', reason=refused.why, ended=now)
+        if agent is not None:
+            agent.send(('failed', 'sudo', 0, now, refused.why))
+        say('not started: {}; r starts it by hand'.format(refused.why))
+        _wait_for_sudo()
+        return None
+
+
+def keep_for_another(folder: Folder, agent: "Peer | None", signals: Signals, delegate: "Delegate") -> int:
+    """`keep`, of a program that runs as another user: its processes are a deputy's, all else is ours."""
+    from remote_runner.agent.delegate import DeputyLost
+
+    control = listen(folder.spec['control'])
+    try:
+        code = Keeper(folder, agent, control, signals, delegate).run()
+    except DeputyLost:
+        say('what ran as {name} was killed'.format(**folder.spec['user']))
+        posix.kill(posix.getpid(), _signal.SIGKILL)  # our guard ends what is left of us, and says so
+        raise
+    forget(folder.spec['control'])
+    delegate.close()
+    _wait_for_sudo()
+    return code
+
+
+def _wait_for_sudo() -> None:
+    """Until it has ended, which cannot be hurried: what is left of us would count as killed."""
+    while reap()[1]:
+        select.poll().poll(20)
 
 
 def main(path: str) -> int:

@@ -44,6 +44,8 @@ class Agent:
         self.sessions: "Dict[str, List[int]]" = {}
         #: What is done to its end even if the connection is gone.
         self.duties: "List[Thread]" = []
+        #: What sudo is told where it asks, once it has proven right.
+        self.sudo_password: "Optional[bytes]" = None
         #: Files that go with us, if nobody removed them before.
         self.temporary: "List[str]" = []
         self._starts: "Optional[Starts]" = None
@@ -196,6 +198,7 @@ OPERATIONS = {
     'list_files': 'fetch.list_files',
     'get': 'fetch.get',
     'remove': 'files.remove',
+    'sudo': 'become.sudo',
     'lock': 'locks.lock',
     'unlock': 'locks.unlock',
     'running': 'starts.running',

@@ -14,7 +14,7 @@ from remote_runner.agent.records import forget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List
+    from typing import Dict, List, Optional
 
 PIECE = 1 << 16
 #: struct ucred: pid, uid, gid, of four bytes each.
@@ -22,16 +22,29 @@ _UCRED = 12
 _FDS = 256
 
 
-class Notify:
-    """The socket at `path`; `fd` is readable when a message came."""
+def bind(path: str) -> "_socket.socket":
+    """The socket at `path`; one that a launcher left there that was killed is gone."""
+    forget(path)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
+    sock.bind(path)
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+    return sock
 
-    def __init__(self, path: str) -> None:
+
+class Notify:
+    """The receiving end of a socket; `fd` is readable when a message came.
+
+    Args:
+        path: where it is.
+        sock: what another user bound there; None: it is bound now, by us.
+        uid: whose messages count, beside root's; None: ours.
+    """
+
+    def __init__(self, path: str, sock: "Optional[_socket.socket]" = None, uid: "Optional[int]" = None) -> None:
         self.path = path
-        flags = _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
-        forget(path)  # a launcher that was killed has left its own
-        self._socket = _socket.socket(_socket.AF_UNIX, flags)
-        self._socket.bind(path)
-        self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        self._socket = bind(path) if sock is None else sock
+        self._trusted = (0, posix.getuid() if uid is None else uid)
+        self._is_ours = sock is None
         self.fd = self._socket.fileno()
 
     def receive(self) -> "List[Dict[str, str]]":
@@ -40,7 +53,8 @@ class Notify:
         space = _socket.CMSG_SPACE(_UCRED) + _socket.CMSG_SPACE(4 * _FDS)
         while True:
             try:
-                data, ancillary, _, _ = self._socket.recvmsg(PIECE, space, _socket.MSG_CMSG_CLOEXEC)
+                flags = _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT
+                data, ancillary, _, _ = self._socket.recvmsg(PIECE, space, flags)
             except OSError:
                 return messages  # there is none (any more)
             is_trusted = False
@@ -51,14 +65,15 @@ class Notify:
                         posix.close(int.from_bytes(content[start : start + 4], sys.byteorder))
                 elif level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS:
                     uid = int.from_bytes(content[4:8], sys.byteorder)
-                    is_trusted = uid in (0, posix.getuid())
+                    is_trusted = uid in self._trusted
             if is_trusted:
                 messages.append(parse(data))
 
     def close(self) -> None:
-        """Close it, and remove it from its folder."""
+        """Close it, and remove it from its folder if we put it there."""
         self._socket.close()
-        forget(self.path)
+        if self._is_ours:
+            forget(self.path)
 
 
 def parse(data: bytes) -> "Dict[str, str]":

@@ -2,7 +2,8 @@
 
 Messages are marshalled tuples behind a length of four bytes (big-endian); both sides run the same Python. A launcher
 says `('hello', token, pid, window, load)`, `('started', pid, time)`, `('failed', stage, errno, time)`, `('exited', wait
-status, time)`, `('gone', pids left, time)`; it hears `('go',)`, `('abort', reason)`, `('stop', seconds, who)`.
+status, time)`, `('gone', pids left, time)`; it hears `('go', password)` (None but for sudo that needs one), `('abort',
+reason)`, `('stop', seconds, who)`.
 """
 
 import marshal

@@ -13,7 +13,9 @@ from remote_runner.agent.tree import PR_SET_PDEATHSIG, prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterable, List, Optional, Tuple
+    from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+
+    from remote_runner.agent.delegate import Delegate
 
     #: What it has to say: `('ready',)`, `('waiting', why)`, `('said', text)`, `('refused', errno, text)`,
     #: `('extend', seconds)`, `('leaving',)`, `('hung', why)`.
@@ -35,14 +37,16 @@ class Readiness:
     Args:
         spec: what the launcher was told; what the program needs is added to its environment.
         folder: the component's folder.
+        delegate: who starts the program, where it runs as another user.
 
     Attributes:
         is_ready: whether it is; a component with nothing but a watchdog is ready at once.
     """
 
-    def __init__(self, spec: "dict[str, Any]", folder: str) -> None:
+    def __init__(self, spec: "dict[str, Any]", folder: str, delegate: "Optional[Delegate]" = None) -> None:
         self._spec = spec
         self._folder = folder
+        self._delegate = delegate
         self._pid = 0
         self._pipe = -1
         self._rest = b''
@@ -58,11 +62,13 @@ class Readiness:
         self._watchdog: "Optional[float]" = spec['watchdog']
         self._alive_until: "Optional[float]" = None
         if self._kind == 'notify' or self._watchdog is not None:
-            self._notify = Notify(spec['control'] + '.n')
+            self._notify = Notify(spec['control'] + '.n') if delegate is None else delegate.notify()
             spec['env'][b'NOTIFY_SOCKET'] = self._notify.path.encode('utf-8', 'surrogateescape')
         if self._watchdog is not None:
             spec['env'][b'WATCHDOG_USEC'] = str(int(self._watchdog * 1e6)).encode('ascii')
-        if self._kind not in ('', 'notify'):
+        # Our output is in our own files, which another user cannot read.
+        self._delegate_looks = delegate is not None and self._kind not in ('', 'notify', 'log')
+        if self._kind not in ('', 'notify') and not self._delegate_looks:
             from remote_runner.agent import ready  # with modules that the keeper does without
 
             self._ready = ready
@@ -86,24 +92,14 @@ class Readiness:
             self._feed()
         if self._kind in ('', 'notify'):
             return
+        if self._delegate is not None and self._delegate_looks:
+            self._pipe = self._delegate.look()
+            return
         self._pipe, write = posix.pipe2(posix.O_CLOEXEC)
         self._pid = posix.fork()
         if self._pid == 0:
-            self._look(offset, write)
+            look_and_exit(lambda: self._ready.probe(self._spec, self._folder, offset, write), write)
         posix.close(write)
-
-    def _look(self, offset: int, write: int) -> None:
-        """In the forked process."""
-        try:
-            prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)
-            _signal.set_wakeup_fd(-1)
-            for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT, _signal.SIGCHLD, _signal.SIGWINCH):
-                _signal.signal(number, _signal.SIG_DFL)
-            self._ready.probe(self._spec, self._folder, offset, write)
-        except BaseException as error:  # a fault of ours: told as the reason why it is not ready
-            posix.write(write, '{}: {}\n'.format(type(error).__name__, error).encode('utf-8', 'replace'))
-        finally:
-            posix._exit(0)
 
     def hear(self, fd: int) -> "List[News]":
         """The news, when this one of `fds` is readable."""
@@ -209,6 +205,8 @@ class Readiness:
         if self._pid:
             posix.kill(self._pid, _signal.SIGKILL)
         if self._pipe >= 0:
+            if self._delegate is not None and self._delegate_looks:
+                self._delegate.unlook()
             posix.close(self._pipe)
             self._pipe = -1
 
@@ -217,6 +215,20 @@ class Readiness:
         self.end()
         if self._notify is not None:
             self._notify.close()
+
+
+def look_and_exit(probe: "Callable[[], None]", write: int) -> None:
+    """In a forked process: let `probe` look until it has told what there is to tell."""
+    try:
+        prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)
+        _signal.set_wakeup_fd(-1)
+        for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT, _signal.SIGCHLD, _signal.SIGWINCH):
+            _signal.signal(number, _signal.SIG_DFL)
+        probe()
+    except BaseException as error:  # a fault of ours: told as the reason why it is not ready
+        posix.write(write, '{}: {}\n'.format(type(error).__name__, error).encode('utf-8', 'replace'))
+    finally:
+        posix._exit(0)
 
 
 def _is_number(message: "Dict[str, str]", name: str) -> bool:

@@ -34,7 +34,8 @@ def probe(spec: "Values", folder: str, offset: int, write: int) -> None:
     values = spec['ready']
     os.environ.clear()
     os.environb.update(spec['env'])
-    os.chdir(spec['cwd'])
+    if values['kind'] != 'log':  # which is ours, even where the folder is another user's
+        os.chdir(spec['cwd'])
     looks = {'tcp': _tcp, 'http': _http, 'file': _file, 'command': _command, 'log': _log}
     look = looks[values['kind']](values, folder, offset)
     said = None

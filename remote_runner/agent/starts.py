@@ -37,6 +37,7 @@ class Component:
         self.folder = folder
         self.token = token
         self.window = -1
+        self.uses_sudo = False
         self.peer: "Optional[peers.Peer]" = None
         self.answer: "Optional[Tuple[object, ...]]" = None  # given before it called back
 
@@ -160,7 +161,9 @@ class Starts:
 
     def _pass_on(self, component: Component, message: "Tuple[Any, ...]") -> None:
         fields: "Dict[str, object]" = {}
-        if message[0] == 'failed':
+        if message[0] == 'failed' and message[1] == 'sudo':
+            fields['reason'] = message[4]
+        elif message[0] == 'failed':
             try:
                 fields['reason'] = folders.why_not_started(component.folder, message[1], message[2])
             except (OSError, ValueError, EOFError):
@@ -231,6 +234,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
             path = os.path.join(folder, str(number))
             number += 1
         component = Component(item['key'], path, folders.write_component(request, item, path))
+        component.uses_sudo = folders.read_spec(path)['user'] is not None
         request.agent.starts.add(component)
         argv = [processes.PYTHON, '-IS', launcher, os.path.join(short, os.path.relpath(path, root))]
         windows.append(screen.Window(item['name'], argv))
@@ -268,9 +272,12 @@ def _wait_for_server(agent: "Agent", server: int, folder: str, session: str) -> 
 
 def answer(request: "Request") -> "Dict[str, object]":
     """Operation `answer`: `go`, or `abort` with a `reason`, to the launchers of `keys`."""
-    message: "Tuple[str, ...]" = ('go',) if request.header['go'] else ('abort', request.header['reason'])
+    starts = request.agent.starts
     for key in request.header['keys']:
-        request.agent.starts.tell(key, message)
+        if not request.header['go']:
+            starts.tell(key, ('abort', request.header['reason']))
+        elif key in starts.components:
+            starts.tell(key, ('go', request.agent.sudo_password if starts.components[key].uses_sudo else None))
     return {}
 
 

@@ -60,6 +60,10 @@ class Found:
             return False
         return any(word.endswith(os.fsencode('/{}/{}'.format(run, number))) for word in argv)
 
+    def _usage(self) -> "Dict[str, float]":
+        """What the program uses, without those who stand behind it."""
+        return usage(self.status['deputy' if 'deputy' in self.status else 'keeper'])
+
     def describe(self) -> "Values":
         """What the master is told; see `survey`."""
         state = self.status.get('state', 'starting' if self.peer is not None else 'never started')
@@ -79,6 +83,7 @@ class Found:
             'by': spec['by'],
             'about': about,
             'cwd': os.fsdecode(spec['cwd']),
+            'user': spec['user']['name'] if spec['user'] is not None else None,
             'folder': self.folder,
             'status': status,
             'alive': self.peer is not None or status['state'] == 'stopping',
@@ -88,7 +93,7 @@ class Found:
             'stop_timeout': spec['stop_timeout'],
             'start_timeout': spec['start_timeout'],
             'start_grace': spec['start_grace'],
-            'usage': usage(self.status['keeper']) if self.peer is not None and 'keeper' in self.status else None,
+            'usage': self._usage() if self.peer is not None and 'keeper' in self.status else None,
         }
 
 

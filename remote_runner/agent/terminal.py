@@ -37,8 +37,8 @@ class StartError(Exception):
         self.number = number
 
 
-def start_program(spec: "Values") -> "tuple[int, int]":
-    """Start the program in a pseudo-terminal of its own; its pid and our side of the terminal.
+def start_program(spec: "Values") -> "tuple[int, int, int]":
+    """Start the program in a pseudo-terminal of its own; its pid, our side of the terminal and its side.
 
     We keep its side open, too: were it closed for a moment by all who have it, as by a program that closes its output
     before it exits, we would read an error, and closing our side for that would hang up on a program that still runs.
@@ -60,10 +60,12 @@ def start_program(spec: "Values") -> "tuple[int, int]":
     posix.close(report)
     if failure:
         posix.waitpid(pid, 0)
+        posix.close(master)
+        posix.close(slave)
         stage, number = failure.decode('ascii').split()
         raise StartError(stage, int(number))
     fcntl.ioctl(master, termios.FIONBIO, b'\1\0\0\0')
-    return pid, master
+    return pid, master, slave
 
 
 def copy_size(terminal: int) -> None:

@@ -16,6 +16,7 @@ from remote_runner.defaults import CONNECT_TIMEOUT, FANOUT
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
+    from remote_runner.hosts.credentials import Credentials
     from remote_runner.hosts.ssh_config import SshOptions
 
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
@@ -175,6 +176,27 @@ def ssh_options(
     if arguments.ssh_config is not None and not os.access(arguments.ssh_config, os.R_OK):
         raise UsageError(f'the ssh_config {arguments.ssh_config} cannot be read')
 
+    return SshOptions(
+        user=arguments.user,
+        config_file=arguments.ssh_config,
+        connect_timeout=arguments.connect_timeout,
+        accept_new_host_keys=arguments.accept_new_host_keys,
+        credentials=Credentials(arguments.password, ask=_asker(paused)),
+    )
+
+
+def sudo_credentials(
+    paused: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Credentials:
+    """What sudo is told where components run as other users: from a file, or asked for as in `ssh_options`."""
+    from remote_runner.hosts.credentials import SUDO_PASSWORD_FILE_VARIABLE, Credentials
+
+    return Credentials(variable=SUDO_PASSWORD_FILE_VARIABLE, ask=_asker(paused))
+
+
+def _asker(paused: Callable[[], AbstractContextManager[None]]) -> Callable[[str], str | None] | None:
+    """Asks at the terminal; None where there is none."""
+
     def ask(prompt: str) -> str | None:
         try:
             with paused():
@@ -182,13 +204,7 @@ def ssh_options(
         except EOFError:
             return None
 
-    return SshOptions(
-        user=arguments.user,
-        config_file=arguments.ssh_config,
-        connect_timeout=arguments.connect_timeout,
-        accept_new_host_keys=arguments.accept_new_host_keys,
-        credentials=Credentials(arguments.password, ask=ask if _can_ask() else None),
-    )
+    return ask if _can_ask() else None
 
 
 def ssh_record(arguments: argparse.Namespace) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from remote_runner.cli.options import seconds
+from remote_runner.cli.options import seconds, sudo_credentials
 from remote_runner.cli.targets import ChangeShown, opened, parse
 from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.defaults import START_TIMEOUT
@@ -13,8 +13,8 @@ from remote_runner.errors import UsageError
 
 _DESCRIPTION = """\
 End components, in the reverse order of their starts, and start them again as they were started: same arguments, same
-environment, in their order, each start verified. Those that have ended are started, too. To bring changed files or
-arguments over, deploy again.
+environment, in their order, each start verified. Those that have ended are started, too. If sudo wants a password for
+components of other users, it is asked for again. To bring changed files or arguments over, deploy again.
 
     remote_runner restart broker
     remote_runner restart '*@node7'
@@ -46,13 +46,14 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(make_parser(), arguments)
     with opened(options) as session:
         session.require_all()
-        from remote_runner.deploy.lifecycle import start_again, stop
+        from remote_runner.deploy.lifecycle import allow, start_again, stop
         from remote_runner.ui.text import count
 
         wanted = session.named(options.names)
         never = [seen.label for seen in wanted if not seen.facts]
         if never:
             raise UsageError(f'their hosts know nothing of {", ".join(never)}', remedy='deploy them: remote_runner -c')
+        allow(session, wanted, sudo_credentials())
         with ChangeShown(session, as_json=options.json) as shown:
             stop(session, wanted, quit_sessions=False)
             session.look()

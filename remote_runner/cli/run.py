@@ -23,6 +23,7 @@ from remote_runner.cli.options import (
     seconds,
     ssh_options,
     ssh_record,
+    sudo_credentials,
 )
 from remote_runner.defaults import START_TIMEOUT
 from remote_runner.errors import UsageError
@@ -146,11 +147,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def deploy_config(options: argparse.Namespace) -> int:
     """Carry out a config as these options say; the exit status."""
+    from remote_runner.deploy.secrets import Secrets
     from remote_runner.hosts.ahead import Ahead
     from remote_runner.ui.log import configure
 
     configure(options.log_level)
     plan = load_plan(options)
+    sudo = sudo_credentials(lambda: terminal.paused())
+    if any(component.user for component in plan.components):
+        plan = plan._replace(secrets=plan.secrets | Secrets([sudo.password()]))
     addresses = dict.fromkeys(component.address for component in plan.components)
     ahead = Ahead(ssh_options(options, lambda: terminal.paused()), addresses, options.fanout)
     # The rest is imported while the hosts answer.
@@ -172,6 +177,7 @@ def deploy_config(options: argparse.Namespace) -> int:
         skip_unreachable=options.skip_unreachable,
         fanout=options.fanout,
         start_timeout=options.start_timeout,
+        sudo=sudo,
         last=True,
         join=_run_to_join(options),
         keep_running=options.keep_running,

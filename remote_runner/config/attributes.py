@@ -370,6 +370,17 @@ def variable(name: object) -> str:
     return encodable(plain(name))
 
 
+def read_user(value: object) -> str | None:
+    """The name of a user of the host; None: who logs in."""
+    if value is None:
+        return None
+    name = read_host(value)
+    # What useradd(8) and the directories of companies have, and sudo does not take for an option or a number.
+    if name[0] in '-#%+' or any(character in ':/,=' or character.isspace() for character in name):
+        raise BadValueError(f'{shown(name)} is no name of a user')
+    return encodable(name)
+
+
 def read_env_file(value: object) -> str | None:
     """A path, or None."""
     return None if value is None else read_path(value)
@@ -513,6 +524,12 @@ ATTRIBUTES: Mapping[str, Attribute] = {
             'A local file (relative to the config file) with a variable a line, `NAME=value`, for what nobody else '
             'shall read: its values are masked in plan, events and record. `env` wins over it.',
             read_env_file,
+        ),
+        Attribute(
+            'user',
+            'Another user of its host, as whom it runs, by sudo. A password is asked for once for all hosts, if sudo '
+            'wants one. None: it runs as who logs in.',
+            read_user,
         ),
         Attribute(
             'restart',

@@ -11,9 +11,19 @@ from remote_runner.deploy.holder import whoami
 from remote_runner.deploy.outcome import report
 from remote_runner.deploy.session import Seen, Session
 from remote_runner.deploy.start import Starter
+from remote_runner.deploy.sudo import Sudo
 from remote_runner.deploy.watch import STOP_SLACK, stop_components, wait_for_components
-from remote_runner.errors import ComponentFailed, RequestFailed, SessionFailed, StartFailed, TimeIsUp, UsageError
+from remote_runner.errors import (
+    ComponentFailed,
+    RemoteRunnerError,
+    RequestFailed,
+    SessionFailed,
+    StartFailed,
+    TimeIsUp,
+    UsageError,
+)
 from remote_runner.hosts.address import fold_labels
+from remote_runner.hosts.credentials import Credentials
 from remote_runner.hosts.host import Header, Host
 
 #: Seconds that one host has for small things.
@@ -46,6 +56,26 @@ def _quit(session: Session, host: Host) -> None:
         host.request('quit', timeout=SHORT, session=session.session, stop_timeout=1.0)
     except RequestFailed as error:
         raise SessionFailed(error.what, host=host.name) from error
+
+
+def allow(session: Session, wanted: Sequence[Seen], credentials: Credentials) -> None:
+    """Have sudo let components run as the users they have, before anything is done to them.
+
+    Raises:
+        StartFailed: it does not.
+    """
+    wanted = [seen for seen in wanted if seen.facts['user'] is not None]
+    users: dict[str, list[str]] = {host: [] for host in _hosts(wanted)}
+    for seen in wanted:
+        users[seen.at].append(seen.facts['user'])
+    reasons = Sudo(credentials, session.keep_secret).check(session.pool, users)
+    errors = [
+        RemoteRunnerError(reasons[seen.at, seen.facts['user']], host=seen.host, component=seen.name)
+        for seen in wanted
+        if (seen.at, seen.facts['user']) in reasons
+    ]
+    if errors:
+        raise StartFailed('\n'.join(map(str, errors)))
 
 
 def start_again(session: Session, wanted: Sequence[Seen], start_timeout: float) -> list[Tracked]:

@@ -10,6 +10,7 @@ from remote_runner.agent.tree import describe_status
 from remote_runner.defaults import FANOUT, START_TIMEOUT
 from remote_runner.deploy.board import RUNNING, State, Tracked
 from remote_runner.errors import RemoteRunnerError
+from remote_runner.hosts.credentials import Credentials
 
 
 class RunOptions(NamedTuple):
@@ -24,6 +25,7 @@ class RunOptions(NamedTuple):
         skip_unreachable: go on without hosts that cannot be reached.
         fanout: hosts that are worked on at the same time.
         start_timeout: seconds until a component must run, where it says nothing itself.
+        sudo: where the password comes from that sudo may want of components that run as other users.
         last: the process ends with this run, and leaves closing connections to the system.
         keep_running: leave components of the run `join` alone that have not changed.
         is_part: the plan is a part of that run; the rest of it is none of our business.
@@ -39,6 +41,7 @@ class RunOptions(NamedTuple):
     skip_unreachable: bool = False
     fanout: int = FANOUT
     start_timeout: float = START_TIMEOUT
+    sudo: Credentials | None = None
     last: bool = False
     join: str | None = None
     keep_running: bool = False

@@ -75,6 +75,7 @@ class ComponentPlan(NamedTuple):
         wave: components of one index start by it: those that depend on none of the same index have 0.
         depends_on: the labels of those that must have started before.
         env: variables of its environment; env_file: where others come from, whose values are `secret_env`.
+        user: as whom it runs, by sudo; None: as who logs in.
         restart, max_restarts: whether it is started again (`no`, `on-failure`, `always`), and how often in a row.
         watchdog: seconds within which it must give a sign of life.
         critical: whether its failure stops the whole run.
@@ -102,6 +103,7 @@ class ComponentPlan(NamedTuple):
     env: tuple[tuple[str, str], ...] = ()
     env_file: str | None = None
     secret_env: tuple[tuple[str, str], ...] = ()
+    user: str | None = None
     restart: str = 'no'
     max_restarts: int | None = None
     watchdog: float | None = None

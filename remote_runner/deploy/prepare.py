@@ -117,7 +117,8 @@ class Preparation:
     def _prepare(self, host: Host, known: Mapping[str, str] = MappingProxyType({})) -> None:
         """Make folders; `known`: the base_dirs of components that have them already, by key."""
         own = self._own(host)
-        asked = [[tracked.plan.name, known.get(tracked.key, tracked.plan.base_dir)] for tracked in own]
+        plans = {tracked.key: tracked.plan for tracked in own}
+        asked = [[plan.name, known.get(key, plan.base_dir), plan.user] for key, plan in plans.items()]
         try:
             answer = host.request('prepare', timeout=SHORT, components=asked, create=host.name != LOCALHOST)
         except RequestFailed as error:

@@ -25,8 +25,10 @@ from remote_runner.deploy.outcome import Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.prepare import GIVE_UP_TIMEOUT, SHORT, Preparation
 from remote_runner.deploy.results import bring_home, survey_run
+from remote_runner.deploy.secrets import Secrets
 from remote_runner.deploy.session import Seen
 from remote_runner.deploy.start import Starter, by_host, described
+from remote_runner.deploy.sudo import Sudo
 from remote_runner.deploy.watch import stop_components, wait_for_components
 from remote_runner.errors import (
     BootstrapFailed,
@@ -111,6 +113,7 @@ class _Run:
             zombie=options.zombie,
         )
         self.outcome.servers = self._starter.servers
+        self._sudo = Sudo(options.sudo, self._keep_secret)
         self._preparation = Preparation(plan, self._board, options, events)
 
     def __enter__(self) -> _Run:
@@ -132,6 +135,7 @@ class _Run:
         self._lock()
         if not self._options.kill_first:
             self._refuse_running()
+        self._become_users()
         self._each(self._preparation.make_ready)
         waves = [[tracked for tracked in wave if not tracked.kept] for wave in self._board.in_order()]
         for components, following in pairwise([*filter(None, waves), []]):
@@ -262,6 +266,21 @@ class _Run:
                     remedy='without --no-kill the session is replaced',
                 )
 
+    # ---- other users ------------------------------------------------------------------------------------------
+
+    def _become_users(self) -> None:
+        """Components that cannot run as the user they name have failed, before anything is changed on any host."""
+        wanted = {name: [t.plan.user for t in own if t.plan.user] for name, own in by_host(self._board.all()).items()}
+        reasons = self._sudo.check(self._pool, wanted)
+        failed = [t for t in self._board.all() if (t.host, t.plan.user) in reasons]
+        for tracked in failed:
+            self._board.fail([tracked], reasons[tracked.host, tracked.plan.user or ''])
+        if failed:
+            raise StartFailed('\n'.join(report(tracked) for tracked in failed))
+
+    def _keep_secret(self, password: str) -> None:
+        self._events.mask = (self._plan.secrets | Secrets([password])).mask
+
     # ---- components -------------------------------------------------------------------------------------------
 
     def _start(self, components: list[Tracked], following: list[Tracked]) -> None:
@@ -301,6 +320,7 @@ class _Run:
         keys = {t.key: t.plan.name for t in own}
         try:
             lock(host, self._plan.session, self._me, self._locks)
+            self._sudo.renew(host)
             states = host.request(
                 'watch', timeout=SHORT, session=self._plan.session, run=self.outcome.run, keys=keys
             )['states']

@@ -24,6 +24,7 @@ from remote_runner.deploy.board import Board, Tracked
 from remote_runner.deploy.holder import CHANGE, lock, whoami
 from remote_runner.deploy.plan import ComponentPlan, FetchPlan, Plan
 from remote_runner.deploy.record import Record
+from remote_runner.deploy.secrets import Secrets
 from remote_runner.errors import ConnectionLost, HostError, HostsFailed, RemoteRunnerError, SessionFailed, UsageError
 from remote_runner.events import Event, Events, HostConnected, HostConnecting, HostFailed
 from remote_runner.hosts.address import Address, parse_address
@@ -216,6 +217,10 @@ class Session:
 
     def __enter__(self) -> Session:
         return self
+
+    def keep_secret(self, password: str) -> None:
+        """From now on no event shows it."""
+        self.events.mask = Secrets([password]).mask
 
     def _pass_on(self, event: Event) -> None:
         if not self._is_quiet:

@@ -288,6 +288,7 @@ def described(plan: ComponentPlan, base_dir: str, run: str, session: str) -> Hea
         'executable': plan.executable,
         'args': plan.args,
         'cwd': base_dir,
+        'user': plan.user,
         'start_grace': plan.start_grace,
         'stop_timeout': plan.stop_timeout,
         'stop_signal': plan.stop_signal,

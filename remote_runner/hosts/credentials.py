@@ -14,6 +14,8 @@ from collections.abc import Callable
 from remote_runner.errors import UsageError
 
 PASSWORD_FILE_VARIABLE = 'RR_PASS_FILE'  # noqa: S105 - the name of a variable
+#: The same for what sudo asks for, where components run as other users.
+SUDO_PASSWORD_FILE_VARIABLE = 'RR_SUDO_PASS_FILE'  # noqa: S105 - the name of a variable
 _log = logging.getLogger(__name__)
 
 
@@ -24,7 +26,8 @@ class Credentials:
 
     Args:
         password: the value of `--pass`.
-        password_file: a file whose first line is the password; None: the one that RR_PASS_FILE names, if any.
+        password_file: a file whose first line is the password; None: the one that `variable` names, if any.
+        variable: a variable of the environment.
         ask: called with a prompt, at most once, when a password is needed and none is there; returns it, or None or ''
             when the user gives none. None: there is nobody to ask.
     """
@@ -34,10 +37,11 @@ class Credentials:
         password: str | None = None,
         *,
         password_file: str | None = None,
+        variable: str = PASSWORD_FILE_VARIABLE,
         ask: Callable[[str], str | None] | None = None,
     ) -> None:
         self._password = password or None
-        self._file = password_file or os.environ.get(PASSWORD_FILE_VARIABLE) or None
+        self._file = password_file or os.environ.get(variable) or None
         self._ask = ask
         self._lock = threading.Lock()
 

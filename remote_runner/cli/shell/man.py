@@ -9,6 +9,7 @@ from remote_runner.cli.shell.commands import Command, Group, Option, commands
 
 _ENVIRONMENT = {
     'RR_PASS_FILE': 'A file whose first line is the password for hosts and encrypted keys.',
+    'RR_SUDO_PASS_FILE': 'The same for what sudo asks for, where components run as other users.',
     'SSH_AUTH_SOCK': 'The socket of ssh-agent, as for ssh itself.',
     'NO_COLOR': 'The table of a run is not coloured.',
     'TMPDIR': 'On a host: where fresh temporary directories of components are made, instead of `/tmp`.',
