@@ -9,7 +9,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List
+    from typing import Any, Dict, List, Tuple
 
     Values = Dict[str, Any]
 
@@ -18,6 +18,8 @@ PIECE = 1 << 16
 INDEX_STEP = 0.01
 #: Bytes of an entry: when (float64, Unix time) and where (uint64) a piece of output begins, both little-endian.
 ENTRY = 16
+#: Bytes at the end of a file in which it ends with the last line that has an end.
+LINE = 4096
 
 
 def write_file(path: str, data: bytes) -> None:
@@ -161,6 +163,7 @@ class Log:
         self.error = 0
         self._folder = folder
         self._missing = 0
+        self._is_full = False
         self._limit = limit // 2
         self._end_rotation()
         self._fd = self._open('output.log')
@@ -184,23 +187,28 @@ class Log:
             self._missing += len(data)
             return
         while data:
-            end = self._fitting(data)
+            end, is_full = self._fitting(data)
             self._write(data[:end])
+            self._is_full = self._is_full or is_full
             data = data[end:]
 
-    def _fitting(self, data: bytes) -> int:
-        """How much of it goes into one file. New files begin with a line, where that is possible.
+    def _fitting(self, data: bytes) -> "Tuple[int, bool]":
+        """How much of it goes into one file, and whether that is full then.
 
-        Who reads and falls behind goes on where a file begins.
+        New files begin with a line, where that is possible: who reads and falls behind goes on where a file begins.
         """
-        room = self._limit - self._filled - ENTRY
-        if not self._limit or len(data) <= room:
-            return len(data)
-        return data.rfind(b'\n', 0, max(0, room)) + 1 or max(1, self._limit - 2 * ENTRY)
+        if not self._limit:
+            return len(data), False
+        most = max(1, self._limit - 2 * ENTRY)
+        room = most if self._is_full else self._limit - self._filled - ENTRY
+        if len(data) <= room - min(LINE, self._limit // 8):
+            return len(data), False
+        end = data.rfind(b'\n', 0, max(0, room)) + 1
+        return (end, True) if end else (min(len(data), most), False)
 
     def _write(self, data: bytes) -> None:
         try:
-            if self._limit and self._filled + ENTRY + len(data) > self._limit:
+            if self._limit and (self._is_full or self._filled + ENTRY + len(data) > self._limit):
                 self._rotate()
             self._note_time()
         except OSError as error:
@@ -259,7 +267,7 @@ class Log:
         if self._index >= 0:
             posix.close(self._index)
         self._fd, self._index, self._indexed = fresh, index, now
-        self._base, self._filled = self.size, ENTRY
+        self._base, self._filled, self._is_full = self.size, ENTRY, False
 
     def _end_rotation(self) -> None:
         """A launcher may have been killed amid `_rotate`: go on where it was."""
