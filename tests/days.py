@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.commands import Done, Running, Site, Word
-from tests.deploying import children_of, is_alive, launchers, the_agent
+from tests.deploying import agents, children_of, is_alive, launchers, the_agent
 from tests.testbed import HostProcess, Testbed, TestHost
 from tests.testbed.process import wait_until
 
@@ -28,9 +28,10 @@ class Standing(Site):
     """A site whose components run, and the commands on them."""
 
     def start_all(self, *options: str) -> None:
-        """Deploy what was added to `deployment`."""
+        """Deploy what was added to `deployment`, and wait until the agents that did so are gone."""
         ended = self.deployment.run(*options)
         assert ended.status == 0, ended.stderr
+        wait_until(lambda: not any(agents(host) for host in self.bed.hosts), 'the end of the agents that deployed')
 
     def tell(self, command: str, *arguments: Word, **options: Any) -> Done:
         """A command on the session: `tell('stop', 'broker', status=0)`."""

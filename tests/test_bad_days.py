@@ -19,7 +19,7 @@ import pytest
 from remote_runner.deploy.holder import lock
 from remote_runner.errors import ConnectionLost, SessionHeld
 from tests.days import COUNTER, FreshBed, Standing, is_watched, is_whole, numbers, standing, watching_agent
-from tests.deploying import agents, is_alive, kill, the_agent
+from tests.deploying import is_alive, kill, the_agent
 from tests.living import connected
 from tests.test_screen import HEADS, add_hydra, wait_for_heads
 from tests.testbed.process import wait_until
@@ -360,7 +360,6 @@ def test_a_flood_takes_little_memory_anywhere(one: Standing, program: str) -> No
     one.numbered('counter')
     one.start_all()
     folder = one.folder_of('flood')
-    wait_until(lambda: not agents(host), 'the end of the agent that deployed')
     with open('/dev/null', 'wb') as null, one.begin_to('logs', '-f', stdout=null) as follower:
         agent = the_agent(host)
         inodes: set[int] = set()
@@ -423,7 +422,6 @@ def test_the_times_of_much_output_take_little_memory(one: Standing) -> None:
         log.write(b'line of it\r\n' * many)
         index.write(b''.join(struct.pack('<dQ', begin + n / 100, n * 12) for n in range(many)))
     since = datetime.fromtimestamp(begin + many / 200).isoformat()
-    wait_until(lambda: not agents(one.bed['h1']), 'the end of the agent that deployed')
     with open('/dev/null', 'wb') as null, one.begin_to('logs', '-f', '--since', since, stdout=null) as follower:
         agent = the_agent(one.bed['h1'])
         proc = one.bed['h1'].root / 'proc' / str(agent.pid)
