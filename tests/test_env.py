@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remote_runner.config.attributes import BadValueError
 from remote_runner.config.env_file import read_variables
+from remote_runner.config.reading import BadValueError
 from remote_runner.deploy.secrets import MASK, Secrets
 from tests.deploying import Deployment
 

@@ -13,8 +13,9 @@ import _signal
 
 from remote_runner.agent.peers import Peer, accept
 from remote_runner.agent.policy import Policy
-from remote_runner.agent.records import PIECE, Folder, Log, json_text
-from remote_runner.agent.terminal import EXIT_NOT_FOUND, RING, StartError, Window, copy_size, say, start_program
+from remote_runner.agent.records import Folder, json_text
+from remote_runner.agent.relay import Relay
+from remote_runner.agent.terminal import EXIT_NOT_FOUND, StartError, say, start_program
 from remote_runner.agent.tree import Signals, Tree, describe_status, exit_code, milliseconds, reap
 
 TYPE_CHECKING = False
@@ -63,14 +64,10 @@ class Keeper:
         self._peers: "Dict[int, Peer]" = {agent.fd: agent} if agent else {}
         self._history: "List[Message]" = []
         self._poll = select.poll()
-        self._log = Log(folder.path, self._spec['log_limit'])
+        self._relay = Relay(folder.path, self._spec['log_limit'], self._poll)
         self._policy = Policy(self._spec)
         self._tree = self._new_tree()
-        self._window: "Optional[Window]" = None
-        self._watches_window = False
-        self._typed = bytearray()
         self._pid = 0
-        self._master = self._slave = -1
         self._readiness: "Optional[Readiness]" = None
         self._began = 0.0
         self._ready_by: "Optional[float]" = None
@@ -120,12 +117,13 @@ class Keeper:
             from remote_runner.agent.readiness import Readiness
 
             self._readiness = Readiness(self._spec, self._folder.path, self._delegate)
-        begin = self._log.size
+        begin = self._relay.log.size
         try:
             if self._delegate is None:
-                self._pid, self._master, self._slave = start_program(self._spec)
+                self._pid, master, slave = start_program(self._spec)
             else:
-                self._pid, self._master = self._delegate.start(self._spec['env'])
+                self._pid, master = self._delegate.start(self._spec['env'])
+                slave = -1
                 self._folder.note('started', deputy=self._delegate.deputy)
         except StartError as error:
             self._could_not_begin(error)
@@ -144,14 +142,7 @@ class Keeper:
             self._readiness.begin(begin)
             for fd in self._readiness.fds:
                 self._poll.register(fd, select.POLLIN)
-        self._poll.register(self._master, select.POLLIN)
-        if self._window is None:
-            self._window = Window()
-            self._watches_window = self._window.open
-            if self._watches_window:
-                self._poll.register(0, select.POLLIN)
-        else:
-            self._pass_size()
+        self._relay.begin(master, slave)
         return True
 
     def _could_not_begin(self, error: StartError) -> None:
@@ -175,13 +166,9 @@ class Keeper:
         """Until no descendant is left."""
         while self._turn():
             continue
-        self._relay_output(whole=True)
-        self._poll.unregister(self._master)
-        posix.close(self._master)
-        if self._slave >= 0:
-            posix.close(self._slave)
-        self._master, self._slave, self._pid = -1, -1, 0
-        self._typed.clear()
+        self._relay.end()
+        self._look_at_log()
+        self._pid = 0
 
     def _tell(self, *message: object) -> None:
         """To all agents that are there, and to each that comes later."""
@@ -193,25 +180,14 @@ class Keeper:
 
     def _turn(self) -> bool:
         """One round of the loop; False when no descendant is left, or the pause between two lives is over."""
-        window = self._window
-        assert window is not None
-        if self._watches_window and not window.open:
-            self._drop_window()  # writing to it found it gone
-        if self._watches_window:
-            self._poll.register(1, select.POLLOUT if window.pending else 0)
-        if self._master >= 0:
-            self._poll.register(self._master, select.POLLIN | (select.POLLOUT if self._typed else 0))
+        if self._relay.has_lost_window():
+            self._stop(self._spec['stop_timeout'])
+        self._relay.prepare()
         wait = self._wait()
         for fd, event in self._poll.poll(milliseconds(wait)):
-            if fd == self._master:
-                self._relay_output()
-                self._relay_keys()
-            elif fd == 0:
-                self._read_keys()
-            elif fd == 1:
-                window.flush()
-                if event & (select.POLLHUP | select.POLLERR):
-                    self._drop_window()
+            if self._relay.serves(fd):
+                self._relay.hear(fd, event)
+                self._look_at_log()
             elif fd == self._control.fileno():
                 self._accept()
             elif fd in self._peers:
@@ -224,7 +200,7 @@ class Keeper:
         if came & {_signal.SIGTERM, _signal.SIGHUP}:
             self._stop(self._spec['stop_timeout'])
         if _signal.SIGWINCH in came:
-            self._pass_size()
+            self._relay.pass_size()
         has_news = self._delegate is not None and self._delegate.take()
         if self._rests_until is not None:
             return not self._is_stopping and time.monotonic() < self._rests_until
@@ -319,76 +295,20 @@ class Keeper:
         readiness.close()
         self._readiness = None
 
-    # ---- the program's terminal and the window ----------------------------------------------------------------
-
-    def _relay_output(self, whole: bool = False) -> None:
-        """From the program to log and window; `whole`: until nothing is left in the terminal."""
-        assert self._window is not None
-        try:
-            while True:
-                data = posix.read(self._master, PIECE)
-                self._log.write(data)
-                self._window.show(data)
-                if not whole:
-                    break
-        except BlockingIOError:
-            pass  # that was all
-        if self._log.error or self._log_error:
-            self._look_at_log()
-
     def _look_at_log(self) -> None:
         """Tell that output cannot be written, and when it can be again."""
-        now = time.monotonic()
-        if not self._log.error:
-            if now - self._log_failed > LOG_IS_WELL:
+        now, failed = time.monotonic(), self._relay.log.error
+        if not failed:
+            if self._log_error and now - self._log_failed > LOG_IS_WELL:
                 self._log_error = 0
                 self._history = [message for message in self._history if message[0] != 'log']
                 self._folder.write_status(str(self._folder.status['state']), log_errno=None)
             return
         self._log_failed = now
         if not self._log_error:
-            self._log_error = self._log.error
+            self._log_error = failed
             self._folder.write_status(str(self._folder.status['state']), log_errno=self._log_error)
             self._tell('log', self._log_error, time.time())
-
-    def _read_keys(self) -> None:
-        try:
-            data = posix.read(0, PIECE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b''
-        if not data:
-            self._drop_window()
-        elif self._master >= 0:
-            self._typed += data
-            self._relay_keys()
-
-    def _relay_keys(self) -> None:
-        """To the program; what it does not read waits here, and screen waits once that is much."""
-        try:
-            while self._typed:
-                del self._typed[: posix.write(self._master, self._typed[:PIECE])]
-        except BlockingIOError:
-            del self._typed[: max(0, len(self._typed) - RING)]
-        except OSError:
-            self._typed.clear()
-
-    def _drop_window(self) -> None:
-        if self._watches_window and self._window is not None:
-            self._watches_window = False
-            self._window.close()
-            self._poll.unregister(0)
-            self._poll.unregister(1)
-            self._stop(self._spec['stop_timeout'])
-
-    def _pass_size(self) -> None:
-        if self._master >= 0 and self._window is not None and self._window.open:
-            copy_size(self._master)
-
-    def _write_to_window(self, text: str) -> None:
-        if self._window is not None:
-            self._window.show('\r\n[remote_runner: {}]\r\n'.format(text).encode('utf-8', 'replace'))
 
     # ---- agents -----------------------------------------------------------------------------------------------
 
@@ -446,7 +366,8 @@ class Keeper:
         """The program has; descendants of it may be left."""
         if self._readiness is not None:
             self._hear_last(self._readiness)
-        self._relay_output(whole=True)
+        self._relay.take_output(whole=True)
+        self._look_at_log()
         self.code = exit_code(status)
         now = time.time()
         lived = time.monotonic() - self._began
@@ -494,7 +415,7 @@ class Keeper:
         self._folder.write_status('restarting', next=now + pause, restarts=self._policy.count)
         self._tell('restarting', self.code, pause, self._policy.count, self._failure, now)
         how = 'failed ({})'.format(self._failure) if self._failure else 'ended with status {}'.format(self.code)
-        self._write_to_window('{}; starts again in {:g} s'.format(how, pause))
+        self._relay.say('{}; starts again in {:g} s'.format(how, pause))
         self._tree = self._new_tree()
         self._rests_until = time.monotonic() + pause
         while self._turn():
@@ -512,10 +433,9 @@ class Keeper:
         state = 'killed' if self._is_orphan else 'stopped' if self._is_stopping else 'exited'
         self._folder.write_status(state, gone=now)
         self._tell('gone', (), now)
-        self._write_to_window(
+        self._relay.say(
             'ended at {} with status {}; q closes this window, r runs it again'.format(
                 time.strftime('%H:%M:%S'), self.code
             )
         )
-        if self._window is not None:
-            self._window.restore()
+        self._relay.restore()

@@ -12,10 +12,8 @@ from remote_runner.cli.options import (
     add_connection_options,
     add_hosts_argument,
     add_log_level,
-    hosts_or_files,
-    ssh_options,
+    dial_hosts,
 )
-from remote_runner.errors import UsageError
 
 _DESCRIPTION = """\
 Find out whether hosts have what a deployment needs, and say what to do where they have not.
@@ -49,15 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_args(arguments)
-    from remote_runner.hosts.address import parse_hosts
-    from remote_runner.hosts.ahead import Ahead
-    from remote_runner.ui.log import configure
-
-    configure(options.log_level)
-    addresses = parse_hosts(hosts_or_files(options.hosts), exclude=options.exclude)
-    if not addresses:
-        raise UsageError('no host is left', remedy='see HOSTS and --exclude')
-    ahead = Ahead(ssh_options(options), addresses, options.fanout)
+    addresses, ahead = dial_hosts(options)
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.doctor import diagnose
     from remote_runner.hosts.ssh import Connector

@@ -16,6 +16,8 @@ from remote_runner.defaults import CONNECT_TIMEOUT, FANOUT
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
+    from remote_runner.hosts.address import Address
+    from remote_runner.hosts.ahead import Ahead
     from remote_runner.hosts.credentials import Credentials
     from remote_runner.hosts.ssh_config import SshOptions
 
@@ -161,6 +163,24 @@ def add_hosts_argument(parser: argparse.ArgumentParser) -> None:
 def hosts_or_files(texts: Sequence[str]) -> list[str]:
     """The path of a file means the file, as `@FILE` does."""
     return [f'@{text}' if Path(text).is_file() else text for text in texts]
+
+
+def dial_hosts(arguments: argparse.Namespace) -> tuple[Sequence[Address], Ahead]:
+    """The hosts that HOSTS and `-x` mean; they are dialled while the command imports the rest. Logs are set up.
+
+    Raises:
+        UsageError: none is left.
+        AddressError: one cannot be understood.
+    """
+    from remote_runner.hosts.address import parse_hosts
+    from remote_runner.hosts.ahead import Ahead
+    from remote_runner.ui.log import configure
+
+    configure(arguments.log_level)
+    addresses = parse_hosts(hosts_or_files(arguments.hosts), exclude=arguments.exclude)
+    if not addresses:
+        raise UsageError('no host is left', remedy='see HOSTS and --exclude')
+    return addresses, Ahead(ssh_options(arguments), addresses, arguments.fanout)
 
 
 def ssh_options(

@@ -13,8 +13,7 @@ from remote_runner.cli.options import (
     add_connection_options,
     add_hosts_argument,
     add_log_level,
-    hosts_or_files,
-    ssh_options,
+    dial_hosts,
 )
 
 _DESCRIPTION = """\
@@ -45,13 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_intermixed_args(arguments)
-    from remote_runner.hosts.address import parse_hosts
-    from remote_runner.hosts.ahead import Ahead
-    from remote_runner.ui.log import configure
-
-    configure(options.log_level)
-    addresses = parse_hosts(hosts_or_files(options.hosts), exclude=options.exclude)
-    ahead = Ahead(ssh_options(options), addresses, options.fanout)
+    addresses, ahead = dial_hosts(options)
+    # The rest is imported while the hosts answer.
     from remote_runner.deploy.sessions import Found, find_sessions
     from remote_runner.hosts.ssh import Connector
     from remote_runner.ui.output import Output

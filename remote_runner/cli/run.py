@@ -132,10 +132,11 @@ def main(arguments: Sequence[str], *, names: bool = True) -> int:
     parser = make_parser(names=names)
     options = parser.parse_args(joined(arguments, ('--extra-args',)), argparse.Namespace(names=[]))
     if options.names:
-        from remote_runner.cli.again import run_again
+        from remote_runner.cli.again import start_again
 
         if not options.config:
-            return run_again(options)
+            options.hosts = []
+            return start_again(options, end_first=False)
         options.only.append(','.join(options.names))
         options.no_kill = True
     elif options.keep_running and options.no_kill:

@@ -14,7 +14,7 @@ from remote_runner.cli.targets import opened, parse, show_failures
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
-    from remote_runner.deploy.session import Seen
+    from remote_runner.deploy.seen import Seen
 
 _DESCRIPTION = """\
 Send a signal to the process groups of components' programs, as their terminals would do it for a key.

@@ -13,7 +13,8 @@ from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.cli.targets import opened, parse
 
 if TYPE_CHECKING:
-    from remote_runner.deploy.session import Seen, Session
+    from remote_runner.deploy.seen import Seen
+    from remote_runner.deploy.session import Session
 
 _DESCRIPTION = """\
 Show how the components of a session are: state, readiness, pid, time, restarts, processor time and memory of all their

@@ -22,7 +22,8 @@ from remote_runner.defaults import START_TIMEOUT
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
-    from remote_runner.deploy.session import Seen, Session, Target
+    from remote_runner.deploy.seen import Seen
+    from remote_runner.deploy.session import Session, Target
     from remote_runner.events import Event, Events
 
 _WHERE = """

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from remote_runner.config.attributes import ATTRIBUTES, BadValueError, read_args
+from remote_runner.config.attributes import ATTRIBUTES
+from remote_runner.config.reading import BadValueError, read_args
 from remote_runner.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from remote_runner.config.attributes import BadValueError
+from remote_runner.config.reading import BadValueError
 
 #: What shells take as a name. Others would be a line of some other file, a key say, which is not to be shown.
 _NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]*')

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from remote_runner.config.attributes import BadValueError
 from remote_runner.config.env_file import read_variables
 from remote_runner.config.paths import expanded, neighbour
+from remote_runner.config.reading import BadValueError
 from remote_runner.errors import AddressError
 from remote_runner.hosts.address import Address, parse_address
 

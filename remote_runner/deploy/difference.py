@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from remote_runner.defaults import FANOUT
 from remote_runner.deploy.plan import ComponentPlan, Plan
-from remote_runner.deploy.session import SURVEY_TIMEOUT, Seen, seen_of
+from remote_runner.deploy.seen import Seen, seen_of
+from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.files.manifest import LocalFiles, build_manifest, remote_path
 from remote_runner.files.transfer import Difference, compare

@@ -6,7 +6,8 @@ import time
 
 from remote_runner.deploy.board import Tracked
 from remote_runner.deploy.holder import whoami
-from remote_runner.deploy.session import SURVEY_TIMEOUT, Seen, seen_of
+from remote_runner.deploy.seen import Seen, seen_of
+from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import RequestFailed, SessionFailed
 from remote_runner.files.manifest import remote_path
 from remote_runner.files.transfer import Difference

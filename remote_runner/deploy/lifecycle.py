@@ -9,7 +9,8 @@ from itertools import groupby, pairwise
 from remote_runner.deploy.board import OVER, State, Tracked
 from remote_runner.deploy.holder import whoami
 from remote_runner.deploy.outcome import report
-from remote_runner.deploy.session import Seen, Session
+from remote_runner.deploy.seen import Seen
+from remote_runner.deploy.session import Session
 from remote_runner.deploy.start import Starter
 from remote_runner.deploy.sudo import Sudo
 from remote_runner.deploy.watch import STOP_SLACK, stop_components, wait_for_components

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, Full, Queue
 from typing import NamedTuple
 
-from remote_runner.deploy.session import Seen, Session
+from remote_runner.deploy.seen import Seen
+from remote_runner.deploy.session import Session
 from remote_runner.deploy.watch import reconnect_until
 from remote_runner.errors import HostError, RemoteRunnerError
 from remote_runner.hosts.host import INTERRUPTIBLE, Call, Header, Host

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from remote_runner.deploy.session import SURVEY_TIMEOUT, Seen, seen_of
+from remote_runner.deploy.seen import Seen, seen_of
+from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import FetchFailed, FetchIncomplete, RemoteRunnerError
 from remote_runner.events import Events, ResultsFetched, ResultsFetching
 from remote_runner.files.fetch import bring

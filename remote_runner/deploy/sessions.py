@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from remote_runner.defaults import FANOUT
-from remote_runner.deploy.session import SURVEY_TIMEOUT, Seen, seen_of
+from remote_runner.deploy.seen import Seen, seen_of
+from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Header, Host

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from remote_runner.deploy.logs import Line
-from remote_runner.deploy.session import Seen
+from remote_runner.deploy.seen import Seen
 from remote_runner.ui.text import harmless, width
 
 #: Colours of components (ECMA-48 SGR), one after the other.

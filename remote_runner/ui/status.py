@@ -6,7 +6,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from remote_runner.deploy.session import Seen, Session
+from remote_runner.deploy.seen import Seen
+from remote_runner.deploy.session import Session
 from remote_runner.deploy.sessions import Found
 from remote_runner.ui.frame import Line
 from remote_runner.ui.tables import Column, aligned, layout

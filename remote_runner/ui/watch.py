@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from remote_runner.deploy.session import Seen, Session
+from remote_runner.deploy.seen import Seen
+from remote_runner.deploy.session import Session
 from remote_runner.ui.frame import Line
 from remote_runner.ui.live import Display
 from remote_runner.ui.output import Output
