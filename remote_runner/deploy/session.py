@@ -23,7 +23,7 @@ from remote_runner.deploy.holder import CHANGE, lock, whoami
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.record import Record
 from remote_runner.deploy.secrets import Secrets
-from remote_runner.deploy.seen import Seen, seen_of
+from remote_runner.deploy.seen import Seen, all_seen
 from remote_runner.errors import ConnectionLost, HostError, HostsFailed, RemoteRunnerError, SessionFailed, UsageError
 from remote_runner.events import Event, Events, HostConnected, HostConnecting, HostFailed
 from remote_runner.hosts.address import Address, parse_address
@@ -218,9 +218,7 @@ class Session:
 
     def _take(self, host: Host, answer: Header, found: dict[str, Seen]) -> None:
         self.servers[host.name] = answer['servers'].get(self.session, [])
-        for facts in answer['components']:
-            seen = seen_of(facts, host.name, answer['now'], time.time())
-            found[seen.label] = seen
+        found.update((seen.label, seen) for seen in all_seen(answer, host.name))
 
     # ---- which of them ----------------------------------------------------------------------------------------
 
@@ -334,6 +332,12 @@ def _who_is_there(pattern: str, components: Sequence[Seen]) -> str:
     nearest = [f'the nearest is {names[name]}' for name in get_close_matches(pattern, names, n=1)]
     more = f' and {len(labels) - LISTED} more' if len(labels) > LISTED else ''
     return '; '.join([*nearest, f'there: {", ".join(labels[:LISTED]) or "none"}{more}'])
+
+
+def survey_run(host: Host, session: str, run: str, *, watch: bool = False) -> list[Seen]:
+    """The components of one run on a host; `watch`: its agent passes on what becomes of them from now on."""
+    answer = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[run], watch=watch)
+    return all_seen(answer, host.name)
 
 
 def is_meant(seen: Seen, pattern: str) -> bool:
