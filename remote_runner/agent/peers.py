@@ -83,7 +83,7 @@ def listen(path: str) -> "_socket.socket":
     forget(path)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     sock.bind(path)
-    sock.listen(8)
+    sock.listen(128)  # callers wait for room: those of a launcher that is stopped for a while must not, either
     return sock
 
 
