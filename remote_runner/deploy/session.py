@@ -38,7 +38,6 @@ SURVEY_TIMEOUT = 30.0
 LISTED = 10
 
 
-
 class Target(NamedTuple):
     """Where to look for a session, and what should be there.
 
@@ -249,16 +248,19 @@ class Session:
             self.board.add(one.plan(), one.at)
         found: dict[str, Seen] = {}
         hosts = {one.at for one in own.values()}
-        self._is_quiet = True  # what has become of them so far is no news
-        for host, answer in self.pool.each(lambda host: self._ask(host, watch=True) if host.name in hosts else None):
-            if isinstance(answer, RemoteRunnerError):
-                self._fail(host.name, answer)
-            elif answer is not None:
-                self._take(host, answer, found)
         tracked = [tracked for tracked in self.board.all() if tracked.key in own]
-        for each in tracked:
-            self._restore(each, found.get(each.key))
-        self._is_quiet = False
+        self._is_quiet = True  # what has become of them so far is no news
+        try:
+            asked = self.pool.each(lambda host: self._ask(host, watch=True) if host.name in hosts else None)
+            for host, answer in asked:
+                if isinstance(answer, RemoteRunnerError):
+                    self._fail(host.name, answer)
+                elif answer is not None:
+                    self._take(host, answer, found)
+            for each in tracked:
+                self._restore(each, found.get(each.key))
+        finally:
+            self._is_quiet = False
         return tracked
 
     def _restore(self, tracked: Tracked, seen: Seen | None) -> None:
