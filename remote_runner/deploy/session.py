@@ -10,7 +10,6 @@ look, and what should be there.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -29,8 +28,6 @@ from remote_runner.events import Event, Events, HostConnected, HostConnecting, H
 from remote_runner.hosts.address import Address, parse_address
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.pool import Opens, Pool
-
-log = logging.getLogger(__name__)
 
 #: Seconds that one host has to say how its components are.
 SURVEY_TIMEOUT = 30.0
