@@ -207,6 +207,18 @@ class TestRestart:
         site.later('restart', 'one')
         assert site.states() == {'one@h1': 'started', 'lost@h1': 'missing'}
 
+    def test_with_the_config_its_secrets_are_masked(self, site: Standing) -> None:
+        (site.folder / 'secrets').write_text('TOKEN=do-not-show-me\n')
+        script = 'echo "my $TOKEN"; [ -e /tmp/goes ] || exit 7; exec sleep 1000'
+        site.write(sh('one', 'h1', script, env_file='secrets', start_grace=5))
+        site.deployment.host().path('/tmp/goes').touch()
+        site.deploy()
+        site.deployment.host().path('/tmp/goes').unlink()
+        done = site.later('restart', 'one', '-c', site.config, '-F', site.ssh_config, '--json', status=1)
+        for text in (done.stdout, done.stderr):
+            assert 'my ***' in text
+            assert 'do-not-show-me' not in text
+
     def test_one_whose_window_was_closed(self, site: Standing) -> None:
         site.write(component('one', 'h1'), component('two', 'h1'))
         site.deploy()

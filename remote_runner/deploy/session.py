@@ -44,6 +44,7 @@ class Target(NamedTuple):
         runs: whose components count although they have ended; None: those of the newest run of each host.
         expected: what should be there: component and host (as the user wrote it), with their start indexes.
         home: the folder of the config, or the working directory.
+        secrets: what no event shows, as far as it is known.
     """
 
     session: str
@@ -51,6 +52,7 @@ class Target(NamedTuple):
     runs: tuple[str, ...] | None = None
     expected: tuple[tuple[str, str, int], ...] = ()
     home: Path = Path()
+    secrets: Secrets = Secrets()
 
     @classmethod
     def of_record(cls, record: Record) -> Target:
@@ -65,7 +67,7 @@ class Target(NamedTuple):
         """What a config says."""
         expected = tuple((c.name, c.host, c.start_index) for c in plan.components)
         addresses = tuple(dict.fromkeys(c.address for c in plan.components))
-        return cls(plan.session, addresses, None, expected, Path(plan.config_dir))
+        return cls(plan.session, addresses, None, expected, Path(plan.config_dir), plan.secrets)
 
     @classmethod
     def of_hosts(cls, session: str, addresses: Iterable[Address]) -> Target:
@@ -102,17 +104,22 @@ class Session:
         self.events = events
         self._same: dict[str, str] = {}  # further names of hosts, each with that under which it is connected
         self._is_quiet = False
-        own = Events()
-        own.listen(self._pass_on)
-        self.board = Board(own)
+        self._own_events = Events()
+        self._own_events.listen(self._pass_on)
+        self._mask(target.secrets)
+        self.board = Board(self._own_events)
         self.pool = Pool(connector, self.board.hear, fanout, leave=leave)
 
     def __enter__(self) -> Session:
         return self
 
     def keep_secret(self, password: str) -> None:
-        """From now on no event shows it."""
-        self.events.mask = Secrets([password]).mask
+        """From now on no event shows it, and nothing that stands on the board."""
+        self._mask(self.target.secrets | Secrets([password]))
+
+    def _mask(self, secrets: Secrets) -> None:
+        if secrets:
+            self.events.mask = self._own_events.mask = secrets.mask
 
     def _pass_on(self, event: Event) -> None:
         if not self._is_quiet:
