@@ -15,7 +15,7 @@ import sys
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_runner.errors import ConnectionLost, FetchFailed, FetchIncomplete, HostError, TransferFailed
-from remote_runner.files.fetch import Fetched, bring, fetch
+from remote_runner.files.fetch import Fetched, bring
 from remote_runner.files.incoming import LocalFolder, UnsafePath
 from remote_runner.files.listing import Wanted, check_distinct, look
 from remote_runner.files.results import local_folder, results_folder
+from remote_runner.files.transfer import Progress
 from remote_runner.hosts.address import parse_address
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.ssh import Connector
@@ -46,6 +47,16 @@ def ignore(host: Host, header: Header) -> None:
 
 def silent(done: int, total: int) -> None:
     """Nobody watches."""
+
+
+def fetch(host: Host, wanted: Iterable[Wanted], progress: Progress) -> Fetched:
+    """What is fetched of one host; raises FetchIncomplete where not all comes."""
+    listing = look(host, wanted)
+    check_distinct([listing])
+    fetched = bring(host, listing, progress)
+    if fetched.failures:
+        raise FetchIncomplete(fetched.failures)
+    return fetched
 
 
 def connected(bed: Testbed, name: str = 'h1') -> Host:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import Done, alias_of, component, ssh_config
 from tests.deploying import agents
-from tests.standing import Standing, python, sh
+from tests.standing import Standing, by_label, python, sh
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
 
@@ -181,6 +181,43 @@ class TestRestart:
         assert site.states() == {'one@h1': 'stopped', 'two@h2': 'started'}
         assert site.deployment.windows('h2') == {0: 'two'}
         assert site.deployment.own_sessions('h1') == []
+
+    def test_components_of_different_runs(self, site: Standing) -> None:
+        """Each stays in its own run: on no host does another one come to stand, and hide it."""
+        site.write(component('one', 'h1', start_index=1), component('two', 'h2'))
+        site.deploy()
+        site.write(component('two', 'h2'))
+        site.deploy()
+        elsewhere = site.elsewhere('h1,h2')
+        old = by_label(site.run('status', '--json', *elsewhere))
+        assert old['one@h1']['run'] < old['two@h2']['run']
+        site.run('restart', '*', *elsewhere)
+        site.run('stop', *elsewhere)
+        new = by_label(site.run('status', '--json', *elsewhere))
+        assert {label: (seen['run'], seen['state']) for label, seen in new.items()} == {
+            label: (seen['run'], 'stopped') for label, seen in old.items()
+        }
+
+    def test_beside_one_whose_spec_was_lost(self, site: Standing) -> None:
+        """A host that loses its power may have files afterwards in which nothing stands."""
+        site.write(component('one', 'h1'), sh('lost', 'h1', 'exit 0'))
+        site.deploy()
+        site.comes_to('lost@h1', 'exited')
+        site.deployment.output_log('lost').with_name('spec').write_bytes(b'')
+        site.later('restart', 'one')
+        assert site.states() == {'one@h1': 'started', 'lost@h1': 'missing'}
+
+    def test_with_the_config_its_secrets_are_masked(self, site: Standing) -> None:
+        (site.folder / 'secrets').write_text('TOKEN=do-not-show-me\n')
+        script = 'echo "my $TOKEN"; [ -e /tmp/goes ] || exit 7; exec sleep 1000'
+        site.write(sh('one', 'h1', script, env_file='secrets', start_grace=5))
+        site.deployment.host().path('/tmp/goes').touch()
+        site.deploy()
+        site.deployment.host().path('/tmp/goes').unlink()
+        done = site.later('restart', 'one', '-c', site.config, '-F', site.ssh_config, '--json', status=1)
+        for text in (done.stdout, done.stderr):
+            assert 'my ***' in text
+            assert 'do-not-show-me' not in text
 
     def test_one_whose_window_was_closed(self, site: Standing) -> None:
         site.write(component('one', 'h1'), component('two', 'h1'))

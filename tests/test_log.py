@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from remote_runner import events as e
+from remote_runner.cli.options import LOG_LEVELS
 from remote_runner.ui import log, text
 from remote_runner.ui.lines import line_of
 
@@ -47,7 +48,7 @@ class TestRecords:
             'INFO: 100 %\nWARNING: a [red]and[/red] 7\nCRITICAL: two\nlines\tand \\x1b[2J\n',
         )
 
-    @pytest.mark.parametrize(('level', 'shown'), [(level, log.LEVELS[n:]) for n, level in enumerate(log.LEVELS)])
+    @pytest.mark.parametrize(('level', 'shown'), [(level, LOG_LEVELS[n:]) for n, level in enumerate(LOG_LEVELS)])
     def test_levels(self, capsys: pytest.CaptureFixture[str], level: str, shown: list[str]) -> None:
         log.configure(level)
         for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):

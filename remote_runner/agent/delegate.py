@@ -31,6 +31,8 @@ ANSWER_TIMEOUT = 30.0
 FAREWELL = 5.0
 #: Bytes of a line of the deputy, at most.
 MAX_LINE = 1000
+#: Lines of it that may wait to be heard: far more than it has to say.
+MAX_NEWS = 10000
 #: What the deputy imports, in this order, and what else where it has to look whether the program is ready.
 MODULES = ('records', 'peers', 'tree', 'terminal', 'notify', 'deputy')
 LOOKING = ('readiness', 'ready')
@@ -197,8 +199,9 @@ class Delegate:
             DeputyLost: it is gone.
         """
         try:
-            data, ancillary, _, _ = self._sock.recvmsg(
-                1 << 16, _socket.CMSG_SPACE(4), _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC
+            # With CMSG_SPACE there would be room for two, and what is more than one is never closed.
+            data, ancillary, flags, _ = self._sock.recvmsg(
+                1 << 16, _socket.CMSG_LEN(4), _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return
@@ -208,7 +211,8 @@ class Delegate:
             if (level, kind, len(content)) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, 4):
                 self._fds.append(int.from_bytes(content, sys.byteorder))
         *lines, self._data = (self._data + data).split(b'\n')
-        if not data or len(self._data) > MAX_LINE or len(self._fds) > 1:
+        too_much = len(self._data) > MAX_LINE or len(self._fds) > 1 or len(self._news) + len(lines) > MAX_NEWS
+        if not data or too_much or flags & _socket.MSG_CTRUNC:
             raise DeputyLost
         self._news += [line.decode('ascii', 'replace').split() or [''] for line in lines]
 

@@ -40,26 +40,32 @@ def prepare(request: "Request") -> "Dict[str, object]":
     With `create`, a base_dir that is missing is created where that is possible; where not, the start of the component
     (or its first file) says why. The result lists the folders, and those of them (and above them) that were missing.
     """
-    folders = []
-    created = []
-    for name, base_dir, user in request.header['components']:
-        if base_dir is None:
-            folder = _temporary_folder(name)
-            if user is not None:
-                from remote_runner.agent.become import let_in
+    folders: "List[str]" = []
+    created: "List[str]" = []
+    temporary: "List[str]" = []
+    try:
+        for name, base_dir, user in request.header['components']:
+            if base_dir is None:
+                folder = _temporary_folder(name)
+                temporary.append(folder)
+                if user is not None:
+                    from remote_runner.agent.become import let_in
 
-                try:
                     let_in(folder, user)
-                except (Failure, OSError):
-                    os.rmdir(folder)
-                    raise
-        else:
-            folder = expand(base_dir)
+            else:
+                folder = expand(base_dir)
+                try:
+                    created += make_folders(folder) if request.header['create'] else []
+                except OSError:
+                    pass  # entering it will fail with the same reason, which is then the component's
+            folders.append(folder)
+    except (Failure, OSError):
+        for folder in (*temporary, *reversed(created)):  # nobody hears of them, so nobody else would remove them
             try:
-                created += make_folders(folder) if request.header['create'] else []
+                os.rmdir(folder)
             except OSError:
-                pass  # entering it will fail with the same reason, which is then the component's
-        folders.append(folder)
+                continue  # something has come into it meanwhile
+        raise
     return {'base_dirs': folders, 'created': created}
 
 

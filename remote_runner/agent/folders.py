@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TAIL = 4096
 #: States that a status file keeps although nobody is there any more who would change it.
 OVER = frozenset(['exited', 'stopped', 'failed', 'aborted', 'killed'])
+#: What reading a spec raises that was never written, or not whole: the disk was full, or the host lost its power.
+UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError)
 #: What the name of a run's folder begins with that is being removed.
 HIDDEN = '.'
 #: sun_path, unix(7), without its final zero byte.

@@ -59,7 +59,7 @@ class Living:
         for folder in self.launchers:
             try:
                 found.add(os.path.realpath(os.fsdecode(folders.read_spec(folder)['cwd'])))
-            except (OSError, EOFError, ValueError, TypeError, KeyError):
+            except folders.UNREADABLE:
                 continue  # it has just ended
         return found
 

@@ -117,10 +117,15 @@ def _take(
 
 
 def _sign(file: int, holder: str, brief: bool = False) -> int:
-    """Say in the file of a lock who holds it, and whether that is for a moment only."""
-    os.ftruncate(file, 0)
-    [me] = processes.identify([os.getpid()])
-    os.write(file, dumps({'holder': holder, 'brief': brief, 'agent': list(me)}).encode('ascii'))
+    """Say in the file of a lock who holds it, and whether that is for a moment only; where it cannot be said (the disk
+    is full), let go of it."""
+    try:
+        os.ftruncate(file, 0)
+        [me] = processes.identify([os.getpid()])
+        os.write(file, dumps({'holder': holder, 'brief': brief, 'agent': list(me)}).encode('ascii'))
+    except OSError:
+        os.close(file)
+        raise
     return file
 
 

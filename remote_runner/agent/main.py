@@ -150,6 +150,7 @@ class Agent:
 
     def farewell(self) -> None:
         """The connection is gone: let requests clean up, then leave nothing of ours."""
+        self._is_dismissed = True  # TERM ends us no sooner, and must not keep us from this
         for request in list(self._requests.values()):
             request.take({'cancel': True}, b'')
         deadline = time.monotonic() + FAREWELL

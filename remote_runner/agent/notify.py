@@ -20,6 +20,8 @@ PIECE = 1 << 16
 #: struct ucred: pid, uid, gid, of four bytes each.
 _UCRED = 12
 _FDS = 256
+#: Messages that are taken at once: who never stops sending must not keep us from all else.
+MOST = 1024
 
 
 def bind(path: str) -> "_socket.socket":
@@ -48,10 +50,10 @@ class Notify:
         self.fd = self._socket.fileno()
 
     def receive(self) -> "List[Dict[str, str]]":
-        """The messages that came, each as its assignments (`{'READY': '1'}`)."""
+        """The messages that came, or the first of them, each as its assignments (`{'READY': '1'}`)."""
         messages: "List[Dict[str, str]]" = []
         space = _socket.CMSG_SPACE(_UCRED) + _socket.CMSG_SPACE(4 * _FDS)
-        while True:
+        for _ in range(MOST):
             try:
                 flags = _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT
                 data, ancillary, _, _ = self._socket.recvmsg(PIECE, space, flags)
@@ -68,6 +70,7 @@ class Notify:
                     is_trusted = uid in self._trusted
             if is_trusted:
                 messages.append(parse(data))
+        return messages
 
     def close(self) -> None:
         """Close it, and remove it from its folder if we put it there."""

@@ -1,9 +1,13 @@
 """Messages between launchers and agents, over unix sockets in a private folder.
 
-Messages are marshalled tuples behind a length of four bytes (big-endian); both sides run the same Python. A launcher
-says `('hello', token, pid, window, load)`, `('started', pid, time)`, `('failed', stage, errno, time)`, `('exited', wait
-status, time)`, `('gone', pids left, time)`; it hears `('go', password)` (None but for sudo that needs one), `('abort',
-reason)`, `('stop', seconds, who)`.
+Messages are marshalled tuples behind a length of four bytes (big-endian); both sides run the same Python.
+
+A launcher says of the start `('hello', token, pid, window, load)`, `('started', pid, time, restarts)`, `('failed',
+stage, errno, time)` (with why as a fifth where the stage is `sudo`), `('refused', errno, text, time)`; of the program
+what `agent/readiness.py` has to say, each with the time, and `('log', errno, time)`; of its end `('restarting', exit
+status, pause, restarts, reason, time)`, `('exited', exit status, time, reason)`, `('gone', pids left, time)`. It hears
+`('go', password)` (None but for sudo that needs one), `('abort', reason)`, `('stop', seconds, who)`, `('signal',
+number)`, which it answers with `('signalled', errno)`, and `('status',)`, with `('status', JSON)`.
 """
 
 import marshal
@@ -40,7 +44,7 @@ def unpack(buffer: bytearray) -> "List[Message]":
 
 
 class Peer:
-    """One connection to an agent."""
+    """One connection between a launcher and an agent, at either end."""
 
     def __init__(self, sock: "_socket.socket") -> None:
         self.sock = sock
@@ -48,14 +52,14 @@ class Peer:
         self._buffer = bytearray()
 
     def send(self, message: "Message") -> None:
-        """Send, or forget: an agent that does not read its few small messages is as good as gone."""
+        """Send, or forget: who does not read its few small messages is as good as gone."""
         try:
             self.sock.send(pack(message), _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
         except OSError:
             return  # the next read finds it closed
 
     def receive(self) -> "List[Message] | None":
-        """The messages that came; None when the agent is gone."""
+        """The messages that came; None when the other side is gone."""
         try:
             data = self.sock.recv(PIECE, _socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -69,7 +73,7 @@ class Peer:
 
 
 def connect(path: str) -> "Peer | None":
-    """Connect to the agent that opened our window; None where it is gone."""
+    """Connect to who listens at `path`: the agent that opened our window, or a launcher. None where it is gone."""
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         sock.connect(path)
@@ -79,11 +83,11 @@ def connect(path: str) -> "Peer | None":
 
 
 def listen(path: str) -> "_socket.socket":
-    """The control socket on which later agents find us (its folder is private: mode 0700)."""
+    """A socket on which others find us (its folder is private: mode 0700)."""
     forget(path)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     sock.bind(path)
-    sock.listen(8)
+    sock.listen(128)  # callers wait for room: those of a launcher that is stopped for a while must not, either
     return sock
 
 

@@ -110,7 +110,8 @@ class Readiness:
         if not data:
             self.end()
             return []
-        *lines, self._rest = (self._rest + data).split(b'\n')
+        *lines, rest = (self._rest + data).split(b'\n')
+        self._rest = rest[-PIECE:]  # another user's deputy may hand over whatever has no end
         news: "List[News]" = []
         for line in lines:
             news.append(('waiting', line.decode('utf-8', 'replace')) if line else self._become_ready())

@@ -20,7 +20,6 @@ LAST_PAUSE = 0.25
 LOOK_TIMEOUT = 5.0
 #: Bytes of a line of output that are looked at.
 MAX_LINE = 1 << 16
-PIECE = 1 << 18
 
 
 def probe(spec: "Values", folder: str, offset: int, write: int) -> None:

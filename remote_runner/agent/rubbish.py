@@ -94,7 +94,7 @@ class Session:
         for folder in folders.component_folders(os.path.join(self.path, run)):
             try:
                 one = survey.Found(folder)
-            except (OSError, EOFError, ValueError, TypeError, KeyError):
+            except folders.UNREADABLE:
                 alive += os.path.realpath(folder) in now.launchers
                 continue  # its spec was never written, or not whole
             cwd = os.fsdecode(one.spec['cwd'])

@@ -214,13 +214,14 @@ def open_windows(request: "Request") -> "Dict[str, object]":
             kind='screen',
         )
     root = folders.state_folder(session)
-    folder = folders.private_folders(root, header['run'])
+    runs = {item.get('run', header['run']) for item in header['components']}
+    # Not always that of the request: no host shall have a run of which it has no component.
+    folder = folders.private_folders(root, max(runs))
     number = first = len(folders.component_folders(folder))
     windows: "List[screen.Window]" = []
     short = screen.safe_path(root)
     code, package, agent, _ = __file__.rsplit('/', 3)
     launcher = os.path.join(screen.safe_path(code), package, agent, 'launcher' + os.path.splitext(__file__)[1])
-    runs = {item.get('run', header['run']) for item in header['components']}
     known = {run: _named(os.path.join(root, run)) for run in runs}
     paths = {item['key']: known[item.get('run', header['run'])].get(item['name']) for item in header['components']}
     again = {key: path for key, path in paths.items() if path is not None}
@@ -242,7 +243,7 @@ def open_windows(request: "Request") -> "Dict[str, object]":
     if len(servers) > 1:
         raise Failure('there are {} screen sessions named {}'.format(len(servers), session), kind='screen')
     if servers:
-        path = os.path.join(short, header['run'], 'windows-{}.rc'.format(first))
+        path = os.path.join(short, os.path.basename(folder), 'windows-{}.rc'.format(first))
         screen.add_windows(path, servers[0], session, windows)
         return {'server': servers[0], 'started': False}
     server = screen.start_session(folder, session, windows, header['zombie'])
@@ -292,7 +293,7 @@ def _folders(session: str) -> "Iterator[str]":
 def _connect(folder: str) -> "Optional[peers.Peer]":
     try:
         return peers.connect(folders.read_spec(folder)['control'])
-    except (OSError, EOFError, ValueError, TypeError, KeyError):
+    except folders.UNREADABLE:
         return None  # its spec was never written, or not whole
 
 
@@ -338,8 +339,8 @@ def _named(run_folder: str) -> "Dict[str, str]":
     for folder in folders.component_folders(run_folder):
         try:
             found[folders.read_spec(folder)['name']] = folder
-        except FileNotFoundError:
-            continue  # its folder was never finished
+        except folders.UNREADABLE:
+            continue  # its spec was never written, or not whole
     return found
 
 

@@ -142,7 +142,7 @@ def in_session(session: str, runs: "Optional[List[str]]" = None) -> "List[Found]
         for folder in folders.component_folders(os.path.join(root, run)):
             try:
                 one = Found(folder)
-            except (OSError, EOFError, ValueError, TypeError, KeyError):
+            except folders.UNREADABLE:
                 continue  # its spec was never written, or not whole
             known = by_name.get(one.spec['name'])
             if (known is None and (is_wanted or one.peer is not None)) or (

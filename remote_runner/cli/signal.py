@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from remote_runner.cli.main import show_error
 from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.cli.targets import opened, parse, show_failures
-from remote_runner.errors import UsageError
+from remote_runner.errors import RemoteRunnerError, UsageError
 
 if TYPE_CHECKING:
     from remote_runner.deploy.seen import Seen
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
             sent = [seen.label for seen in meant if seen.label not in failed]
             sys.stdout.write(json.dumps({'signal': options.signal, 'sent': sent, 'failed': failed}) + '\n')
         for label, why in failed.items():
-            print(f'ERROR: {label}: {why}', file=sys.stderr)  # noqa: T201
+            show_error(RemoteRunnerError(f'{label}: {why}'))
         return 1 if failed else status
 
 

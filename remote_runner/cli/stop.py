@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
+from remote_runner.cli.main import show_error
 from remote_runner.cli.targets import ChangeShown, opened, parse, show_failures
 from remote_runner.cli.targets import make_parser as make_target_parser
+from remote_runner.errors import RemoteRunnerError
 
 _DESCRIPTION = """\
 End components, in the reverse order of their starts, each with all its descendants. Without NAMES the whole session
@@ -42,5 +43,5 @@ def main(arguments: Sequence[str]) -> int:
         left = [tracked for tracked in stopped if tracked.state is State.UNKNOWN]
         shown.say(f'{count(len(stopped) - len(left), "component")} stopped')
         for tracked in left:
-            print(f'ERROR: {tracked.key}: {tracked.reason}', file=sys.stderr)  # noqa: T201
+            show_error(RemoteRunnerError(tracked.reason, host=tracked.plan.host, component=tracked.plan.name))
         return 1 if left else show_failures(session, wanted)

@@ -100,7 +100,7 @@ class Cleaner:
         self._connector = connector
         self._fanout = fanout
         self._keep = keep
-        self._pool = Pool(connector, _nothing, fanout)
+        self._pool = Pool(connector, fanout=fanout)
         self._found: dict[str, Rubbish] = {}
 
     def __enter__(self) -> Cleaner:
@@ -211,7 +211,3 @@ def _rubbish(name: str, answer: Header, used: set[str], here: set[str]) -> Rubbi
     if answer['unknown']:
         notes.append('all cached agents stay: one is connected that does not tell which of them it is')
     return Rubbish(name, tuple(items), {kept['session']: kept['why'] for kept in answer['kept']}, tuple(notes))
-
-
-def _nothing(host: Host, header: Header) -> None:
-    """A lost connection fails the request under way; nothing else comes unasked."""

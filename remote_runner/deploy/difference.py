@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from remote_runner.defaults import FANOUT
 from remote_runner.deploy.plan import ComponentPlan, Plan
-from remote_runner.deploy.seen import Seen, seen_of
+from remote_runner.deploy.seen import all_seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.files.manifest import LocalFiles, build_manifest, remote_path
@@ -63,7 +62,7 @@ def differences(
 
     def work(address: Address) -> HostDifference:
         own = [component for component in plan.components if component.address.where == address.where]
-        with connect(address, connector, _nothing) as host:
+        with connect(address, connector) as host:
             return _look(host, plan, own, local_files, kill_first=kill_first, always_copy=always_copy)
 
     for address, outcome in each(dict.fromkeys(component.address for component in plan.components), work, fanout):
@@ -86,7 +85,7 @@ def _look(
     fresh = build_manifest(local_files, _placed(new))
     difference = compare(host, manifest, local_files, always_copy) if manifest.files else Difference((), ())
     answer: Header = asked.result(SURVEY_TIMEOUT)
-    running: list[Seen] = [seen_of(facts, host.name, answer['now'], time.time()) for facts in answer['components']]
+    running = all_seen(answer, host.name)
     return HostDifference(
         own[0].host,
         tuple((entry.remote, entry.size) for entry in (*difference.send, *fresh.files)),
@@ -102,7 +101,3 @@ def _placed(components: list[ComponentPlan]) -> Iterator[tuple[str, str, bool]]:
         base_dir = component.base_dir or f'{TEMPORARY}/{component.name}'
         for file in component.files:
             yield file.local, remote_path(base_dir, file.remote), file.is_directory
-
-
-def _nothing(host: Host, header: Header) -> None:
-    """A lost connection fails the request; nothing else comes unasked."""

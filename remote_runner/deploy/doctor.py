@@ -21,7 +21,7 @@ from remote_runner.deploy.findings import (
 )
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.address import Address, fold
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens, Pool, distinct
 from remote_runner.hosts.ssh import SshConnection
 
@@ -75,7 +75,7 @@ def diagnose(addresses: Iterable[Address], connector: Opens, fanout: int = FANOU
         for other in others:
             log.info('%s is another name of %s', other.where, address.where)
     found: dict[str, Diagnosis] = {}
-    with Pool(connector, _nothing, fanout) as pool:
+    with Pool(connector, fanout=fanout) as pool:
         found |= _connect(pool, names)
         run = secrets.token_hex(6)
         marks = {name: f'{run}-{number}' for number, name in enumerate(pool.hosts)}
@@ -156,7 +156,3 @@ def _tidy(pool: Pool) -> None:
     for host, outcome in pool.each(lambda host: host.request('tidy', ANSWER_TIMEOUT)):
         if isinstance(outcome, RemoteRunnerError):
             log.debug('%s tidies up when its connection ends: %s', host.name, outcome)
-
-
-def _nothing(host: Host, header: Header) -> None:
-    """A lost connection fails the request under way; nothing else comes unasked."""

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from remote_runner.defaults import FANOUT
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.pool import Opens, connect, distinct, each
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ def execute(
     def work(address: Address) -> Executed | None:
         begun = time.monotonic()
         name = address.where
-        with connect(address, connector, _nothing) as host:
+        with connect(address, connector) as host:
             with lock:
                 if host.facts.identity in machines:
                     log.info('%s is another name of a machine that has run it', name)
@@ -84,7 +83,3 @@ def execute(
     for address, outcome in each(hosts, work, fanout):
         if outcome is not None:
             yield address, outcome
-
-
-def _nothing(host: Host, header: Header) -> None:
-    """A lost connection fails the call; nothing else comes unasked."""

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
-
 from remote_runner.deploy.board import Tracked
 from remote_runner.deploy.holder import whoami
-from remote_runner.deploy.seen import Seen, seen_of
-from remote_runner.deploy.session import SURVEY_TIMEOUT
+from remote_runner.deploy.seen import Seen
+from remote_runner.deploy.session import SURVEY_TIMEOUT, survey_run
 from remote_runner.errors import RequestFailed, SessionFailed
 from remote_runner.files.manifest import remote_path
 from remote_runner.files.transfer import Difference
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.host import Host
 
 
 def find_unchanged(host: Host, session: str, run: str, own: list[Tracked]) -> dict[str, Seen]:
     """Those of a host that run, are ready, belong to `run` and were started as they would be now; by key."""
-    answer = _survey(host, session, run, watch=False)
-    found = {seen.label: seen for seen in answer}
+    found = {seen.label: seen for seen in survey_run(host, session, run)}
     kept: dict[str, Seen] = {}
     for tracked in own:
         seen = found.get(tracked.key)
@@ -27,14 +24,9 @@ def find_unchanged(host: Host, session: str, run: str, own: list[Tracked]) -> di
     return kept
 
 
-def _survey(host: Host, session: str, run: str, *, watch: bool) -> list[Seen]:
-    answer: Header = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[run], watch=watch)
-    return [seen_of(facts, host.name, answer['now'], time.time()) for facts in answer['components']]
-
-
 def watched(host: Host, session: str, run: str) -> dict[str, Seen]:
     """All components of a run on a host, by key; the agent passes on what becomes of them from now on."""
-    return {seen.label: seen for seen in _survey(host, session, run, watch=True)}
+    return {seen.label: seen for seen in survey_run(host, session, run, watch=True)}
 
 
 def has_changed_files(tracked: Tracked, base_dir: str, difference: Difference) -> bool:

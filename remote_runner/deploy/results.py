@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from remote_runner.deploy.seen import Seen, seen_of
-from remote_runner.deploy.session import SURVEY_TIMEOUT
+from remote_runner.deploy.seen import Seen
 from remote_runner.errors import FetchFailed, FetchIncomplete, RemoteRunnerError
 from remote_runner.events import Events, ResultsFetched, ResultsFetching
 from remote_runner.files.fetch import bring
@@ -18,12 +17,6 @@ from remote_runner.hosts.pool import Pool
 
 #: The component's output, with the older part of it where there is one.
 OUTPUT = 'output.log*'
-
-
-def survey_run(host: Host, session: str, run: str) -> list[Seen]:
-    """The components of one run on a host."""
-    answer = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[run])
-    return [seen_of(facts, host.name, answer['now'], time.time()) for facts in answer['components']]
 
 
 def wanted_of(seen: Seen, root: Path) -> list[Wanted]:

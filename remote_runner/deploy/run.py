@@ -24,9 +24,10 @@ from remote_runner.deploy.holder import CHANGE, RUN, lock, whoami
 from remote_runner.deploy.outcome import Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.prepare import GIVE_UP_TIMEOUT, SHORT, Preparation
-from remote_runner.deploy.results import bring_home, survey_run
+from remote_runner.deploy.results import bring_home
 from remote_runner.deploy.secrets import Secrets
 from remote_runner.deploy.seen import Seen
+from remote_runner.deploy.session import survey_run
 from remote_runner.deploy.start import Starter, by_host, described
 from remote_runner.deploy.sudo import Sudo
 from remote_runner.deploy.watch import stop_components, wait_for_components

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,6 +115,12 @@ class Seen:
             fetch=tuple(FetchPlan(*pair) for pair in about['fetch']),
             base_dir=self.facts['cwd'],
         )
+
+
+def all_seen(answer: Header, at: str) -> list[Seen]:
+    """The components in an answer to operation `survey`; `at`: the name under which the host is connected."""
+    here = time.time()
+    return [seen_of(facts, at, answer['now'], here) for facts in answer['components']]
 
 
 def seen_of(facts: Header, at: str, now: float, here: float) -> Seen:

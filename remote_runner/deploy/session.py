@@ -10,7 +10,6 @@ look, and what should be there.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -23,20 +22,17 @@ from remote_runner.deploy.holder import CHANGE, lock, whoami
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.record import Record
 from remote_runner.deploy.secrets import Secrets
-from remote_runner.deploy.seen import Seen, seen_of
+from remote_runner.deploy.seen import Seen, all_seen
 from remote_runner.errors import ConnectionLost, HostError, HostsFailed, RemoteRunnerError, SessionFailed, UsageError
 from remote_runner.events import Event, Events, HostConnected, HostConnecting, HostFailed
 from remote_runner.hosts.address import Address, parse_address
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.pool import Opens, Pool
 
-log = logging.getLogger(__name__)
-
 #: Seconds that one host has to say how its components are.
 SURVEY_TIMEOUT = 30.0
 #: Components that a message lists.
 LISTED = 10
-
 
 
 class Target(NamedTuple):
@@ -48,6 +44,7 @@ class Target(NamedTuple):
         runs: whose components count although they have ended; None: those of the newest run of each host.
         expected: what should be there: component and host (as the user wrote it), with their start indexes.
         home: the folder of the config, or the working directory.
+        secrets: what no event shows, as far as it is known.
     """
 
     session: str
@@ -55,6 +52,7 @@ class Target(NamedTuple):
     runs: tuple[str, ...] | None = None
     expected: tuple[tuple[str, str, int], ...] = ()
     home: Path = Path()
+    secrets: Secrets = Secrets()
 
     @classmethod
     def of_record(cls, record: Record) -> Target:
@@ -69,7 +67,7 @@ class Target(NamedTuple):
         """What a config says."""
         expected = tuple((c.name, c.host, c.start_index) for c in plan.components)
         addresses = tuple(dict.fromkeys(c.address for c in plan.components))
-        return cls(plan.session, addresses, None, expected, Path(plan.config_dir))
+        return cls(plan.session, addresses, None, expected, Path(plan.config_dir), plan.secrets)
 
     @classmethod
     def of_hosts(cls, session: str, addresses: Iterable[Address]) -> Target:
@@ -106,17 +104,22 @@ class Session:
         self.events = events
         self._same: dict[str, str] = {}  # further names of hosts, each with that under which it is connected
         self._is_quiet = False
-        own = Events()
-        own.listen(self._pass_on)
-        self.board = Board(own)
+        self._own_events = Events()
+        self._own_events.listen(self._pass_on)
+        self._mask(target.secrets)
+        self.board = Board(self._own_events)
         self.pool = Pool(connector, self.board.hear, fanout, leave=leave)
 
     def __enter__(self) -> Session:
         return self
 
     def keep_secret(self, password: str) -> None:
-        """From now on no event shows it."""
-        self.events.mask = Secrets([password]).mask
+        """From now on no event shows it, and nothing that stands on the board."""
+        self._mask(self.target.secrets | Secrets([password]))
+
+    def _mask(self, secrets: Secrets) -> None:
+        if secrets:
+            self.events.mask = self._own_events.mask = secrets.mask
 
     def _pass_on(self, event: Event) -> None:
         if not self._is_quiet:
@@ -218,9 +221,7 @@ class Session:
 
     def _take(self, host: Host, answer: Header, found: dict[str, Seen]) -> None:
         self.servers[host.name] = answer['servers'].get(self.session, [])
-        for facts in answer['components']:
-            seen = seen_of(facts, host.name, answer['now'], time.time())
-            found[seen.label] = seen
+        found.update((seen.label, seen) for seen in all_seen(answer, host.name))
 
     # ---- which of them ----------------------------------------------------------------------------------------
 
@@ -251,16 +252,19 @@ class Session:
             self.board.add(one.plan(), one.at)
         found: dict[str, Seen] = {}
         hosts = {one.at for one in own.values()}
-        self._is_quiet = True  # what has become of them so far is no news
-        for host, answer in self.pool.each(lambda host: self._ask(host, watch=True) if host.name in hosts else None):
-            if isinstance(answer, RemoteRunnerError):
-                self._fail(host.name, answer)
-            elif answer is not None:
-                self._take(host, answer, found)
         tracked = [tracked for tracked in self.board.all() if tracked.key in own]
-        for each in tracked:
-            self._restore(each, found.get(each.key))
-        self._is_quiet = False
+        self._is_quiet = True  # what has become of them so far is no news
+        try:
+            asked = self.pool.each(lambda host: self._ask(host, watch=True) if host.name in hosts else None)
+            for host, answer in asked:
+                if isinstance(answer, RemoteRunnerError):
+                    self._fail(host.name, answer)
+                elif answer is not None:
+                    self._take(host, answer, found)
+            for each in tracked:
+                self._restore(each, found.get(each.key))
+        finally:
+            self._is_quiet = False
         return tracked
 
     def _restore(self, tracked: Tracked, seen: Seen | None) -> None:
@@ -334,6 +338,12 @@ def _who_is_there(pattern: str, components: Sequence[Seen]) -> str:
     nearest = [f'the nearest is {names[name]}' for name in get_close_matches(pattern, names, n=1)]
     more = f' and {len(labels) - LISTED} more' if len(labels) > LISTED else ''
     return '; '.join([*nearest, f'there: {", ".join(labels[:LISTED]) or "none"}{more}'])
+
+
+def survey_run(host: Host, session: str, run: str, *, watch: bool = False) -> list[Seen]:
+    """The components of one run on a host; `watch`: its agent passes on what becomes of them from now on."""
+    answer = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[run], watch=watch)
+    return all_seen(answer, host.name)
 
 
 def is_meant(seen: Seen, pattern: str) -> bool:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from remote_runner.defaults import FANOUT
-from remote_runner.deploy.seen import Seen, seen_of
+from remote_runner.deploy.seen import Seen, all_seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.host import Header
 from remote_runner.hosts.pool import Opens, connect, distinct, each
 
 
@@ -44,12 +43,11 @@ def find_sessions(
     """
 
     def work(address: Address) -> Found:
-        with connect(address, connector, _nothing) as host:
+        with connect(address, connector) as host:
             answer: Header = host.request('survey', timeout=SURVEY_TIMEOUT, session=None)
         sessions: dict[str, list[Seen]] = {}
-        for facts in answer['components']:
-            seen = seen_of(facts, address.where, answer['now'], time.time())
-            sessions.setdefault(facts['session'], []).append(seen)
+        for seen in all_seen(answer, address.where):
+            sessions.setdefault(seen.facts['session'], []).append(seen)
         wanted = {
             name: found
             for name, found in sessions.items()
@@ -61,7 +59,3 @@ def find_sessions(
     outcomes = dict(each(hosts, work, fanout))
     for address in hosts:
         yield outcomes[address]
-
-
-def _nothing(host: Host, header: Header) -> None:
-    """A lost connection fails the request; nothing else comes unasked."""

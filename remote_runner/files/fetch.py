@@ -15,14 +15,14 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from remote_runner.agent.files import make_folders
-from remote_runner.errors import ConnectionLost, FetchFailed, FetchIncomplete, RequestFailed, TransferFailed
+from remote_runner.errors import ConnectionLost, FetchFailed, RequestFailed, TransferFailed
 from remote_runner.files.incoming import Incoming
-from remote_runner.files.listing import Listing, RemoteFile, Wanted, cancel, check_distinct, look, result_of
+from remote_runner.files.listing import Listing, RemoteFile, cancel, result_of
 from remote_runner.files.manifest import LocalFiles
 from remote_runner.files.transfer import REPORT_STEP, Progress
 from remote_runner.hosts.host import Host
@@ -50,25 +50,10 @@ class Fetched(NamedTuple):
     failures: tuple[FetchFailed, ...]
 
 
-def fetch(host: Host, wanted: Iterable[Wanted], progress: Progress) -> Fetched:
-    """Bring files of one host home. `progress` hears how many bytes came of how many, now and then.
-
-    Raises:
-        ConnectionLost: the connection broke; files that came are whole.
-        FetchFailed: two files would have one local path; nothing was written.
-        FetchIncomplete: some files could not be brought; all others were.
-        TransferFailed: the host did not do what it was asked to do.
-    """
-    listing = look(host, wanted)
-    check_distinct([listing])
-    fetched = bring(host, listing, progress)
-    if fetched.failures:
-        raise FetchIncomplete(fetched.failures)
-    return fetched
-
-
 def bring(host: Host, listing: Listing, progress: Progress) -> Fetched:
     """Fetch what a listing holds. One file that fails stops no other: it is among the `failures` of the result.
+
+    `progress` hears how many bytes came of how many, now and then.
 
     Raises:
         ConnectionLost: the connection broke; files that came are whole, nothing is left of others.

@@ -48,11 +48,6 @@ class Credentials:
     def __repr__(self) -> str:
         return f'Credentials(password={"***" if self._password else None}, ask={self._ask is not None})'
 
-    @property
-    def secret(self) -> str | None:
-        """The password as far as it is known, for masking it in what is shown. Neither reads a file nor asks."""
-        return self._password
-
     def password(self) -> str | None:
         """The password, without asking for one.
 

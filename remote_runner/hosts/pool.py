@@ -89,8 +89,12 @@ def distinct(addresses: Iterable[Address], connector: Opens, fanout: int = FANOU
     return found
 
 
-def connect(address: Address, connector: Opens, listener: Callable[[Host, Header], None]) -> Host:
-    """Connect to a host and start its agent; this machine (`localhost`) needs no SSH.
+def _nothing(host: Host, header: Header) -> None:
+    """For those who only ask: a lost connection fails the request under way, and nothing else comes unasked."""
+
+
+def connect(address: Address, connector: Opens, listener: Callable[[Host, Header], None] = _nothing) -> Host:
+    """Connect to a host and start its agent; this machine (`localhost`) needs no SSH. See `Host` for `listener`.
 
     Raises:
         HostError: it cannot be reached, trusted or authenticated, or the agent could not be started.
@@ -112,7 +116,12 @@ class Pool:
     """
 
     def __init__(
-        self, connector: Opens, listener: Callable[[Host, Header], None], fanout: int = FANOUT, *, leave: bool = False
+        self,
+        connector: Opens,
+        listener: Callable[[Host, Header], None] = _nothing,
+        fanout: int = FANOUT,
+        *,
+        leave: bool = False,
     ) -> None:
         self.fanout = fanout
         self.hosts: dict[str, Host] = {}

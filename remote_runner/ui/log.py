@@ -8,8 +8,6 @@ from contextlib import suppress
 
 from remote_runner.ui.text import harmless
 
-LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
-
 
 class LogHandler(logging.Handler):
     """Writes records to stderr; where a live display is up, stderr is its, and the line appears above it."""
@@ -28,8 +26,8 @@ def configure(level: str) -> None:
     """Send the records of all loggers to stderr.
 
     Args:
-        level: the least level that is shown, one of `LEVELS`. Below it nothing is shown; what paramiko says is shown
-            at DEBUG alone, because it says of each failure what our own messages say better.
+        level: the least level that is shown: `DEBUG`, `INFO`, `WARNING` or `ERROR`. Below it nothing is shown; what
+            paramiko says is shown at DEBUG alone, because it says of each failure what our own messages say better.
     """
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, LogHandler)]:
