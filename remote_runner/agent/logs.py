@@ -41,11 +41,9 @@ def logs(request: "Request") -> "Dict[str, object]":
     """
     header = request.header
     readers = []
-    for one in survey.in_session(header['session'], header.get('runs')):
+    for one in survey.in_session(header['session'], header.get('runs'), header['names']):
         if one.peer is not None:
             one.peer.sock.close()
-        if one.spec['name'] not in header['names']:
-            continue
         reader = Reader(one.spec['name'], one.folder)
         position = header['positions'].get(reader.name)
         reader.begin(position, header['lines'], header['since'])

@@ -59,7 +59,7 @@ class Peer:
             return  # the next read finds it closed
 
     def receive(self) -> "List[Message] | None":
-        """The messages that came; None when the other side is gone."""
+        """The messages that came; None when the other side is gone, or speaks another language."""
         try:
             data = self.sock.recv(PIECE, _socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -69,7 +69,10 @@ class Peer:
         if not data:
             return None
         self._buffer += data
-        return unpack(self._buffer)
+        try:
+            return unpack(self._buffer)
+        except (EOFError, ValueError, TypeError):
+            return None
 
 
 def connect(path: str) -> "Peer | None":

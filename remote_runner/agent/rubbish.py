@@ -93,7 +93,7 @@ class Session:
         own = now.marked.get(run, {})
         for folder in folders.component_folders(os.path.join(self.path, run)):
             try:
-                one = survey.Found(folder)
+                one = survey.Found(folder, folders.read_spec(folder))
             except folders.UNREADABLE:
                 alive += os.path.realpath(folder) in now.launchers
                 continue  # its spec was never written, or not whole

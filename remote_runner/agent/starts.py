@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a guard gets to end what a killed keeper left, beyond any stop_timeout that makes sense.
 LAST_WORD_TIMEOUT = 300.0
+#: Seconds until a call is tried to be taken again for which no file could be opened.
+FULL = 0.1
 #: Folders of the latest runs of a session that are kept, and the number from which on the others are removed.
 KEPT_RUNS = 5
 MOST_RUNS = 10
@@ -107,13 +109,21 @@ class Starts:
                 if fd == self._wake:
                     os.read(self._wake, 4096)
                 elif fd == self._socket.fileno():
-                    peer = peers.accept(self._socket)
-                    with self._lock:
-                        self._strangers[peer.fd] = peer
+                    self._accept(self._socket)
                 elif fd in strangers:
                     self._meet(strangers[fd])
                 else:
                     self._hear(by_fd[fd])
+
+    def _accept(self, listening: "_socket.socket") -> None:
+        """Take a call; where no more files may be open it waits until one is closed."""
+        try:
+            peer = peers.accept(listening)
+        except OSError:
+            select.poll().poll(FULL * 1000)
+            return
+        with self._lock:
+            self._strangers[peer.fd] = peer
 
     def _meet(self, peer: peers.Peer) -> None:
         """First words of a launcher: they must hold the token of a component that we opened a window for."""

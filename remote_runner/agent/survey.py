@@ -33,9 +33,9 @@ ANSWER_TIMEOUT = 2.0
 class Found:
     """One component as its folder shows it."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, spec: "Values") -> None:
         self.folder = folder
-        self.spec = folders.read_spec(folder)
+        self.spec = spec
         self.status: "Values" = folders.read_status(folder) or {}
         self.peer = peers.connect(self.spec['control'])
         self.left: "List[int]" = []
@@ -133,15 +133,23 @@ def all_sessions() -> "List[str]":
     return sorted(name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name)))
 
 
-def in_session(session: str, runs: "Optional[List[str]]" = None) -> "List[Found]":
-    """The components of a session, of these runs or of the newest, and those of others that are alive."""
+def in_session(
+    session: str, runs: "Optional[List[str]]" = None, names: "Optional[List[str]]" = None
+) -> "List[Found]":
+    """The components of a session, of these runs or of the newest, and those of others that are alive.
+
+    Where `names` are given, those alone.
+    """
     root = os.path.join(folders.state_root(), session)
     by_name: "Dict[str, Found]" = {}
     for position, run in enumerate(folders.run_names(root)):
         is_wanted = run in runs if runs is not None else position == 0
         for folder in folders.component_folders(os.path.join(root, run)):
             try:
-                one = Found(folder)
+                spec = folders.read_spec(folder)
+                if names is not None and spec['name'] not in names:
+                    continue
+                one = Found(folder, spec)
             except folders.UNREADABLE:
                 continue  # its spec was never written, or not whole
             known = by_name.get(one.spec['name'])
@@ -198,7 +206,7 @@ def signal(request: "Request") -> "Dict[str, object]":
     """
     header = request.header
     number = folders.signal_number(header['signal'])
-    wanted = [one for one in in_session(header['session'], header.get('runs')) if one.spec['name'] in header['names']]
+    wanted = in_session(header['session'], header.get('runs'), header['names'])
     results = {one.spec['name']: 'it does not run' for one in wanted}
     for one, answer in ask(wanted, ('signal', number), 'signalled'):
         if answer[1] != errno.ESRCH:
@@ -217,8 +225,9 @@ def end_others(request: "Request") -> "Dict[str, object]":
 
     header = request.header
     alive = in_session(header['session'], [])
+    ask_how_they_are(alive)  # their status files may be missing: a full disk
     among = header['among']
-    meant = [one for one in alive if among is None or one.spec['name'] in among]
+    meant = [one for one in alive if one.peer is not None and (among is None or one.spec['name'] in among)]
     others = [one for one in meant if one.spec['name'] not in header['spare']]
     for one in others:
         assert one.peer is not None
