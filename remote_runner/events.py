@@ -166,10 +166,11 @@ class ComponentStarted(Event):
 
 
 class ComponentKept(Event):
-    """A component runs since an earlier run, has not changed, and goes on."""
+    """A component runs since an earlier run, has not changed, and goes on; `ready`: it has become ready, too."""
 
     pid: int
     window: int
+    ready: bool
 
 
 class ComponentReady(Event):

@@ -72,6 +72,7 @@ class Keeper:
         self._began = 0.0
         self._ready_by: "Optional[float]" = None
         self._is_stopping = False
+        self._is_given_up = False
         self._rests_until: "Optional[float]" = None
         self._pause: "Optional[float]" = None
         self._failure = ''
@@ -328,6 +329,7 @@ class Keeper:
             return
         for message in messages:
             if message[0] == 'abort':
+                self._is_given_up = True
                 self._stop(self._spec['stop_timeout'], 'its start was given up: {}'.format(message[1]))
             elif message[0] == 'stop':
                 self._stop(float(message[1]), 'it was stopped by {}'.format(message[2]))
@@ -431,6 +433,8 @@ class Keeper:
             self._folder.note('exited', reason=self._failure)
             self._tell('exited', self.code, now, self._failure)
         state = 'killed' if self._is_orphan else 'stopped' if self._is_stopping else 'exited'
+        if self._is_given_up and state == 'stopped':
+            state = 'failed'
         self._folder.write_status(state, gone=now)
         self._tell('gone', (), now)
         self._relay.say(

@@ -66,8 +66,10 @@ class Found:
 
     def describe(self) -> "Values":
         """What the master is told; see `survey`."""
-        state = self.status.get('state', 'starting' if self.peer is not None else 'never started')
+        state = self.status.get('state', 'starting' if self.peer is not None else 'aborted')
         status = dict(self.status, state=state)
+        if state == 'aborted':
+            status.setdefault('reason', 'its launcher ended before it was told to start')
         if self.is_abandoned:
             status['state'] = 'killed' if self.left else 'gone'
         elif self.has_lost_keeper and state != 'unknown':  # then its guard has found what it cannot end

@@ -46,6 +46,25 @@ config says now.
 """
 
 
+#: Options that say how a config is deployed, by their attributes.
+_OF_DEPLOYING = (
+    'muddlers',
+    'arg_parser',
+    'extra_args',
+    'only',
+    'limit',
+    'no_kill',
+    'keep_running',
+    'no_zombie',
+    'always_copy',
+    'terminate',
+    'on_failure',
+    'skip_unreachable',
+    'results',
+    'no_fetch',
+)
+
+
 def make_parser(*, names: bool = True) -> argparse.ArgumentParser:
     """The parser of the command's options; `names`: whether components may be named that are started again."""
     commands = '\n'.join(f'  {name:<10} {what}' for name, (_, what) in COMMANDS.items())
@@ -135,6 +154,7 @@ def main(arguments: Sequence[str], *, names: bool = True) -> int:
         from remote_runner.cli.again import start_again
 
         if not options.config:
+            _refuse_without_config(options, parser)
             options.hosts = []
             return start_again(options, end_first=False)
         options.only.append(','.join(options.names))
@@ -144,6 +164,18 @@ def main(arguments: Sequence[str], *, names: bool = True) -> int:
     elif not options.config:
         parser.error('the following arguments are required: -c/--config')
     return deploy_config(options)
+
+
+def _refuse_without_config(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """What says how to deploy means nothing for components that are started as they were.
+
+    Raises:
+        UsageError: there is such an option.
+    """
+    for name in _OF_DEPLOYING:
+        if getattr(options, name) != parser.get_default(name):
+            option = next(action.option_strings[-1] for action in parser._actions if action.dest == name)
+            raise UsageError(f'{option} needs a config: -c CONFIG')
 
 
 def deploy_config(options: argparse.Namespace) -> int:
@@ -168,7 +200,7 @@ def deploy_config(options: argparse.Namespace) -> int:
     from remote_runner.ui.terminal import Terminal
 
     events = Events()
-    is_part = bool(options.names or options.only or options.limit)
+    is_part = bool(options.names or options.only or options.limit or options.no_kill)
     how = RunOptions(
         kill_first=not options.no_kill,
         zombie=not options.no_zombie,
@@ -185,6 +217,8 @@ def deploy_config(options: argparse.Namespace) -> int:
         is_part=is_part,
         results=None if options.no_fetch else options.results or Path(plan.config_dir) / 'results',
     )
+    if how.join is None:
+        _warn_of_others(options.screen, plan)
     terminal = Terminal(table=not options.json, ssh_config_file=options.ssh_config)
     events.listen(terminal)
     if options.json:
@@ -196,11 +230,31 @@ def deploy_config(options: argparse.Namespace) -> int:
     return outcome.exit_status
 
 
+def _warn_of_others(session: str, plan: Plan) -> None:
+    """The session is replaced on the hosts of this plan alone: say where else the last run started something."""
+    from remote_runner.deploy.record import records
+    from remote_runner.hosts.address import fold
+
+    last = next(records(session), None)
+    own = {component.address.where for component in plan.components}
+    others = [] if last is None or last.is_stopped() else sorted({c['host'] for c in last.components} - own)
+    if others:
+        hosts = fold(others)
+        logging.getLogger(__name__).warning(
+            'what the last run of session %s started on %s is left alone, as it is not in this plan; '
+            'to end it: remote_runner stop -H %s --screen %s',
+            session,
+            hosts,
+            hosts,
+            session,
+        )
+
+
 def _run_to_join(options: argparse.Namespace) -> str | None:
     """The run to which components belong that are named; None: this is a run of its own."""
     from remote_runner.deploy.record import records
 
-    if not options.names and not options.keep_running:
+    if not (options.names or options.keep_running or options.no_kill):
         return None
     return next((record.run for record in records(options.screen)), None)
 

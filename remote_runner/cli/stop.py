@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from remote_runner.cli.main import show_error
 from remote_runner.cli.targets import ChangeShown, opened, parse, show_failures
 from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.errors import RemoteRunnerError
+
+if TYPE_CHECKING:
+    from remote_runner.deploy.session import Target
 
 _DESCRIPTION = """\
 End components, in the reverse order of their starts, each with all its descendants. Without NAMES the whole session
@@ -44,4 +48,16 @@ def main(arguments: Sequence[str]) -> int:
         shown.say(f'{count(len(stopped) - len(left), "component")} stopped')
         for tracked in left:
             show_error(RemoteRunnerError(tracked.reason, host=tracked.plan.host, component=tracked.plan.name))
-        return 1 if left else show_failures(session, wanted)
+        status = 1 if left else show_failures(session, wanted)
+        if not status and not options.names:
+            _note_end(session.target)
+        return status
+
+
+def _note_end(target: Target) -> None:
+    """In the record of the run, if that is what was stopped."""
+    from remote_runner.deploy.record import records
+
+    for record in records(target.session):
+        if target.runs is not None and record.run in target.runs:
+            record.note_stop()

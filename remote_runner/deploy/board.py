@@ -183,7 +183,8 @@ class Board:
             tracked.pid, tracked.window = status['pid'], status['window']
             tracked.restarts = status.get('restarts', 0)
             tracked.asked_at = tracked.started_at = time.monotonic() - tracked.plan.start_grace
-            self._tell(tracked, ComponentKept, pid=tracked.pid, window=tracked.window)
+            fields = {'pid': tracked.pid, 'window': tracked.window, 'ready': tracked.plan.ready is not None}
+            self._tell(tracked, ComponentKept, **fields)
 
     def never_begun(self, components: Iterable[Tracked]) -> None:
         """Windows that were opened ahead for them are closed again: they are as before."""

@@ -18,12 +18,25 @@ from typing import IO, Any, NamedTuple
 from remote_runner.deploy.holder import whoami
 from remote_runner.deploy.plan import Plan
 from remote_runner.errors import UsageError
-from remote_runner.events import Event, FilesSending, RunStarted
+from remote_runner.events import (
+    ComponentKept,
+    ComponentStarting,
+    Event,
+    FilesSending,
+    FilesSent,
+    ResultsFetching,
+    RunStarted,
+    SessionQuit,
+)
 
 log = logging.getLogger(__name__)
 
 #: The form of `record.json`; another number is another form.
 VERSION = 1
+#: Events of which each says that something is not on a host as it was.
+_CHANGES = (SessionQuit, FilesSent, ComponentStarting, ComponentKept)
+#: The file of a record whose components were all ended since.
+_STOPPED = 'stopped'
 #: Records of a session that are kept.
 KEPT = 50
 
@@ -49,6 +62,21 @@ class Record(NamedTuple):
     ssh: dict[str, Any]
     components: list[dict[str, Any]]
 
+    def is_stopped(self) -> bool:
+        """Whether all of it was ended by `remote_runner stop`."""
+        return (self._folder / _STOPPED).exists()
+
+    def note_stop(self) -> None:
+        """All of it has been ended."""
+        try:
+            (self._folder / _STOPPED).touch(0o600)
+        except OSError as error:
+            log.warning('the record of run %s cannot be written: %s', self.run, error)
+
+    @property
+    def _folder(self) -> Path:
+        return runs_folder() / self.session / self.run
+
 
 def runs_folder() -> Path:
     """Where the records of all sessions are."""
@@ -70,13 +98,22 @@ class Recorder:
         self._ssh = ssh
         self._is_part = is_part
         self._file: IO[str] | None = None
+        self._begun: RunStarted | None = None
+        self._is_recorded = False
 
     def __call__(self, event: Event) -> None:
-        """Write one event; the first one makes the folder."""
+        """Write one event. The first one makes the folder, the first that changes something the record.
+
+        Later commands start from the newest record: a run that changed nothing must not hide the one that stands.
+        """
         try:
             if isinstance(event, RunStarted):
+                self._begun = event
                 self._file = self._begin(event)
-            if self._file is not None and not isinstance(event, FilesSending):
+            elif isinstance(event, _CHANGES) and not self._is_recorded and self._begun and self._file:
+                self._is_recorded = True
+                self._write_record(self._begun)
+            if self._file is not None and not isinstance(event, FilesSending | ResultsFetching):
                 self._file.write(json.dumps(event.to_dict()) + '\n')
                 self._file.flush()
         except OSError as error:
@@ -88,6 +125,12 @@ class Recorder:
         folder = sessions / event.run
         runs_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = _open_private(folder / 'events.jsonl', os.O_APPEND)
+        for old in sorted(path for path in sessions.iterdir() if path.is_dir())[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)  # what cannot go now goes next time
+        return file
+
+    def _write_record(self, event: RunStarted) -> None:
         components = self._plan.to_dict()['components']
         if self._is_part:
             known = next((old.components for old in records(event.session) if old.run == event.run), [])
@@ -95,13 +138,12 @@ class Recorder:
             components = [*(c for c in known if (c['name'], c['host']) not in own), *components]
         config_file = self._plan.config_file
         record = Record(event.run, event.session, event.time, whoami(), config_file, self._ssh, components)
+        folder = runs_folder() / event.session / event.run
         whole = folder / f'record.{os.getpid()}.new'
         with _open_private(whole) as file:
             json.dump({'version': VERSION, **record._asdict()}, file)
         whole.rename(folder / 'record.json')
-        for old in sorted(path for path in sessions.iterdir() if path.is_dir())[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)  # what cannot go now goes next time
-        return _open_private(folder / 'events.jsonl', os.O_APPEND)
+        (folder / _STOPPED).unlink(missing_ok=True)
 
 
 def _open_private(path: Path, how: int = os.O_TRUNC) -> IO[str]:

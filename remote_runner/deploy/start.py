@@ -196,15 +196,13 @@ class Starter:
 
     def _too_late(self, components: list[Tracked]) -> None:
         """No call-back in time: they have failed, and whatever of them still comes ends itself."""
-        given_up: list[Tracked] = []
         for tracked in components:
             limit = f'within {self._deadline(tracked) - tracked.asked_at:.3g} s'
             reason = f'no call-back {limit}; what comes of it later ends itself'
             if tracked.state is State.STARTED:
                 reason = f'it was not ready {limit}{f": {tracked.waiting}" if tracked.waiting else ""}'
             if self._board.give_up(tracked, reason):
-                given_up.append(tracked)
-        self._answer_abort(given_up, 'it called back too late')
+                self._answer_abort([tracked], reason)
 
     def _grace(self, components: list[Tracked], following: list[Tracked]) -> None:
         """Give the index its grace: who ends in it without success has failed."""

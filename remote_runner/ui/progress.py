@@ -169,10 +169,10 @@ class Progress:
                 if event.ready:
                     host.started += not event.restarts
                     self._enter(component, State.STARTED)
-            case e.ComponentKept(pid=pid, window=window):
+            case e.ComponentKept(pid=pid, window=window, ready=is_ready):
                 component.pid, component.window = pid, window
                 host.started += 1
-                self._enter(component, State.STARTED)
+                self._enter(component, State.READY if is_ready else State.STARTED)
             case e.ComponentReady(seconds=seconds):
                 if component.seconds is None or not component.restarts:
                     component.seconds = seconds
