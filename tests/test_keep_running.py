@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.deploying import Deployment, Ended
+from tests.deploying import Deployment, Ended, deploying
+from tests.testbed import Testbed
 
 
 @pytest.fixture
@@ -141,3 +143,22 @@ def test_a_part_of_the_config_leaves_the_rest_alone(
 def test_it_and_no_kill_exclude_each_other(deployment: Deployment) -> None:
     deployment.sleep()
     assert deployment.run('--keep-running', '--no-kill').status == 2
+
+
+def test_a_host_that_was_off_starts_what_it_lost(
+    fresh_bed: Callable[..., Testbed], tmp_path: Path
+) -> None:
+    """What an earlier life said last, before the power was cut, is no word of the one that begins."""
+    with deploying(fresh_bed(2), tmp_path) as deployment:
+        for host in ('h1', 'h2'):
+            deployment.sleep('first', host)
+            deployment.sleep('second', host, start_index=1)
+        first = deployment.run()
+        deployment.host('h2').kill()
+        deployment.host('h2').boot()
+        deployment.sleep('new', 'h2')
+        ended = deployment.run('--keep-running')
+        assert ended.status == 0, ended.stderr
+        assert ended.labels('component_kept') == ['first@h1', 'second@h1']
+        assert ended.labels('component_started') == ['first@h2', 'new@h2', 'second@h2']
+        assert first.status == 0

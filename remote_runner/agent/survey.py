@@ -102,7 +102,8 @@ class Found:
 def survey(request: "Request") -> "Dict[str, object]":
     """Operation `survey`: the components of `session`, or (None) of all sessions, in the order of their starts.
 
-    Of each name those of the newest run stand there, or of `runs` where given, and those that are alive. With `watch`
+    Of each name (of `names` alone, where given) those of the newest run stand there, or of `runs` where given, and
+    those that are alive. With `watch`
     what their launchers say comes as events from then on, under the keys `name@host`. What killed launchers left is
     being ended; with `settle` that is waited for. The result holds the time of this host's clock, the pids of the
     screen servers by session, and of each component what it is, how it is, and what all processes of its program use:
@@ -112,7 +113,7 @@ def survey(request: "Request") -> "Dict[str, object]":
     found: "List[Found]" = []
     servers: "Dict[str, List[int]]" = {}
     for session in [header['session']] if header['session'] else all_sessions():
-        found += in_session(session, header.get('runs'))
+        found += in_session(session, header.get('runs'), header.get('names'))
         servers[session] = screen.sessions(session) if found else []
     ask_how_they_are(found)
     ending = end_abandoned(found)

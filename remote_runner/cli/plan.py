@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from remote_runner.cli import run
 from remote_runner.cli.main import show_error
 from remote_runner.cli.options import joined, ssh_options
+from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
     from remote_runner.deploy.difference import HostDifference
@@ -50,7 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.ui.preview import difference_text, preview_text
 
     configure(options.log_level)
-    options.names, options.keep_running = [], False
+    if options.diff and options.keep_running:
+        raise UsageError('--diff shows what a run without --keep-running would do', remedy='leave out one of them')
+    options.names = []
     plan = run.load_plan(options)
     shown = preview(plan)
     found, failures = _differences(plan, options) if options.diff else ([], {})

@@ -65,8 +65,8 @@ def make_parser(
             nargs=names,
             default=[],
             metavar='NAMES',
-            help='components: names, `name@host`, or patterns of either with * and ? (`publisher*`, `*@h1`); '
-            'default: all of them',
+            help='components: names, `name@host`, or patterns of either with * and ? (`publisher*`, `*@h1`)'
+            + ('; default: all of them' if names == '*' else ''),
         )
     where = add_config_options(parser, required=False)
     add_screen_option(where)

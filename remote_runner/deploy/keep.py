@@ -24,9 +24,12 @@ def find_unchanged(host: Host, session: str, run: str, own: list[Tracked]) -> di
     return kept
 
 
-def watched(host: Host, session: str, run: str) -> dict[str, Seen]:
-    """All components of a run on a host, by key; the agent passes on what becomes of them from now on."""
-    return {seen.label: seen for seen in survey_run(host, session, run, watch=True)}
+def watched(host: Host, session: str, run: str, names: list[str]) -> dict[str, Seen]:
+    """These components of a run on a host, by key; the agent passes on what becomes of them from now on.
+
+    Of the others nothing must be heard: what an earlier life of one said last is no word of the one that begins.
+    """
+    return {seen.label: seen for seen in survey_run(host, session, run, watch=True, names=names)}
 
 
 def has_changed_files(tracked: Tracked, base_dir: str, difference: Difference) -> bool:

@@ -94,7 +94,7 @@ class Preparation:
             self._send(host, manifest, difference, begun)
         for tracked in staying:
             self._board.keep(tracked, kept[tracked.key].facts['status'])
-        found = watched(host, session, run)
+        found = watched(host, session, run, [tracked.plan.name for tracked in staying])
         for tracked in staying:
             facts = found[tracked.key].facts
             self._board.restore(tracked, {**facts['status'], 'alive': facts['alive']})

@@ -194,7 +194,7 @@ class Session:
         """The hosts, in the order in which they were written."""
         return [address.where for address in self.target.addresses]
 
-    def _ask(self, host: Host, timeout: float = SURVEY_TIMEOUT, **how: bool) -> Header:
+    def _ask(self, host: Host, timeout: float = SURVEY_TIMEOUT, **how: bool | list[str]) -> Header:
         runs = None if self.target.runs is None else list(self.target.runs)
         answer: Header = host.request('survey', timeout=timeout, session=self.session, runs=runs, **how)
         return answer
@@ -230,6 +230,7 @@ class Session:
 
         Raises:
             UsageError: a pattern means none of them.
+            HostsFailed: it may mean one of a host that is out of reach.
         """
         patterns = list(patterns)
         if not patterns:
@@ -237,6 +238,9 @@ class Session:
         meant: set[str] = set()
         for pattern in patterns:
             own = {seen.label for seen in self.components if is_meant(seen, pattern)}
+            if not own and self.failures:
+                advice = f'nobody can say whether there is a component {pattern!r} in session {self.session}'
+                raise HostsFailed(list(self.failures.values()), advice)
             if not own:
                 what = f'no component of session {self.session} is called {pattern!r}'
                 raise UsageError(what, remedy=_who_is_there(pattern, self.components))
@@ -251,12 +255,16 @@ class Session:
         for one in own.values():
             self.board.add(one.plan(), one.at)
         found: dict[str, Seen] = {}
-        hosts = {one.at for one in own.values()}
+        names: dict[str, list[str]] = {}
+        for one in own.values():
+            names.setdefault(one.at, []).append(one.name)
         tracked = [tracked for tracked in self.board.all() if tracked.key in own]
         self._is_quiet = True  # what has become of them so far is no news
         try:
-            asked = self.pool.each(lambda host: self._ask(host, watch=True) if host.name in hosts else None)
-            for host, answer in asked:
+            # Nothing of others: the last word of one that is to be started again is none of its new life.
+            for host, answer in self.pool.each(
+                lambda host: self._ask(host, watch=True, names=names[host.name]) if host.name in names else None
+            ):
                 if isinstance(answer, RemoteRunnerError):
                     self._fail(host.name, answer)
                 elif answer is not None:
@@ -290,7 +298,8 @@ class Session:
         unknown = self.board.sight_again(own.values())
         found: dict[str, Seen] = {}
         try:
-            self._take(host, self._ask(host, watch=True), found)
+            names = [tracked.plan.name for tracked in own.values()]
+            self._take(host, self._ask(host, watch=True, names=names), found)
         except RemoteRunnerError as error:
             self.board.lose_sight(unknown, error.what)
             if isinstance(error, HostError):
@@ -340,9 +349,14 @@ def _who_is_there(pattern: str, components: Sequence[Seen]) -> str:
     return '; '.join([*nearest, f'there: {", ".join(labels[:LISTED]) or "none"}{more}'])
 
 
-def survey_run(host: Host, session: str, run: str, *, watch: bool = False) -> list[Seen]:
-    """The components of one run on a host; `watch`: its agent passes on what becomes of them from now on."""
-    answer = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[run], watch=watch)
+def survey_run(
+    host: Host, session: str, run: str, *, watch: bool = False, names: list[str] | None = None
+) -> list[Seen]:
+    """The components of one run on a host, of these names or all.
+
+    `watch`: its agent passes on what becomes of them from now on.
+    """
+    answer = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[run], watch=watch, names=names)
     return all_seen(answer, host.name)
 
 
