@@ -73,3 +73,12 @@ def test_a_name_that_is_none(deployment: Deployment) -> None:
     assert done.returncode == 2
     assert 'nobody' in done.stderr
     assert 'sleeper@h1' in done.stderr
+
+
+def test_last_lines_are_those_of_the_life_that_failed(deployment: Deployment) -> None:
+    deployment.sh('once', 'echo bad; exit 3')
+    assert deployment.run().failure('once').count('bad') == 1
+    for _ in range(2):
+        done = _run(deployment, 'once')
+        assert done.returncode == 1
+        assert done.stderr.count('| bad') == 1

@@ -105,3 +105,12 @@ def test_names_alone_and_what_says_how_to_deploy(deployment: Deployment) -> None
         done = _command(deployment, 'run', 'sleeper', *option)
         assert done.returncode == 2, option
         assert 'needs a config' in done.stderr
+
+
+def test_a_host_that_alone_was_named_and_is_out_of_reach(deployment: Deployment) -> None:
+    deployment.sleep()
+    where = ['-H', 'nowhere.invalid', '-F', str(deployment.bed.ssh_config)]
+    for words in (['logs'], ['status'], ['stop', 'sleeper'], ['wait']):
+        done = _command(deployment, *words, *where)
+        assert done.returncode == 3, words
+        assert 'nowhere.invalid' in done.stderr

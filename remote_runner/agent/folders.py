@@ -77,7 +77,10 @@ def read_status(folder: str) -> "Optional[Dict[str, Any]]":
 
 
 def tail(folder: str) -> str:
-    """The end of a component's output: whole lines, if it has some, for half a secret would be masked by nobody."""
+    """The end of what a component's program has printed since its last start: whole lines, if it has some.
+
+    Half a secret would be masked by nobody.
+    """
     data, is_cut = b'', False
     for name in ('output.log', 'output.log.1'):
         path = os.path.join(folder, name)
@@ -88,9 +91,22 @@ def tail(folder: str) -> str:
         except OSError:
             continue  # there is none, or it is just being replaced
         is_cut = is_cut or size > missing
+    own = _printed(folder)
+    if own < len(data):
+        data, is_cut = data[len(data) - own :], False
     if is_cut:
         data = data[data.find(b'\n', 0, -1) + 1 :]
     return data.decode('utf-8', 'replace')
+
+
+def _printed(folder: str) -> int:
+    """How many bytes the program has printed since its last start; where that cannot be told, more than are shown."""
+    try:
+        size = os.stat(os.path.join(folder, 'output.log')).st_size
+    except OSError:
+        return TAIL  # there is none, or it is just being replaced
+    begin = (read_status(folder) or {}).get('begin', 0)
+    return int(records.read_base(os.path.join(folder, 'output.idx')) + size - begin)
 
 
 def why_not_started(folder: str, stage: str, number: int) -> str:

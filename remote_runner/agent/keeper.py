@@ -137,7 +137,8 @@ class Keeper:
             gone = dict.fromkeys(('exit_status', 'ended', 'ready', 'said', 'refused', 'reason', 'next'))
             self._folder.note('started', **{name: None for name in gone if name in self._folder.status})
         restarts = self._policy.count
-        self._folder.write_status('started', pid=self._pid, keeper=posix.getpid(), started=now, restarts=restarts)
+        self._folder.note('started', pid=self._pid, keeper=posix.getpid(), begin=begin)
+        self._folder.write_status('started', started=now, restarts=restarts)
         self._tell('started', self._pid, now, restarts)
         if self._readiness is not None:
             self._readiness.begin(begin)

@@ -192,4 +192,6 @@ def show_failures(session: Session, wanted: Sequence[Seen]) -> int:
     """Tell of hosts that cannot be had and what was to be done there; the exit status."""
     for error in session.failures.values():
         show_error(error)
-    return 3 if session.failures and any(not seen.at for seen in wanted) else 0
+    # Of hosts that only -H names nobody knows what should be there.
+    is_missed = not session.target.expected or any(not seen.at for seen in wanted)
+    return 3 if session.failures and is_missed else 0
