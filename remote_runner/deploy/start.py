@@ -196,13 +196,16 @@ class Starter:
 
     def _too_late(self, components: list[Tracked]) -> None:
         """No call-back in time: they have failed, and whatever of them still comes ends itself."""
+        given_up: dict[str, list[Tracked]] = defaultdict(list)
         for tracked in components:
             limit = f'within {self._deadline(tracked) - tracked.asked_at:.3g} s'
-            reason = f'no call-back {limit}; what comes of it later ends itself'
+            what, more = f'no call-back {limit}', '; what comes of it later ends itself'
             if tracked.state is State.STARTED:
-                reason = f'it was not ready {limit}{f": {tracked.waiting}" if tracked.waiting else ""}'
-            if self._board.give_up(tracked, reason):
-                self._answer_abort([tracked], reason)
+                what, more = f'it was not ready {limit}', f': {tracked.waiting}' if tracked.waiting else ''
+            if self._board.give_up(tracked, what + more):
+                given_up[what].append(tracked)
+        for what, own in given_up.items():
+            self._answer_abort(own, what)
 
     def _grace(self, components: list[Tracked], following: list[Tracked]) -> None:
         """Give the index its grace: who ends in it without success has failed."""
