@@ -95,6 +95,30 @@ def test_a_critical_component_may_end_with_success(deployment: Deployment) -> No
     assert deployment.runs(ended.pid('sleeper'))
 
 
+def test_a_run_without_wait_stays_for_its_critical_components(deployment: Deployment) -> None:
+    deployment.sh('it', 'while [ ! -e /tmp/fail ]; do sleep 0.01; done; exit 3', critical=True)
+    deployment.sleep('other', host='h2')
+    running = deployment.begin()
+    running.wait_for('component_started', 'other')
+    deployment.host().run(['touch', '/tmp/fail'])
+    ended = running.finish()
+    deployment.host().run(['rm', '/tmp/fail'])
+    assert ended.status == 1
+    assert 'it@h1 has failed and is critical' in ended.stderr
+    assert ended.labels('component_stopped') == ['other@h2']
+    assert deployment.sleepers(host='h2') == []
+
+
+def test_a_run_without_wait_ends_with_its_last_critical_component(deployment: Deployment) -> None:
+    deployment.sh('first', 'exit 0', critical=True)
+    deployment.sh('second', 'sleep 0.5', critical=True, host='h2')
+    deployment.sleep()
+    ended = deployment.run()
+    assert ended.status == 0, ended.stderr
+    assert sorted(ended.names('component_exited')) == ['first', 'second']
+    assert deployment.runs(ended.pid('sleeper'))
+
+
 # The load
 
 

@@ -206,7 +206,8 @@ ATTRIBUTES: Mapping[str, Attribute] = {
         ),
         Attribute(
             'critical',
-            'True: when it fails while the command still runs, all components are stopped.',
+            'True: when it has failed, all components are stopped. For that the command stays until those with `wait` '
+            'have ended, or, where there are none, the critical ones.',
             read_flag,
             default=lambda: False,
         ),

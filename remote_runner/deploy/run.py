@@ -353,8 +353,13 @@ class _Run:
                 self._board.fail([tracked], f'it ended {describe_status(tracked.status)}', tracked.output)
 
     def _wait(self) -> None:
-        """Wait for the components with `wait`, end the others if that is asked for, and bring home what they wrote."""
-        waited = [tracked for tracked in self._board.all() if tracked.plan.wait]
+        """Stay until what is waited for has ended, end the others if that is asked for, and bring home what they wrote.
+
+        Where nothing has `wait`, it is the critical ones that are waited for: without a command that is there nobody
+        would stop the others when one of them fails.
+        """
+        everything = self._board.all()
+        waited = [t for t in everything if t.plan.wait] or [t for t in everything if t.plan.critical]
         if not waited:
             if self._options.terminate:
                 log.warning('--terminate has no effect: no component has wait=True')
@@ -375,7 +380,7 @@ class _Run:
         self._fail_ended(waited)
         if self._options.terminate:
             self._lock_again()
-            others = [tracked for tracked in self._board.all() if not tracked.plan.wait]
+            others = [tracked for tracked in self._board.all() if tracked not in waited]
             stop_components(self._board, self._pool, others + waited)
         failed = [t for t in waited if t.state is not State.EXITED]
         if failed:
