@@ -94,7 +94,7 @@ class TestAlive:
         assert len(litter.runs()) == len(litter.base_dirs()) == 1
         litter.stop()
         litter.clean('--keep', '0')
-        assert litter.runs() == litter.base_dirs() == []
+        assert litter.runs() == litter.base_dirs() == [], shown
 
     def test_a_session_that_somebody_holds(self, litter: Litter) -> None:
         litter.is_over()
@@ -109,7 +109,7 @@ class TestAlive:
             assert len(litter.runs()) == 1
             assert orphan in litter.base_dirs()  # the run that holds it may have just made it
         litter.clean('--keep', '0')
-        assert litter.runs() == litter.base_dirs() == []
+        assert litter.runs() == litter.base_dirs() == [], shown
 
     def test_a_base_dir_in_which_somebody_works(self, litter: Litter) -> None:
         orphan, other = litter.orphan(), litter.orphan('remote_runner-other-0123456789')
@@ -290,7 +290,7 @@ class TestSmallThings:
         shown = litter.clean('--keep', '0')
         assert outcomes(shown)['program', 'removed'] == 1
         litter.site.deployment.ends(pid)
-        assert litter.runs() == litter.base_dirs() == []
+        assert litter.runs() == litter.base_dirs() == [], shown
 
 
 class TestHosts:
