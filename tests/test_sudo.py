@@ -133,6 +133,18 @@ def test_who_it_is_and_what_it_gets(site: Site) -> None:
     assert index['components'][0]['user'] == 'sim'
 
 
+def test_its_secrets_are_masked_by_its_host(site: Site) -> None:
+    site.file('secrets', 'KEY=hidden value\n', 0o600)
+    script = 'systemd-notify --status="has $KEY"; echo "with $KEY"; sleep 0.5; exit 3'
+    more = {'env_file': 'secrets', 'user': 'sim', 'watchdog': 30, 'start_grace': 5}
+    site.write(component('x', 'free@h1', '/bin/sh', ['-c', script], **more))
+    site.deploy(status=1)
+    done = later(site, 'restart', 'x', '--json', code=1)
+    assert 'hidden value' not in done.stdout + done.stderr
+    assert done.event('component_said')['text'] == 'has ***'
+    assert done.event('component_failed')['output'] == 'with ***\r\n'
+
+
 def test_a_temporary_base_dir_is_theirs_too_and_nobody_elses(site: Site) -> None:
     script = '#!/bin/sh\ncat given >result; mkdir deep; echo x >deep/er; echo done; pwd; exec sleep 1000\n'
     site.file('tool', script, 0o755)

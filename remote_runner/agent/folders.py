@@ -11,18 +11,20 @@ import time
 
 import _signal
 
-from remote_runner.agent import processes, records, screen
+from remote_runner.agent import processes, records, screen, secrets
 from remote_runner.agent.request import Failure
 from remote_runner.wire.compact_json import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional
+    from typing import Any, Dict, List, Optional, Sequence, Tuple
 
     from remote_runner.agent.request import Request
 
 #: Bytes of output.log that a report of a failure shows, at most.
 TAIL = 4096
+#: What of a status file holds text of programs, in which a secret may stand.
+FREE_TEXT = ('said', 'reason')
 #: States that a status file keeps although nobody is there any more who would change it.
 OVER = frozenset(['exited', 'stopped', 'failed', 'aborted', 'killed'])
 #: What reading a spec raises that was never written, or not whole: the disk was full, or the host lost its power.
@@ -76,15 +78,30 @@ def read_status(folder: str) -> "Optional[Dict[str, Any]]":
         return None
 
 
-def tail(folder: str) -> str:
+def read_secrets(folder: str) -> "Tuple[str, ...]":
+    """What no master is told of what a component says; nothing where its spec cannot be read: it never ran."""
+    try:
+        return secrets.of_spec(read_spec(folder))
+    except UNREADABLE:
+        return ()
+
+
+def masked(status: "Dict[str, Any]", hidden: "Sequence[str]") -> "Dict[str, Any]":
+    """A status as a master is told it."""
+    return dict(status, **{name: secrets.mask(status[name], hidden) for name in FREE_TEXT if name in status})
+
+
+def tail(folder: str, hidden: "Sequence[str]" = ()) -> str:
     """The end of what a component's program has printed since its last start: whole lines, if it has some.
 
-    Half a secret would be masked by nobody.
+    What is `hidden` is masked. Half a secret would be masked by nobody, so the text begins with none.
     """
+    reversed_secrets = [_encode(secret)[::-1] for secret in hidden]
+    most = TAIL + max([len(secret) for secret in reversed_secrets], default=0)
     data, is_cut = b'', False
     for name in ('output.log', 'output.log.1'):
         path = os.path.join(folder, name)
-        missing = TAIL - len(data)
+        missing = most - len(data)
         try:
             size = os.stat(path).st_size
             data = records.read_piece(path, max(0, size - missing), missing) + data
@@ -92,19 +109,20 @@ def tail(folder: str) -> str:
             continue  # there is none, or it is just being replaced
         is_cut = is_cut or size > missing
     own = _printed(folder)
-    if own < len(data):
+    if own is not None and own < len(data):
         data, is_cut = data[len(data) - own :], False
-    if is_cut:
+    if is_cut or len(data) > TAIL:
+        data = secrets.cut(data[::-1], TAIL, reversed_secrets)[::-1]
         data = data[data.find(b'\n', 0, -1) + 1 :]
-    return data.decode('utf-8', 'replace')
+    return secrets.mask(data.decode('utf-8', 'replace'), hidden)
 
 
-def _printed(folder: str) -> int:
-    """How many bytes the program has printed since its last start; where that cannot be told, more than are shown."""
+def _printed(folder: str) -> "Optional[int]":
+    """How many bytes the program has printed since its last start; None where that cannot be told."""
     try:
         size = os.stat(os.path.join(folder, 'output.log')).st_size
     except OSError:
-        return TAIL  # there is none, or it is just being replaced
+        return None  # there is none, or it is just being replaced
     begin = (read_status(folder) or {}).get('begin', 0)
     return int(records.read_base(os.path.join(folder, 'output.idx')) + size - begin)
 
@@ -252,6 +270,7 @@ def _new_spec(header: "Dict[str, Any]", item: "Dict[str, Any]", number: str) -> 
         'cwd': _encode(cwd),
         'user': user,
         'env': environment,
+        'secrets': item['secrets'],
         'umask': umask,
         'stop_signal': signal_number(item['stop_signal']),
         'stop_timeout': float(item['stop_timeout']),

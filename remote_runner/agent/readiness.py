@@ -149,11 +149,18 @@ class Readiness:
 
     def _hear_said(self, message: "Dict[str, str]") -> "List[News]":
         """What it says of itself; of a flood of that, what is the latest now and then."""
-        text = message.get('STATUS', self._said)[:MAX_SAID]
+        text = message.get('STATUS', self._said)
+        if len(text) > MAX_SAID:
+            text = self._cut(text)
         if text == self._said:
             return []
         self._said, self._is_told = text, False
         return self.last_words() if time.monotonic() >= self._tell_at else []
+
+    def _cut(self, text: str) -> str:
+        from remote_runner.agent import secrets  # which deputies do not have
+
+        return secrets.cut(text, MAX_SAID, secrets.of_spec(self._spec))
 
     def last_words(self) -> "List[News]":
         """What it said last, if that was not told yet."""

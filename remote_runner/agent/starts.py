@@ -9,7 +9,7 @@ come back as operation `answer`. A later agent finds running launchers through t
 import os
 import select
 
-from remote_runner.agent import folders, peers, processes, records, screen
+from remote_runner.agent import folders, peers, processes, records, screen, secrets
 from remote_runner.agent.request import Failure
 from remote_runner.agent.threads import Lock, Thread
 
@@ -37,6 +37,7 @@ class Component:
     def __init__(self, key: str, folder: str, token: str = '') -> None:
         self.key = key
         self.folder = folder
+        self.secrets = folders.read_secrets(folder)
         self.token = token
         self.window = -1
         self.uses_sudo = False
@@ -166,11 +167,13 @@ class Starts:
         if 'gone' not in status and 'launcher' in status:
             processes.wait_gone(processes.identify([status['launcher']]), LAST_WORD_TIMEOUT)
             status = folders.read_status(component.folder) or {}
-        status['output'] = folders.tail(component.folder)
+        status = folders.masked(status, component.secrets)
+        status['output'] = folders.tail(component.folder, component.secrets)
         self._agent.event('launcher', key=component.key, message=['closed'], status=status)
 
     def _pass_on(self, component: Component, message: "Tuple[Any, ...]") -> None:
-        fields: "Dict[str, object]" = {}
+        """To the master, without the component's secrets: what a program says of itself may hold them."""
+        fields: "Dict[str, str]" = {}
         if message[0] == 'failed' and message[1] == 'sudo':
             fields['reason'] = message[4]
         elif message[0] == 'failed':
@@ -179,8 +182,11 @@ class Starts:
             except (OSError, ValueError, EOFError):
                 fields['reason'] = os.strerror(message[2])  # its folder is gone or cannot be read
         elif message[0] in ('exited', 'restarting'):
-            fields['output'] = folders.tail(component.folder)
-        self._agent.event('launcher', key=component.key, message=list(message), **fields)
+            fields['output'] = folders.tail(component.folder, component.secrets)
+        kind, *said = message
+        fields = secrets.mask_all(fields, component.secrets)
+        masked = [kind, *secrets.mask_all(said, component.secrets)]
+        self._agent.event('launcher', key=component.key, message=masked, **fields)
 
 
 def _forget_dead_agents(folder: str) -> None:
@@ -316,7 +322,8 @@ def _is_alive(folder: str) -> bool:
 
 def running(request: "Request") -> "Dict[str, object]":
     """Operation `running`: the components of `session` whose launchers answer, with their last status."""
-    found = [folders.read_status(folder) or {} for folder in _folders(request.header['session']) if _is_alive(folder)]
+    alive = [folder for folder in _folders(request.header['session']) if _is_alive(folder)]
+    found = [folders.masked(folders.read_status(folder) or {}, folders.read_secrets(folder)) for folder in alive]
     return {'components': found}
 
 
@@ -337,8 +344,9 @@ def watch(request: "Request") -> "Dict[str, object]":
             continue
         component = Component(key, folder)
         component.peer = _connect(folder)
-        status = folders.read_status(folder) or {}
-        states[key] = dict(status, alive=component.peer is not None, output=folders.tail(folder))
+        status = folders.masked(folders.read_status(folder) or {}, component.secrets)
+        output = folders.tail(folder, component.secrets)
+        states[key] = dict(status, alive=component.peer is not None, output=output)
         request.agent.starts.add(component)
     return {'states': states}
 

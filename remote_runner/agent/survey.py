@@ -11,7 +11,7 @@ import time
 
 import _signal
 
-from remote_runner.agent import folders, peers, processes, screen, tree
+from remote_runner.agent import folders, peers, processes, screen, secrets, tree
 from remote_runner.agent.folders import OVER
 from remote_runner.agent.records import read_file
 from remote_runner.agent.request import Failure
@@ -87,7 +87,7 @@ class Found:
             'cwd': os.fsdecode(spec['cwd']),
             'user': spec['user']['name'] if spec['user'] is not None else None,
             'folder': self.folder,
-            'status': status,
+            'status': folders.masked(status, secrets.of_spec(spec)),
             'alive': self.peer is not None or status['state'] == 'stopping',
             'left': self.left,
             'ready': spec['ready'] is None or 'ready' in self.status,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-#: Characters of a secret that is masked wherever it stands in a text; shorter ones where they are the whole text.
-LEAST_LENGTH = 4
-MASK = '***'
+from remote_runner.agent import secrets as rules
+
+MASK = rules.MASK
 
 
 class Secrets:
@@ -18,9 +18,7 @@ class Secrets:
     """
 
     def __init__(self, secrets: Iterable[str | None] = ()) -> None:
-        # The longest first: one may stand within another.
-        known = {secret for secret in secrets if secret}
-        self._secrets = tuple(sorted(known, key=lambda secret: (-len(secret), secret)))
+        self._secrets = rules.in_order(secrets)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secrets) and self._secrets == other._secrets
@@ -39,20 +37,8 @@ class Secrets:
 
     def mask(self, text: str) -> str:
         """`text` without them."""
-        for secret in self._secrets:
-            if text == secret:
-                return MASK
-            if len(secret) >= LEAST_LENGTH:
-                text = text.replace(secret, MASK)
-        return text
+        return rules.mask(text, self._secrets)
 
     def mask_all(self, value: Any) -> Any:
         """A value for JSON, with all texts in it masked; the names of fields are not."""
-        match value:
-            case str():
-                return self.mask(value)
-            case dict():
-                return {key: self.mask_all(item) for key, item in value.items()}
-            case list() | tuple():
-                return [self.mask_all(item) for item in value]
-        return value
+        return rules.mask_all(value, self._secrets)

@@ -284,6 +284,14 @@ class Starter:
 
 def described(plan: ComponentPlan, base_dir: str, run: str, session: str) -> Header:
     """What a host is told of a component of this run, whose absolute base_dir on the host is given."""
+    own = {
+        **dict(plan.env),
+        'RR_RUN': run,
+        'RR_SESSION': session,
+        'RR_COMPONENT': plan.name,
+        'RR_HOST': plan.host,
+        'RR_INDEX': str(plan.start_index),
+    }
     return {
         'name': plan.name,
         'executable': plan.executable,
@@ -309,15 +317,9 @@ def described(plan: ComponentPlan, base_dir: str, run: str, session: str) -> Hea
             'fetch': plan.fetch,
             'digest': plan.digest(),
         },
-        'environment': {
-            **dict(plan.secret_env),
-            **dict(plan.env),
-            'RR_RUN': run,
-            'RR_SESSION': session,
-            'RR_COMPONENT': plan.name,
-            'RR_HOST': plan.host,
-            'RR_INDEX': str(plan.start_index),
-        },
+        'environment': {**dict(plan.secret_env), **own},
+        # The variables whose values the host masks in what it tells; those that others win over are none.
+        'secrets': [name for name, _ in plan.secret_env if name not in own],
     }
 
 
