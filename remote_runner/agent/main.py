@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional
 
+    from remote_runner.agent.hashes import Hashes
     from remote_runner.agent.starts import Starts
 
 #: Seconds of silence after which a master that sends heartbeats counts as gone.
@@ -49,17 +50,32 @@ class Agent:
         #: Files that go with us, if nobody removed them before.
         self.temporary: "List[str]" = []
         self._starts: "Optional[Starts]" = None
-        self._starts_lock = Lock()
+        self._hashes: "Optional[Hashes]" = None
+        self._making = Lock()
 
     @property
     def starts(self) -> "Starts":
         """The components that are started or watched over this connection."""
-        with self._starts_lock:
+        with self._making:
             if self._starts is None:
                 from remote_runner.agent.starts import Starts
 
                 self._starts = Starts(self)
             return self._starts
+
+    def hashes(self, remembered: bool) -> "Hashes":
+        """The SHA-1s of files of this host; with `remembered`, also those that earlier agents found out."""
+        with self._making:
+            if self._hashes is None:
+                from remote_runner.agent.hashes import Hashes, cache_path
+
+                self._hashes = Hashes(cache_path() if remembered else None)
+            return self._hashes
+
+    def save_hashes(self) -> None:
+        """Remember them, in the background."""
+        if self._hashes is not None:
+            self.duties = [thread for thread in self.duties if thread.is_alive()] + [Thread(self._hashes.save)]
 
     def send(self, header: "Dict[str, Any]", body: bytes = b'') -> None:
         """Send one frame.
@@ -194,8 +210,9 @@ def machine_identity() -> str:
 OPERATIONS = {
     'exec': 'processes.execute',
     'prepare': 'files.prepare',
-    'compare': 'files.compare',
-    'put': 'files.put',
+    'compare': 'compare.compare',
+    'blocks': 'compare.blocks',
+    'put': 'put.put',
     'list_files': 'fetch.list_files',
     'get': 'fetch.get',
     'remove': 'files.remove',

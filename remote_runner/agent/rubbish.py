@@ -10,7 +10,7 @@ import stat
 
 import _socket
 
-from remote_runner.agent import files, folders, living, locks, processes, screen, survey
+from remote_runner.agent import copies, files, folders, living, locks, processes, screen, survey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Look:
         """Files that were never copied as a whole, in folders that are known from specs."""
         for folder in dict.fromkeys(folder for session in self.sessions.values() for folder in session.copied_to):
             try:
-                for path in files.abandoned_copies(folder):
+                for path in copies.abandoned(folder):
                     yield from _items(COPY, path)
             except OSError:
                 continue  # it is gone

@@ -10,7 +10,8 @@ from remote_runner.deploy.plan import ComponentPlan, Plan
 from remote_runner.deploy.seen import all_seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import RemoteRunnerError
-from remote_runner.files.manifest import LocalFiles, build_manifest, remote_path
+from remote_runner.files.local import LocalFiles
+from remote_runner.files.manifest import Placed, build_manifest, remote_path
 from remote_runner.files.transfer import Difference, compare
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Header, Host
@@ -83,7 +84,7 @@ def _look(
     lasting = [c for c in own if c.base_dir is not None]
     manifest = build_manifest(local_files, _placed(lasting))
     fresh = build_manifest(local_files, _placed(new))
-    difference = compare(host, manifest, local_files, always_copy) if manifest.files else Difference((), ())
+    difference = compare(host, manifest, local_files, always_copy=always_copy)
     answer: Header = asked.result(SURVEY_TIMEOUT)
     running = all_seen(answer, host.name)
     return HostDifference(
@@ -95,9 +96,9 @@ def _look(
     )
 
 
-def _placed(components: list[ComponentPlan]) -> Iterator[tuple[str, str, bool]]:
+def _placed(components: list[ComponentPlan]) -> Iterator[Placed]:
     for component in components:
         # Two temporary folders are never the same.
         base_dir = component.base_dir or f'{TEMPORARY}/{component.name}'
         for file in component.files:
-            yield file.local, remote_path(base_dir, file.remote), file.is_directory
+            yield Placed(file.local, remote_path(base_dir, file.remote), file.kind)

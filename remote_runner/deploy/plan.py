@@ -38,6 +38,11 @@ class FilePlan(NamedTuple):
     remote: str
     is_directory: bool = False
 
+    @property
+    def kind(self) -> str:
+        """`file` or `folder`."""
+        return 'folder' if self.is_directory else 'file'
+
 
 class FetchPlan(NamedTuple):
     """What to bring home from a host.

@@ -16,7 +16,8 @@ from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import Plan
 from remote_runner.errors import RequestFailed, SessionFailed, TransferFailed
 from remote_runner.events import Events, FilesCompared, FilesSending, FilesSent, SessionQuit
-from remote_runner.files.manifest import LocalFiles, Manifest, build_manifest, remote_path
+from remote_runner.files.local import LocalFiles
+from remote_runner.files.manifest import Manifest, Placed, build_manifest, remote_path
 from remote_runner.files.transfer import Difference, compare, send
 from remote_runner.hosts.host import Host
 
@@ -78,7 +79,7 @@ class Preparation:
         self._prepare(host, {key: seen.facts['cwd'] for key, seen in kept.items()})
         begun = time.monotonic()
         manifest = self._manifest(own)
-        difference = Difference((), ()) if manifest is None else self._compare(host, manifest)
+        difference = Difference(()) if manifest is None else self._compare(host, manifest)
         staying = [
             tracked
             for tracked in own
@@ -138,14 +139,14 @@ class Preparation:
     def _manifest(self, own: list[Tracked]) -> Manifest | None:
         """What is to stand on a host; None: nothing is brought there."""
         placed = [
-            (file.local, remote_path(self.base_dirs[tracked.key], file.remote), file.is_directory)
+            Placed(file.local, remote_path(self.base_dirs[tracked.key], file.remote), file.kind)
             for tracked in own
             for file in tracked.plan.files
         ]
         return build_manifest(self._local_files, placed) if placed else None
 
     def _compare(self, host: Host, manifest: Manifest) -> Difference:
-        difference = compare(host, manifest, self._local_files, self._options.always_copy)
+        difference = compare(host, manifest, self._local_files, always_copy=self._options.always_copy)
         files, to_send = len(manifest.files), len(difference.send)
         self._events.emit(FilesCompared(host=host.name, files=files, to_send=to_send, bytes=difference.bytes))
         return difference
@@ -154,7 +155,7 @@ class Preparation:
         def progress(arrived: int, of: int) -> None:
             self._events.emit(FilesSending(host=host.name, bytes=arrived, of_bytes=of))
 
-        send(host, manifest.folders, difference, self._local_files, progress)
+        sent = send(host, manifest, difference, self._local_files, progress)
         self._events.emit(
             FilesSent(
                 host=host.name,

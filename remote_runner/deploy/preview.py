@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remote_runner.deploy.plan import Plan
-from remote_runner.files.manifest import LocalFiles
+from remote_runner.files.local import LocalFiles
 
 
 def preview(plan: Plan) -> dict[str, Any]:
@@ -27,8 +27,8 @@ def preview(plan: Plan) -> dict[str, Any]:
         shown = component.to_dict(plan.secrets)
         for file in shown['files']:
             if not file['is_directory']:
-                entry = local_files.entry(file['local'], file['remote'])
-                file.update(size=entry.size, mode=f'{entry.mode:04o}')
+                size, mode, _ = local_files.look(file['local'])
+                file.update(size=size, mode=f'{mode:04o}')
         components[component.start_index].append(shown)
     return {
         'session': plan.session,

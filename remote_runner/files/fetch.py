@@ -23,8 +23,9 @@ from remote_runner.agent.files import make_folders
 from remote_runner.errors import ConnectionLost, FetchFailed, RequestFailed, TransferFailed
 from remote_runner.files.incoming import Incoming
 from remote_runner.files.listing import Listing, RemoteFile, cancel, result_of
-from remote_runner.files.manifest import LocalFiles
-from remote_runner.files.transfer import REPORT_STEP, Progress
+from remote_runner.files.local import LocalFiles
+from remote_runner.files.manifest import Entry, Manifest
+from remote_runner.files.transfer import REPORT_STEP, Progress, look
 from remote_runner.hosts.host import Host
 from remote_runner.wire import frames
 
@@ -116,19 +117,16 @@ class _Receiver:
         candidates = [file for file in self.todo if _looks_unchanged(file)]
         if not candidates:
             return ()
-        call = self._host.call('compare', files=[[file.path, file.size] for file in candidates])
         local = LocalFiles()
-        digests = [_digest(local, file.local) for file in candidates]
+        wanted = [Entry(file.local, file.path, file.size, file.mode) for file in candidates]
         try:
-            found = call.result()['found']
-        except RequestFailed as error:
-            if not error.errno_name:
-                raise TransferFailed(error.what, host=self._host.name) from error
+            for file in candidates:
+                local.look(file.local)
+            difference, _ = look(self._host, Manifest(tuple(wanted)), local)
+        except TransferFailed:
             return ()  # one of them cannot be looked at any more: which, fetching them says
-        unchanged = set()
-        for file, digest, (_, _, there) in zip(candidates, digests, found, strict=True):
-            if digest is not None and there == digest and _set_mode(file):
-                unchanged.add(file.local)
+        differing = {entry.remote for entry in difference.send}
+        unchanged = {file.local for file in candidates if file.path not in differing and _set_mode(file)}
         self.todo = deque(file for file in self.todo if file.local not in unchanged)
         return tuple(sorted(unchanged))
 
@@ -231,15 +229,8 @@ def _looks_unchanged(file: RemoteFile) -> bool:
         status = Path(file.local).lstat()
     except OSError:
         return False
-    return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (file.size, file.mtime)
-
-
-def _digest(local: LocalFiles, path: str) -> str | None:
-    """None for a file that we may replace and not read."""
-    try:
-        return local.sha1(path)
-    except TransferFailed:
-        return None
+    # A file that we may replace and not read comes anew.
+    return stat.S_ISREG(status.st_mode) and os.access(file.local, os.R_OK) and (status.st_size, status.st_mtime_ns) == (file.size, file.mtime)
 
 
 def _set_mode(file: RemoteFile) -> bool:

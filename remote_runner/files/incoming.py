@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from remote_runner.agent.files import TEMPORARY
+from remote_runner.agent.copies import TEMPORARY
 
 #: How file systems and old kernels say that they know no unnamed files.
 _NOT_THERE = (errno.EOPNOTSUPP, errno.EISDIR)

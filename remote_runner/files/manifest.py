@@ -1,16 +1,16 @@
-"""What should stand on a host: the files of its components, by their absolute paths there."""
+"""What should stand on a host: the files of its components, by their paths there."""
 
 from __future__ import annotations
 
-import hashlib
+import os
 import stat
-import threading
 from collections.abc import Iterable
-from concurrent.futures import Future
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from remote_runner.errors import TransferFailed
+from remote_runner.files.local import LocalFiles
+from remote_runner.wire.columns import ANY_TIME
 
 
 class Entry(NamedTuple):
@@ -20,19 +20,28 @@ class Entry(NamedTuple):
         local: its absolute path on this machine.
         remote: its path on the host: absolute, or starting with `~`.
         size: in bytes; mode: its permission bits.
+        mtime: when it was changed, in ns; `ANY_TIME`: the file there may have any.
     """
 
     local: str
     remote: str
     size: int
     mode: int
+    mtime: int = ANY_TIME
 
 
 class Manifest(NamedTuple):
-    """All files and folders that should stand on one host, each path once."""
+    """All that should stand on one host, each path once.
+
+    Args:
+        files: with content.
+        folders: path and permission bits of those that are named themselves; None: whatever is usual there.
+        links: path and text of symbolic links.
+    """
 
     files: tuple[Entry, ...]
-    folders: tuple[str, ...]
+    folders: tuple[tuple[str, int | None], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -40,70 +49,52 @@ class Manifest(NamedTuple):
         return sum(entry.size for entry in self.files)
 
 
-class LocalFiles:
-    """What is known of the files of this machine: each is looked at and hashed once, for however many hosts."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._digests: dict[str, Future[str]] = {}
-
-    def entry(self, local: str, remote: str) -> Entry:
-        """The manifest's entry of a local file.
-
-        Raises:
-            TransferFailed: it is not there any more.
-        """
-        try:
-            status = Path(local).stat()
-        except OSError as error:
-            raise TransferFailed(f'cannot read {local}: {error.strerror}') from error
-        return Entry(local, remote, status.st_size, stat.S_IMODE(status.st_mode))
-
-    def sha1(self, local: str) -> str:
-        """The SHA-1 of a local file in hexadecimal; computed by the first who asks.
-
-        Raises:
-            TransferFailed: it cannot be read.
-        """
-        with self._lock:
-            future = self._digests.get(local)
-            ours = future is None
-            if future is None:
-                future = self._digests[local] = Future()
-        if ours:
-            try:
-                with Path(local).open('rb') as file:
-                    future.set_result(hashlib.file_digest(file, _new_sha1).hexdigest())
-            except OSError as error:
-                future.set_exception(TransferFailed(f'cannot read {local}: {error.strerror}'))
-            except BaseException as error:
-                future.set_exception(error)  # all other hosts wait for it
-                raise
-        return future.result()
-
-
-def _new_sha1() -> hashlib._Hash:
-    return hashlib.sha1(usedforsecurity=False)
-
-
-def build_manifest(local: LocalFiles, placed: Iterable[tuple[str, str, bool]]) -> Manifest:
-    """The manifest of one host.
+class Placed(NamedTuple):
+    """One thing of this machine and where it goes.
 
     Args:
-        local: the files of this machine.
-        placed: (local path, path on the host, whether it is a folder to create) of each; repetitions count once.
+        local: its absolute path.
+        remote: its path on the host.
+        kind: `file`, `folder` (it is created, without what is in it) or `link` (it is created anew, with its text).
+    """
+
+    local: str
+    remote: str
+    kind: str = 'file'
+
+
+def build_manifest(local: LocalFiles, placed: Iterable[Placed]) -> Manifest:
+    """The manifest of one host; of repetitions the first counts.
 
     Raises:
-        TransferFailed: a local file is not there any more.
+        TransferFailed: something local is not there any more, or not what it was.
     """
     files: dict[str, Entry] = {}
-    folders: dict[str, None] = {}
-    for source, target, is_folder in placed:
-        if is_folder:
-            folders[target] = None
+    folders: dict[str, int | None] = {}
+    links: dict[str, str] = {}
+    for source, target, kind in placed:
+        if kind == 'folder':
+            folders.setdefault(target, _mode(source))
+        elif kind == 'link':
+            links.setdefault(target, _text(source))
         elif target not in files:
-            files[target] = local.entry(source, target)
-    return Manifest(tuple(files.values()), tuple(folders))
+            size, mode, mtime = local.look(source)
+            files[target] = Entry(source, target, size, mode, mtime)
+    return Manifest(tuple(files.values()), tuple(folders.items()), tuple(links.items()))
+
+
+def _mode(path: str) -> int | None:
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)  # noqa: PTH116 - of many folders
+    except OSError:
+        return None  # a folder that is only named
+
+
+def _text(path: str) -> str:
+    try:
+        return os.readlink(path)  # noqa: PTH115 - of many links
+    except OSError as error:
+        raise TransferFailed(f'cannot read the link {path}: {error.strerror}') from error
 
 
 def remote_path(base_dir: str, path: str) -> str:

@@ -1,19 +1,28 @@
 """Comparing the files of one host with what should be there, in one exchange, and sending what differs.
 
 A file that is missing or of another size is sent; of equal size, the SHA-1 is compared, computed on the host while we
-compute ours. The host checks length and SHA-1 of what came before it replaces anything (see `agent/files.py`).
+compute ours. The host checks length and SHA-1 of what came before it replaces anything (see `agent/put.py`). Of a large
+file only those pieces go over that are not there already, see `files/delta.py`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
-from remote_runner.files.manifest import Entry, LocalFiles, Manifest
+from remote_runner.files.delta import LEAST, Basis, Looking, steps
+from remote_runner.files.local import LocalFiles
+from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.hosts.host import Call, Host
+from remote_runner.wire.columns import ANY_TIME, ROWS, UNKNOWN, pack
+
+if TYPE_CHECKING:
+    from remote_runner.wire.columns import Row
 
 #: Bytes of one part: many small files, or a piece of a large one.
 PART = 1 << 18
@@ -24,10 +33,21 @@ Progress = Callable[[int, int], None]
 
 
 class Difference(NamedTuple):
-    """What has to be done on a host: files to send, and (path, mode) of those that need other permission bits alone."""
+    """What has to be done on a host.
+
+    Args:
+        send: files to send.
+        modes: (path, mode) of files that need other permission bits alone.
+        times: (path, ns) of files that need another modification time.
+        links: (path, text) of symbolic links to make.
+        bases: what there is already of large files of `send`, by path.
+    """
 
     send: tuple[Entry, ...]
-    modes: tuple[tuple[str, int], ...]
+    modes: tuple[tuple[str, int], ...] = ()
+    times: tuple[tuple[str, int], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    bases: Mapping[str, Basis] = MappingProxyType({})
 
     @property
     def bytes(self) -> int:
@@ -35,53 +55,149 @@ class Difference(NamedTuple):
         return sum(entry.size for entry in self.send)
 
 
-def compare(host: Host, manifest: Manifest, local: LocalFiles, always_copy: bool = False) -> Difference:
+def compare(host: Host, manifest: Manifest, local: LocalFiles, *, always_copy: bool = False) -> Difference:
     """Ask a host what it has, in one exchange; hash here meanwhile. `always_copy`: everything differs.
 
     Raises:
         ConnectionLost: the connection broke.
         TransferFailed: a local file cannot be read, or a path on the host cannot be looked at.
     """
-    if always_copy or not manifest.files:
-        return Difference(manifest.files, ())
-    call = host.call('compare', files=[[entry.remote, entry.size] for entry in manifest.files])
-    digests = [local.sha1(entry.local) for entry in manifest.files]
+    if always_copy:
+        return Difference(manifest.files, links=manifest.links)
+    difference, large = look(host, manifest, local)
+    return difference._replace(bases=_bases(host, large))
+
+
+def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference, list[Entry]]:
+    """What `compare` does first; the large files of which something is there already."""
+    if not manifest.files and not manifest.links:
+        return Difference(()), []
+    call = host.call('compare', cache=local.remembered, links=manifest.links)
+    for places, rows in _rows(manifest.files, local):
+        if not call.send(places, pack(rows)):
+            break  # its answer says why
+    call.finish()
+    found, result = _answers(host, call, manifest.files, local)
     send: list[Entry] = []
     modes: list[tuple[str, int]] = []
-    for entry, digest, (kind, mode, found) in zip(manifest.files, digests, _result(host, call)['found'], strict=True):
+    times: list[tuple[str, int]] = []
+    for number in sorted(found):
+        entry, (kind, mode, mtime, digest) = manifest.files[number], found[number]
         if kind == 'folder':
             raise TransferFailed(f'{entry.remote} is a folder there, and a file here ({entry.local})', host=host.name)
-        if kind != 'file' or found != digest:
+        if kind != 'file' or not digest or digest != local.sha1(entry.local):
             send.append(entry)
-        elif mode != entry.mode:
+            continue
+        if mode != entry.mode:
             modes.append((entry.remote, entry.mode))
-    return Difference(tuple(send), tuple(modes))
+        if entry.mtime not in (ANY_TIME, mtime):
+            times.append((entry.remote, entry.mtime))
+    for (path, _), state in zip(manifest.links, result['links'], strict=True):
+        if state == 'folder':
+            raise TransferFailed(f'{path} is a folder there, and a link here', host=host.name)
+    links = [link for link, state in zip(manifest.links, result['links'], strict=True) if state != 'same']
+    there = {entry.remote for number, entry in enumerate(manifest.files) if found.get(number, ('file',))[0] == 'file'}
+    large = [e for e in send if e.size >= LEAST and (result['interrupted'] or e.remote in there)]
+    return Difference(tuple(send), tuple(modes), tuple(times), tuple(links)), large
 
 
-def send(host: Host, folders: tuple[str, ...], difference: Difference, local: LocalFiles, progress: Progress) -> None:
-    """Bring a host up to date. `progress` hears how many bytes arrived of how many, now and then.
+def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[list[Any]], list[Row]]]:
+    """The files for `wire/columns.py`, in parts."""
+    places: list[list[Any]] = []
+    rows: list[Row] = []
+    last = None
+    for entry in files:
+        folder, _, name = entry.remote.rpartition('/')
+        if folder != last or not places:
+            places.append([folder or '/', 0])
+            last = folder
+        places[-1][1] += 1
+        digest = local.known(entry.local)
+        rows.append((entry.size, entry.mtime, entry.mode, UNKNOWN if digest is None else bytes.fromhex(digest), name))
+        if len(rows) >= ROWS:
+            yield places, rows
+            places, rows = [], []
+    if rows:
+        yield places, rows
+
+
+def _answers(
+    host: Host, call: Call, files: tuple[Entry, ...], local: LocalFiles
+) -> tuple[dict[int, tuple[str, int, int, str]], Any]:
+    """What a host says of files that differ, by their numbers, and the rest of its answer. What it hashes we do, too."""
+    found: dict[int, tuple[str, int, int, str]] = {}
+    for (answers, digests), _ in _heard(host, call):
+        for number, *answer in answers:
+            found[number] = tuple(answer)
+        local.hash_soon(files[number].local for number, *answer in answers if answer[-1])
+        for number, digest in digests:
+            if number in found:
+                found[number] = (*found[number][:-1], digest)
+            elif digest != local.sha1(files[number].local):
+                found[number] = ('file', files[number].mode, files[number].mtime, digest)
+    return found, _result(host, call)
+
+
+def _heard(host: Host, call: Call) -> Iterator[tuple[Any, bytes]]:
+    try:
+        yield from call.parts()
+    except ConnectionLost as error:
+        raise ConnectionLost(f'{error.what}; nothing is half written there', host=host.name) from error
+
+
+def _bases(host: Host, large: list[Entry]) -> dict[str, Basis]:
+    """What a host has already of large files that it is sent."""
+    looking = [(entry, Looking(host, entry)) for entry in large]
+    bases: dict[str, Basis] = {}
+    for entry, each in looking:
+        try:
+            bases[entry.remote] = each.result()
+        except RequestFailed:
+            continue  # it changes just now: all of it is sent
+    return bases
+
+
+def send(
+    host: Host,
+    manifest: Manifest,
+    difference: Difference,
+    local: LocalFiles,
+    progress: Progress,
+    limit: Callable[[int], object] = lambda size: None,
+) -> int:
+    """Bring a host up to date; how many bytes of content were sent.
+
+    Args:
+        progress: hears how many bytes are there of how many, now and then.
+        limit: is told how many bytes are sent before they are, and may wait.
 
     Raises:
         ConnectionLost: the connection broke.
         TransferFailed: a file could not be read here or written there; those written already are whole.
     """
-    if not folders and not difference.send and not difference.modes:
-        return
-    call = host.call('put', folders=folders, modes=difference.modes)
-    reported = time.monotonic()
+    work = (manifest.folders, *difference[:4])
+    if not any(work):
+        return 0
+    spared = [path for path, basis in difference.bases.items() if basis.partial]
+    call = host.call(
+        'put',
+        cache=local.remembered,
+        folders=manifest.folders,
+        modes=difference.modes,
+        times=difference.times,
+        links=difference.links,
+        spared=spared,
+    )
+    sender = _Sender(call, local, difference, progress, limit)
     try:
-        for entries, body in _parts(difference.send, local):
-            if not call.send(entries, body):
-                break  # its answer says why
-            if time.monotonic() - reported > REPORT_STEP:
-                reported = time.monotonic()
-                progress(call.delivered, difference.bytes)
+        sender.run()
         call.finish()
     except TransferFailed:
         call.cancel()
         raise
     _result(host, call)
     progress(difference.bytes, difference.bytes)
+    return sender.sent
 
 
 def _result(host: Host, call: Call) -> Any:
@@ -93,33 +209,121 @@ def _result(host: Host, call: Call) -> Any:
         raise ConnectionLost(f'{error.what}; nothing is half written there', host=host.name) from error
 
 
-def _parts(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[list[Any]], bytes]]:
-    """The contents of all files, one after another, cut into parts; each names the files that begin in it."""
-    entries: list[list[Any]] = []
-    body = bytearray()
-    for entry in files:
-        entries.append([entry.remote, entry.size, entry.mode, local.sha1(entry.local)])
-        for piece in _pieces(entry):
-            body += piece
-            if len(body) >= PART:
-                yield entries, bytes(body)
-                entries, body = [], bytearray()
-    if entries or body:
-        yield entries, bytes(body)
+class _Enough(Exception):
+    """The host wants no more: its answer says why."""
 
 
-def _pieces(entry: Entry) -> Iterator[bytes]:
-    """The content of one file, exactly as many bytes as the manifest says."""
-    missing = entry.size
+class _Sender:
+    """Cuts files into parts, see `agent/put.py`: many small ones into one, a large one into many."""
+
+    def __init__(
+        self,
+        call: Call,
+        local: LocalFiles,
+        difference: Difference,
+        progress: Progress,
+        limit: Callable[[int], object],
+    ) -> None:
+        self._call = call
+        self._local = local
+        self._difference = difference
+        self._progress = progress
+        self._limit = limit
+        self._reported = time.monotonic()
+        self._items: list[list[Any]] = []
+        self._body = bytearray()
+        self._spared = 0  # bytes that need not be sent
+        self.sent = 0
+
+    def run(self) -> None:
+        """Send all files."""
+        try:
+            for entry in self._difference.send:
+                if entry.size < PART:
+                    self._small(entry)
+                else:
+                    self._large(entry, self._difference.bases.get(entry.remote))
+            self._flush()
+        except _Enough:
+            return
+
+    def _small(self, entry: Entry) -> None:
+        content = _read(entry, self._local)
+        digest = self._local.known(entry.local) or hashlib.sha1(content, usedforsecurity=False).hexdigest()
+        self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, digest])
+        self._body += content
+        if len(self._body) >= PART:
+            self._flush()
+
+    def _large(self, entry: Entry, basis: Basis | None) -> None:
+        """A large one; its SHA-1 is computed as it goes, if it is not known."""
+        resume = basis is not None and bool(basis.partial)
+        self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, None, resume])
+        known = self._local.known(entry.local)
+        digest = hashlib.sha1(usedforsecurity=False)
+        try:
+            fd = os.open(entry.local, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
+        try:
+            for kind, offset, length, there in steps(fd, entry, basis, self._local):
+                if kind != 'data':
+                    self._items.append(['c', length, there] if kind == 'copy' else [kind[0] if kind == 'partial' else 'z', length])
+                    self._spared += length
+                for piece in _pieces(fd, entry, offset, length):
+                    if known is None:
+                        digest.update(piece)
+                    if kind == 'data':
+                        self._items.append(['d', len(piece)])
+                        self._body += piece
+                        self._flush()
+                    elif known is not None:
+                        break
+            self._local.check_unchanged(entry.local, os.fstat(fd))
+        finally:
+            os.close(fd)
+        self._items.append(['e', known or digest.hexdigest()])
+        if known is None:
+            self._local.learn(entry.local, digest.hexdigest())
+
+    def _flush(self) -> None:
+        if not self._items:
+            return
+        self._limit(len(self._body))
+        if not self._call.send(self._items, bytes(self._body)):
+            raise _Enough
+        self.sent += len(self._body)
+        self._items, self._body = [], bytearray()
+        if time.monotonic() - self._reported > REPORT_STEP:
+            self._reported = time.monotonic()
+            self._progress(self._call.delivered + self._spared, self._difference.bytes)
+
+
+def _read(entry: Entry, local: LocalFiles) -> bytes:
+    """The content of a small file, exactly as many bytes as the manifest says."""
     try:
-        with Path(entry.local).open('rb', buffering=0) as file:
-            while missing:
-                piece = file.read(min(PART, missing))
-                if not piece:
-                    break
-                missing -= len(piece)
-                yield piece
+        fd = os.open(entry.local, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            content = os.read(fd, entry.size + 1)
+            local.check_unchanged(entry.local, os.fstat(fd))
+        finally:
+            os.close(fd)
     except OSError as error:
         raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
-    if missing:
-        raise TransferFailed(f'{entry.local} became shorter while it was copied')
+    if len(content) != entry.size:
+        raise TransferFailed(f'{entry.local} was changed while it was copied')
+    return content
+
+
+def _pieces(fd: int, entry: Entry, offset: int, length: int) -> Iterator[bytes]:
+    """So many bytes of a file."""
+    end = offset + length
+    while offset < end:
+        try:
+            piece = os.pread(fd, min(PART, end - offset), offset)
+        except OSError as error:
+            raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
+        if not piece:
+            raise TransferFailed(f'{entry.local} became shorter while it was copied')
+        offset += len(piece)
+        yield piece

@@ -1,0 +1,161 @@
+"""Telling what of a manifest stands on this host already, and which pieces of a large file need not come again."""
+
+import os
+import stat
+
+from remote_runner.agent import copies
+from remote_runner.agent.files import expand
+from remote_runner.agent.hashes import new_sha1
+from remote_runner.agent.request import Failure
+from remote_runner.wire.columns import ANY_TIME, ROWS, unpack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List, Optional, Tuple
+
+    from remote_runner.agent.hashes import Hashes
+    from remote_runner.agent.request import Request
+
+    #: Number, kind, permission bits, time in ns, SHA-1.
+    Answer = Tuple[int, str, int, int, str]
+
+#: Bytes after which the master hears of SHA-1s, so that it sees that we are at work.
+SOON = 64 << 20
+
+
+def compare(request: "Request") -> "Dict[str, object]":
+    """Operation `compare`: which files differ from those that come as parts (`wire/columns.py`).
+
+    Parts of the answer are two lists. The first holds [number, kind, permission bits, time, SHA-1] of files (counted
+    from 0) that are not there as they should be, or whose SHA-1 the master does not know yet: `kind` is `file`,
+    `folder`, `missing` or `other`; the SHA-1 in hexadecimal is '' for files of another size, and '?' where it is being
+    computed. The second holds [number, SHA-1] of those, when it is; '' for a file that we may replace and not read.
+
+    `links` ([path, text]) are to be symbolic links; the result says of each whether it is: `same`, `folder`, or
+    anything else. It says, too, how many copies were interrupted that can be gone on with.
+    """
+    hashes = request.agent.hashes(request.header['cache'])
+    interrupted = copies.interrupted()
+    unread: "List[Tuple[int, str, os.stat_result]]" = []
+    number = 0
+    for places, body in request.parts():
+        found, number = _differing(places, body, number, hashes, unread)
+        request.send([found, []], b'')
+    read: "List[Tuple[int, str]]" = []
+    unsent = 0
+    for number, path, status in unread:
+        request.check()
+        read.append((number, _read(hashes, path, status)))
+        unsent += status.st_size
+        if unsent > SOON or len(read) >= ROWS:
+            request.send([[], read], b'')
+            read, unsent = [], 0
+    request.send([[], read], b'')
+    links = [_link_state(expand(path), text) for path, text in request.header['links']]
+    request.agent.save_hashes()
+    return {'links': links, 'interrupted': len(interrupted)}
+
+
+def _differing(
+    places: "List[Tuple[str, int]]",
+    body: bytes,
+    number: int,
+    hashes: "Hashes",
+    unread: "List[Tuple[int, str, os.stat_result]]",
+) -> "Tuple[List[Answer], int]":
+    """The answer to one part whose first file has this number, and the number of the next; fills `unread`."""
+    found: "List[Answer]" = []
+    rows = iter(unpack(sum(count for _, count in places), body))
+    for place, count in places:
+        folder = expand(place) + '/'
+        for number, (size, mtime, mode, digest, name) in zip(range(number, number + count), rows):
+            path = folder + name
+            try:
+                status = os.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                found.append((number, 'missing', 0, 0, ''))
+                continue
+            bits = status.st_mode & 0o7777
+            if not stat.S_ISREG(status.st_mode):
+                found.append((number, 'folder' if stat.S_ISDIR(status.st_mode) else 'other', bits, 0, ''))
+                continue
+            is_it = ''
+            if status.st_size == size:
+                is_it = hashes.known(path, status) or '?'
+                if is_it == '?':
+                    unread.append((number, path, status))
+            if is_it != digest.hex() or bits != mode or mtime not in (ANY_TIME, status.st_mtime_ns):
+                found.append((number, 'file', bits, status.st_mtime_ns, is_it))
+        number += 1
+    return found, number
+
+
+def _read(hashes: "Hashes", path: str, status: os.stat_result) -> str:
+    try:
+        return hashes.sha1(path, status)
+    except PermissionError:
+        return ''
+
+
+def _link_state(path: str, text: str) -> str:
+    try:
+        return 'same' if os.readlink(path) == text else 'link'
+    except FileNotFoundError:
+        return 'missing'
+    except OSError:
+        return 'folder' if os.path.isdir(path) else 'file'
+
+
+def blocks(request: "Request") -> "Dict[str, object]":
+    """Operation `blocks`: what there is of a large file at `path` already, as digests of its pieces of `block` bytes.
+
+    Parts are [what, number of the first piece] with the first `DIGEST` bytes of the SHA-1 of each piece as body: of the
+    file itself as `front`, counted from its begin, and, where it has another size than `size`, as `back`, counted from
+    its end; of what came of an interrupted copy as `partial`. A piece that is shorter does not count. The result holds
+    the size of the file (0 where there is none).
+    """
+    header = request.header
+    path = os.path.realpath(expand(header['path']))
+    copy = copies.find(path)
+    if copy is not None:
+        _look(request, copy.path, ('partial',))
+    return {'size': _look(request, path, ('front', 'back'))}
+
+
+def _look(request: "Request", path: str, directions: "Tuple[str, ...]") -> int:
+    """Send the digests of a file; its size."""
+    block, wanted = int(request.header['block']), int(request.header['size'])
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return 0  # then all of it has to come
+    try:
+        status = os.fstat(fd)
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+        for what in directions:
+            if what != 'back':
+                _digest(request, what, fd, 0, size // block)
+            elif size != wanted:
+                _digest(request, what, fd, size % block, size // block)
+        return size
+    finally:
+        os.close(fd)
+
+
+#: Bytes of the SHA-1 of a piece that go over the wire: the whole file is checked at the end.
+DIGEST = 10
+
+
+def _digest(request: "Request", what: str, fd: int, start: int, count: int) -> None:
+    block = int(request.header['block'])
+    for first in range(0, count, ROWS):
+        digests = []
+        for number in range(first, min(first + ROWS, count)):
+            piece = os.pread(fd, block, start + number * block)
+            if len(piece) < block:
+                raise Failure('it became shorter while it was looked at: {}'.format(request.header['path']))
+            digest = new_sha1(block)
+            digest.update(piece)
+            digests.append(digest.digest()[:DIGEST])
+        request.check()
+        request.send([what, first], b''.join(digests))

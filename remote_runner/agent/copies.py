@@ -1,0 +1,175 @@
+"""Files on this host that are not whole yet: their names, who writes them, and what is left of writers that are gone.
+
+A copy lies beside its target, under a name that tells who writes it and for which target. The folders into which an
+agent writes stand in a journal in the user's cache until it is done. So the next agent finds what one left that was
+killed, wherever that was: it goes on with what is large, and removes the rest.
+"""
+
+import os
+from binascii import crc32
+
+from remote_runner.agent import processes
+from remote_runner.agent.hashes import cache_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable, Iterator, List, Optional, Set, Tuple
+
+#: What the names of files begin with that are not whole yet.
+TEMPORARY = '.rr-'
+#: Bytes of an interrupted copy that are worth to be gone on with.
+LEAST = 1 << 20
+_JOURNAL = 'copying-'
+
+
+class Copy:
+    """An interrupted one.
+
+    Args:
+        path: where it is.
+        size: how many bytes of it came.
+    """
+
+    def __init__(self, path: str, size: int) -> None:
+        self.path = path
+        self.size = size
+
+    def is_of(self, target: str) -> bool:
+        """Whether it was to become this file (its real path)."""
+        folder, name = os.path.split(target)
+        return os.path.dirname(self.path) == folder and self.path.endswith(_sum(name))
+
+
+def _sum(name: str) -> str:
+    return '-{:08x}'.format(crc32(os.fsencode(name)))
+
+
+def temporary_path(folder: str, name: str) -> str:
+    """Where the file `name` of a folder is written before it is whole: on a file system that many hosts may share."""
+    return '{}/{}{}-{}{}'.format(folder, TEMPORARY, os.uname().nodename, os.getpid(), _sum(name))
+
+
+def abandoned(folder: str) -> "List[str]":
+    """The files in a folder that are not whole, and whose writers on this host are gone."""
+    ours = '{}{}-'.format(TEMPORARY, os.uname().nodename)
+    try:
+        names = os.listdir(folder)
+    except (PermissionError, FileNotFoundError, NotADirectoryError):
+        return []  # a folder to write into and not to look at, or none any more
+    found = []
+    for name in names:
+        pid, _, last = name[len(ours) :].partition('-')
+        is_one = name.startswith(ours) and pid.isdigit() and len(last) == 8
+        if is_one and all(c in '0123456789abcdef' for c in last) and processes.start_time(int(pid)) is None:
+            found.append(os.path.join(folder, name))
+    return found
+
+
+def sweep(folder: str, spared: "Iterable[str]" = ()) -> None:
+    """Remove what agents of this host left in a folder that were killed in the middle of a copy.
+
+    Those of the targets `spared` (real paths) stay: they are gone on with.
+    """
+    for path in abandoned(folder):
+        if any(Copy(path, 0).is_of(target) for target in spared):
+            continue
+        try:
+            os.unlink(path)
+        except OSError:
+            continue  # not ours to remove
+
+
+class Journal:
+    """Where this agent writes copies."""
+
+    def __init__(self) -> None:
+        self._path = os.path.join(os.path.dirname(cache_path()), '{}{}-{}'.format(_JOURNAL, os.uname().nodename, os.getpid()))
+        self._known: "Set[str]" = set()
+        self._fd = -1
+
+    def note(self, folder: str) -> None:
+        """Copies may be left in this folder from now on."""
+        if folder in self._known:
+            return
+        self._known.add(folder)
+        try:
+            if self._fd < 0:
+                os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._fd = os.open(self._path, flags, 0o600)
+            os.write(self._fd, os.fsencode(folder) + b'\0')
+        except OSError:
+            return  # a home that is full or read-only: what is left is found by the next copy into the folder
+
+    def close(self, is_clean: bool) -> None:
+        """No copy is under way any more; `is_clean`: nor is anything left of one."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            if is_clean:
+                os.unlink(self._path)
+
+
+def interrupted() -> "List[Copy]":
+    """The copies whose writers on this host are gone and that are worth to be gone on with; others are removed."""
+    found: "List[Copy]" = []
+    for journal, folders in _journals():
+        left: "List[Copy]" = []
+        for folder in folders:
+            for path in abandoned(folder):
+                try:
+                    size = os.lstat(path).st_size
+                    if size < LEAST:
+                        os.unlink(path)
+                    else:
+                        left.append(Copy(path, size))
+                except OSError:
+                    continue  # somebody else was faster
+        if left:
+            found += left
+        else:
+            _forget(journal)
+    return found
+
+
+def find(target: str) -> "Optional[Copy]":
+    """The largest interrupted copy of a file (its real path)."""
+    own = [copy for copy in interrupted() if copy.is_of(target)]
+    return max(own, key=lambda copy: copy.size) if own else None
+
+
+def remove_interrupted(spared: "Iterable[str]") -> None:
+    """Remove all interrupted copies but those of the targets `spared`."""
+    kept = set(spared)
+    for copy in interrupted():
+        if not any(copy.is_of(target) for target in kept):
+            try:
+                os.unlink(copy.path)
+            except OSError:
+                continue
+    interrupted()  # which forgets the journals of which nothing is left
+
+
+def _journals() -> "Iterator[Tuple[str, List[str]]]":
+    """The journals of agents of this host that are gone, and the folders in each."""
+    ours = '{}{}-'.format(_JOURNAL, os.uname().nodename)
+    folder = os.path.dirname(cache_path())
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return  # nothing was ever copied
+    for name in names:
+        pid = name[len(ours) :]
+        if name.startswith(ours) and pid.isdigit() and processes.start_time(int(pid)) is None:
+            try:
+                with open(os.path.join(folder, name), 'rb') as file:
+                    yield os.path.join(folder, name), [os.fsdecode(one) for one in file.read().split(b'\0')[:-1]]
+            except OSError:
+                continue  # another agent was faster
+
+
+def _forget(journal: str) -> None:
+    try:
+        os.unlink(journal)
+    except OSError:
+        return  # another agent was faster

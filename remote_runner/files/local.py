@@ -1,0 +1,114 @@
+"""The files of this machine that are sent: each is looked at and hashed once, for however many hosts."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from remote_runner.agent.hashes import Hashes, cache_path
+from remote_runner.errors import TransferFailed
+from remote_runner.wire.columns import ANY_TIME
+
+
+class LocalFiles:
+    """What is known of them. Thread-safe.
+
+    Args:
+        remembered: whether SHA-1s of earlier runs are believed, and those of this one remembered.
+        times: whether modification times are kept.
+    """
+
+    def __init__(self, *, remembered: bool = True, times: bool = True) -> None:
+        self.remembered = remembered
+        self._times = times
+        self._hashes = Hashes(cache_path() if remembered else None)
+        self._lock = threading.Lock()
+        self._seen: dict[str, os.stat_result] = {}
+        self._digests: dict[str, Future[str]] = {}
+        self._workers: ThreadPoolExecutor | None = None
+
+    def look(self, local: str) -> tuple[int, int, int]:
+        """Size, permission bits and modification time (`ANY_TIME` where times are not kept) of a file.
+
+        Raises:
+            TransferFailed: it is not there any more, or no file.
+        """
+        status = self._seen.get(local)
+        if status is None:
+            try:
+                status = os.stat(local)  # noqa: PTH116 - of many files
+            except OSError as error:
+                raise TransferFailed(f'cannot read {local}: {error.strerror}') from error
+            if not stat.S_ISREG(status.st_mode):
+                raise TransferFailed(f'cannot read {local}: it is no file')
+            self._seen[local] = status
+        return status.st_size, status.st_mode & 0o7777, status.st_mtime_ns if self._times else ANY_TIME
+
+    def is_sparse(self, local: str) -> bool:
+        """Whether a file may have holes."""
+        status = self._seen[local]
+        return status.st_blocks * 512 < status.st_size
+
+    def known(self, local: str) -> str | None:
+        """The SHA-1 of a file in hexadecimal, if it is known without reading it."""
+        future = self._digests.get(local)
+        if future is not None:
+            return future.result() if future.done() and future.exception() is None else None
+        return self._hashes.known(local, self._seen[local])
+
+    def hash_soon(self, locals_: Iterable[str]) -> None:
+        """Begin to hash files, on all cores."""
+        with self._lock:
+            if self._workers is None:
+                self._workers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix='hash')
+            workers = self._workers
+        for local in locals_:
+            workers.submit(self._hash, local)
+
+    def sha1(self, local: str) -> str:
+        """The SHA-1 of a file in hexadecimal; computed by the first who asks.
+
+        Raises:
+            TransferFailed: it cannot be read, or it was changed since it was looked at.
+        """
+        return self._hash(local).result()
+
+    def _hash(self, local: str) -> Future[str]:
+        with self._lock:
+            future = self._digests.get(local)
+            if future is not None:
+                return future
+            future = self._digests[local] = Future()
+        try:
+            future.set_result(self._hashes.sha1(local, self._seen[local]))
+        except OSError as error:
+            future.set_exception(TransferFailed(f'cannot read {local}: {error.strerror}'))
+        except BaseException as error:
+            future.set_exception(error)  # all other hosts wait for it
+            raise
+        return future
+
+    def learn(self, local: str, digest: str) -> None:
+        """The SHA-1 of a file, found out while it was read for something else."""
+        future: Future[str] = Future()
+        future.set_result(digest)
+        with self._lock:
+            self._digests.setdefault(local, future)
+
+    def save(self) -> None:
+        """Remember for the next run what was found out; nothing where that is not possible."""
+        if self._workers is not None:
+            self._workers.shutdown(wait=False, cancel_futures=True)
+        self._hashes.save()
+
+    def check_unchanged(self, local: str, now: os.stat_result) -> None:
+        """Raises:
+        TransferFailed: a file is not what it was when it was looked at.
+        """
+        then = self._seen[local]
+        if (now.st_size, now.st_mtime_ns, now.st_ino) != (then.st_size, then.st_mtime_ns, then.st_ino):
+            became = 'became shorter' if now.st_size < then.st_size else 'was changed'
+            raise TransferFailed(f'{local} {became} while it was copied')
