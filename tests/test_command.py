@@ -93,6 +93,19 @@ class TestHelp:
         for status in ('0', '1', '2', '3', '130'):
             assert re.search(rf'\b{status} ', text)
 
+    def test_of_a_plan_shows_what_makes_a_difference(self, commands: Commands) -> None:
+        text = commands.run('plan', '--help').stdout
+        for option in ('--diff', '--only', '--screen', '--no-kill', '--keep-running', '--always-copy', '--json', '-u'):
+            assert re.search(rf'(?<![\w-]){option}(?![\w-])', text), option
+        hidden = ['--no-zombie', '--terminate', '--start-timeout', '--on-failure', '--skip-unreachable', '--results']
+        assert [option for option in [*hidden, '--no-fetch', '--remote-done-dir'] if option in text] == []
+        assert 'event' not in text
+
+    def test_a_plan_takes_all_options_of_a_run(self, commands: Commands, tmp_path: Path) -> None:
+        write(tmp_path, config=component('x', 'dead', args=['1']) + 'assert options.terminate and options.no_zombie\n')
+        options = shlex.split('-t --no-zombie --start-timeout 9 --on-failure stop --skip-unreachable --no-fetch')
+        assert 'x@dead' in commands.run('plan', '-c', 'config.py', *options, cwd=tmp_path).stdout
+
     def test_nothing_given(self, commands: Commands) -> None:
         done = commands.run(status=2)
         assert re.match(r'ERROR: .*--config.*--help', done.stderr)

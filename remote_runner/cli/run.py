@@ -89,7 +89,7 @@ def make_parser(*, names: bool = True) -> argparse.ArgumentParser:
         default=[],
         metavar='NAMES',
         help='only these components: names or name@host with * and ?, several with commas; repeatable '
-        '(the session is replaced all the same; with --no-kill the others run on)',
+        '(the session is replaced all the same; with --no-kill or --keep-running the others run on)',
     )
     config.add_argument(
         '--limit', action='append', default=[], metavar='HOSTS', help='only the components of these hosts; repeatable'
@@ -159,11 +159,21 @@ def main(arguments: Sequence[str], *, names: bool = True) -> int:
             return start_again(options, end_first=False)
         options.only.append(','.join(options.names))
         options.no_kill = True
-    elif options.keep_running and options.no_kill:
-        raise UsageError('--keep-running and --no-kill exclude each other')
-    elif not options.config:
-        parser.error('the following arguments are required: -c/--config')
+    else:
+        check_how(options)
+        if not options.config:
+            parser.error('the following arguments are required: -c/--config')
     return deploy_config(options)
+
+
+def check_how(options: argparse.Namespace) -> None:
+    """Whether a deployment can be all that these options say.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if options.keep_running and options.no_kill:
+        raise UsageError('--keep-running and --no-kill exclude each other')
 
 
 def _refuse_without_config(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -200,7 +210,6 @@ def deploy_config(options: argparse.Namespace) -> int:
     from remote_runner.ui.terminal import Terminal
 
     events = Events()
-    is_part = bool(options.names or options.only or options.limit or options.no_kill)
     how = RunOptions(
         kill_first=not options.no_kill,
         zombie=not options.no_zombie,
@@ -212,9 +221,9 @@ def deploy_config(options: argparse.Namespace) -> int:
         start_timeout=options.start_timeout,
         sudo=sudo,
         last=True,
-        join=_run_to_join(options),
+        join=run_to_join(options),
         keep_running=options.keep_running,
-        is_part=is_part,
+        is_part=is_part(options),
         results=None if options.no_fetch else options.results or Path(plan.config_dir) / 'results',
     )
     if how.join is None:
@@ -223,7 +232,7 @@ def deploy_config(options: argparse.Namespace) -> int:
     events.listen(terminal)
     if options.json:
         events.listen(JsonLines())
-    events.listen(Recorder(plan, ssh_record(options), is_part=is_part))
+    events.listen(Recorder(plan, ssh_record(options), is_part=how.is_part))
     with Connector(ahead=ahead) as connector, terminal:
         outcome = deploy(plan, connector, how, events)
     _show_end(outcome, options.ssh_config)
@@ -250,7 +259,12 @@ def _warn_of_others(session: str, plan: Plan) -> None:
         )
 
 
-def _run_to_join(options: argparse.Namespace) -> str | None:
+def is_part(options: argparse.Namespace) -> bool:
+    """Whether components are left out of which the run to which these belong may have more."""
+    return bool(options.names or options.only or options.limit or options.no_kill)
+
+
+def run_to_join(options: argparse.Namespace) -> str | None:
     """The run to which components belong that are named; None: this is a run of its own."""
     from remote_runner.deploy.record import records
 
