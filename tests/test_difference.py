@@ -210,3 +210,6 @@ def test_a_host_out_of_reach_is_named_and_the_others_compared(deployment: Deploy
     assert [each['host'] for each in shown['differences']] == ['h1', 'h2']
     assert list(shown['unreachable']) == ['nowhere.invalid']
     assert 'nowhere.invalid' in done.stderr
+    done = _plan(deployment, '--json', '--skip-unreachable')
+    assert json.loads(done.stdout) == shown
+    assert 'WARNING: nowhere.invalid would be left out, with its components' in done.stderr

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from remote_runner.cli import run
 from remote_runner.cli.main import show_error
 from remote_runner.cli.options import joined, ssh_options
+from remote_runner.errors import HostError
 
 if TYPE_CHECKING:
     from remote_runner.deploy.difference import HostDifference
@@ -28,6 +30,8 @@ and no host is connected to. With --diff all are: which files differ there, and 
 """
 
 
+log = logging.getLogger(__name__)
+
 #: Options of a run that say how it goes on: they change nothing of what is planned. Configs may look at them.
 _OF_RUNS_ALONE = (
     'version',
@@ -35,7 +39,6 @@ _OF_RUNS_ALONE = (
     'terminate',
     'start_timeout',
     'on_failure',
-    'skip_unreachable',
     'results',
     'no_fetch',
     'remote_done_dir',
@@ -82,6 +85,10 @@ def main(arguments: Sequence[str]) -> int:
         Output().write(f'{json.dumps(shown, indent=2)}\n')
     else:
         Output().write(preview_text(shown) + ''.join(difference_text(each) for each in shown.get('differences', [])))
+    if options.skip_unreachable and found and all(isinstance(error, HostError) for error in failures.values()):
+        for host, error in failures.items():
+            log.warning('%s would be left out, with its components: %s', host, error.what)
+        return 0
     for error in failures.values():
         show_error(error)
     return max((error.exit_status for error in failures.values()), default=0)
