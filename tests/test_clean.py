@@ -213,6 +213,17 @@ class TestConfirmation:
         assert self.answer(litter, b'yes\n') == 0
         assert not folder.exists()
 
+    def test_who_is_asked_reads_apart_from_the_json_what_it_is_about(self, litter: Litter) -> None:
+        litter.orphan()
+        master, slave = os.openpty()
+        os.write(master, b'no\n')
+        done = litter.run('--json', stdin=slave, status=1)
+        os.close(master)
+        os.close(slave)
+        [shown] = done.objects
+        assert [item['kind'] for item in shown['items']] == ['base_dir']
+        assert 'temporary base_dir' in done.stderr
+
     def test_what_came_to_life_meanwhile_stays(self, litter: Litter) -> None:
         """A session was shown, and before the answer comes somebody starts it."""
         litter.is_over()

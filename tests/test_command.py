@@ -93,10 +93,47 @@ class TestHelp:
         for status in ('0', '1', '2', '3', '130'):
             assert re.search(rf'\b{status} ', text)
 
+    def test_of_a_plan_shows_what_makes_a_difference(self, commands: Commands) -> None:
+        text = commands.run('plan', '--help').stdout
+        for option in ('--diff', '--only', '--screen', '--no-kill', '--keep-running', '--always-copy', '--json', '-u'):
+            assert re.search(rf'(?<![\w-]){option}(?![\w-])', text), option
+        hidden = ['--no-zombie', '--terminate', '--start-timeout', '--on-failure', '--results']
+        assert [option for option in [*hidden, '--no-fetch', '--remote-done-dir'] if option in text] == []
+        assert 'event' not in text
+
+    def test_a_plan_takes_all_options_of_a_run(self, commands: Commands, tmp_path: Path) -> None:
+        write(tmp_path, config=component('x', 'dead', args=['1']) + 'assert options.terminate and options.no_zombie\n')
+        options = shlex.split('-t --no-zombie --start-timeout 9 --on-failure stop --skip-unreachable --no-fetch')
+        assert 'x@dead' in commands.run('plan', '-c', 'config.py', *options, cwd=tmp_path).stdout
+
     def test_nothing_given(self, commands: Commands) -> None:
         done = commands.run(status=2)
         assert re.match(r'ERROR: .*--config.*--help', done.stderr)
         assert done.stdout == ''
+
+    @pytest.mark.parametrize('name', COMMANDS)
+    def test_every_command_speaks_json(self, commands: Commands, name: str) -> None:
+        assert re.search(r'^ +--json ', commands.run(name, '--help').stdout, re.MULTILINE)
+
+    def test_as_a_command(self, commands: Commands) -> None:
+        for name in COMMANDS:
+            assert commands.run('help', name).stdout == commands.run(name, '--help').stdout
+        assert commands.run('help').stdout == commands.run('--help').stdout
+        assert re.match('ERROR: .*plann', commands.run('help', 'plann', status=2).stderr)
+
+    def test_as_json(self, commands: Commands) -> None:
+        shown = {command['name']: command for command in json.loads(commands.run('help', '--json').stdout)}
+        assert list(shown) == list(COMMANDS)
+        [options] = [group['options'] for group in shown['plan']['groups'] if group['title'] == '']
+        assert '--diff' in [name for option in options for name in option['names']]
+        assert json.loads(commands.run('help', 'plan', '--json').stdout) == [shown['plan']]
+
+    def test_version_as_a_command(self, commands: Commands) -> None:
+        shown = commands.run('--version').stdout
+        assert commands.run('version').stdout == shown
+        version = json.loads(commands.run('version', '--json').stdout)['version']
+        assert f'remote_runner {version}\n' == shown
+        assert 'extra' in commands.run('version', 'extra', status=2).stderr
 
     def test_version(self, commands: Commands) -> None:
         version = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']
@@ -108,6 +145,14 @@ def test_options_count_by_their_whole_names(commands: Commands, tmp_path: Path, 
     write(tmp_path)
     done = run(commands, tmp_path, f'{option}=3', status=2)
     assert re.match(rf'ERROR: .*{option}', done.stderr)
+
+
+@pytest.mark.parametrize('user', [['-u', ''], ['--user='], ['--user= '], ['--user=-oProxyCommand=x']])
+def test_a_user_has_a_name(commands: Commands, tmp_path: Path, user: list[str]) -> None:
+    write(tmp_path)
+    for command in (['-c', 'config.py'], ['plan', '-c', 'config.py'], ['status'], ['hosts', 'trust', 'dead']):
+        done = commands.run(*command, *user, status=2, cwd=tmp_path)
+        assert re.match(r'ERROR: argument -u/--user: .* is no name of a user', done.stderr)
 
 
 class TestOptionsBeforeTheCommand:

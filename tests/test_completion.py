@@ -240,6 +240,13 @@ def test_the_command_may_be_a_path(shell: Shell) -> None:
     assert shell.completes('bin/remote_runner exec -F ssh_config -H alp')[-1] == 'alpha'
 
 
+@pytest.mark.parametrize('what', ['bash', 'zsh', 'fish', 'man'])
+def test_as_json(what: str, tmp_path: Path) -> None:
+    commands = Commands(tmp_path / 'home', tmp_path / 'none')
+    plain = commands.run('completion', what).stdout
+    assert commands.run('completion', what, '--json').objects == [{'shell': what, 'script': plain}]
+
+
 def test_zsh_loads_it_from_a_folder_of_functions(tmp_path: Path) -> None:
     user = User(tmp_path)
     script = subprocess.run(

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -215,6 +216,60 @@ class TestHostKeys:
             [line] = [line for line in done.stdout.splitlines() if re.match(rf'{name}\b', line)]
             assert self.fingerprint(site.bed[name]) in line
         assert len(site.deploy().events('component_started')) == 2
+
+    def trust(self, site: Site, *arguments: str, status: int) -> dict[str, dict[str, Any]]:
+        """What `hosts trust --json` says of each host."""
+        done = site.run('hosts', 'trust', '-F', site.ssh_config, '--json', *arguments, status=status)
+        return {shown.pop('host'): shown for shown in done.objects}
+
+    def test_reviewed_as_json(self, site: Site, known: Path) -> None:
+        new = {
+            name: {
+                'hostname': site.bed[name].address,
+                'port': 22,
+                'type': 'ssh-ed25519',
+                'fingerprint': self.fingerprint(site.bed[name]),
+                'verdict': 'new',
+                'added': False,
+                'file': None,
+            }
+            for name in ('h1', 'h2')
+        }
+        assert self.trust(site, 'h[1-2]', status=2) == new  # nobody is there who could confirm it
+        assert known.read_text() == ''
+        shown = self.trust(site, 'h1', 'dead', '--yes', status=3)
+        assert shown['h1'] == {**new['h1'], 'added': True, 'file': str(known)}
+        assert set(shown['dead']) == {'error'}
+        assert self.trust(site, 'h[1-2]', '--yes', status=0) == {
+            'h1': {**new['h1'], 'verdict': 'known'},
+            'h2': {**new['h2'], 'added': True, 'file': str(known)},
+        }
+        assert len(known.read_text().splitlines()) == 2
+
+    @pytest.mark.parametrize(('answer', 'status'), [('no', 1), ('yes', 0)])
+    def test_who_is_asked_sees_the_keys_apart_from_the_json(
+        self, site: Site, known: Path, answer: str, status: int
+    ) -> None:
+        master, slave = os.openpty()
+        os.write(master, f'{answer}\n'.encode())
+        done = site.run('hosts', 'trust', '-F', site.ssh_config, '--json', 'h1', stdin=slave, status=status)
+        os.close(master)
+        os.close(slave)
+        [shown] = done.objects
+        assert shown['added'] == (answer == 'yes')
+        assert shown['fingerprint'] in done.stderr
+        assert bool(known.read_text()) == shown['added']
+
+    def test_behind_a_jump_host_as_json(self, site: Site, known: Path) -> None:
+        say(site, f'Host h2\n  ProxyJump h1\nHost *\n  UserKnownHostsFile {known}\n')
+        shown = self.trust(site, 'h2', status=2)
+        assert shown['h1']['verdict'] == 'new'
+        assert 'jump host' in shown['h2']['error']
+        shown = self.trust(site, 'h2', '--yes', status=0)
+        assert {name: (each['verdict'], each['added']) for name, each in shown.items()} == {
+            'h1': ('new', True),
+            'h2': ('new', True),
+        }
 
 
 # Login shells and their start-up files, which print, ask, and have what a stricter shell would stumble over.

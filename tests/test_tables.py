@@ -17,7 +17,7 @@ import pytest
 from remote_runner import events as e
 from remote_runner.ui.output import JsonLines, Output
 from remote_runner.ui.progress import Progress
-from remote_runner.ui.tables import MOST_ROWS, Row, attach_lines, failures, result_table, row_of
+from remote_runner.ui.tables import MOST_ROWS, Row, attach_lines, failures, result_table, row_of, stop_command
 
 ROOT = Path(__file__).parents[1]
 STARTED = Row('pub', 'h1', 0, 'started', 1234, 0, 0.05)
@@ -99,26 +99,33 @@ def test_colours_only_where_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ('hosts', 'line'),
+    ('labels', 'session', 'line'),
     [
-        (['localhost'], 'screen -x runner'),
-        (['h1'], 'ssh -t h1 screen -x runner'),
-        (['root@h1:2222'], 'ssh -p 2222 -t root@h1 screen -x runner'),
-        (['[fe80::1]:22'], 'ssh -p 22 -t fe80::1 screen -x runner'),
-        (['h1', 'h2'], 'ssh -t HOST screen -x runner'),
-        (['h1', 'h2:22'], 'ssh [-p PORT] -t HOST screen -x runner'),
+        (['pub@h1'], 'runner', 'remote_runner attach pub'),
+        (['pub@localhost'], 'my', 'remote_runner attach pub --screen my'),
+        (["a b'@h1"], 'runner', 'remote_runner attach \'a b\'"\'"\'\''),
+        (['pub@h1', 'sub@h1', 'sup@h2'], 'runner', 'remote_runner attach NAME'),
+        (['pub@h1', 'pub@h2', 'sub@h2'], 'my', 'remote_runner attach NAME@HOST --screen my'),
     ],
 )
-def test_how_to_attach(hosts: list[str], line: str) -> None:
-    rows = [replace(STARTED, host=host) for host in hosts]
-    assert attach_lines(rows, 'runner') == [f'attach: {line}   (windows: Ctrl-a ", leave: Ctrl-a d)']
+def test_how_to_attach(labels: list[str], session: str, line: str) -> None:
+    rows = [replace(STARTED, component=label.split('@')[0], host=label.split('@')[1]) for label in labels]
+    rows += [Row('x', 'h2'), Row('y', 'h3', state='aborted')]
+    assert attach_lines(rows, session) == [f'attach: {line}   (windows: Ctrl-a ", leave: Ctrl-a d)']
 
 
-def test_how_to_attach_here_and_elsewhere() -> None:
-    rows = [STARTED, replace(STARTED, host='localhost'), Row('x', 'h2'), Row('y', 'h3', state='aborted')]
-    here, elsewhere = attach_lines(rows, 'my', 'my config')
-    assert here == 'attach: screen -x my'
-    assert elsewhere.startswith("attach: ssh -F 'my config' -t h1 screen -x my   (")
+@pytest.mark.parametrize(
+    ('host', 'session', 'ssh', 'command'),
+    [
+        ('h1', 'runner', {}, '-H h1'),
+        ('root@h1:22', 'my', {}, '-H root@h1:22 --screen my'),
+        ('h1', 'runner', {'ssh_config': '/my config', 'user': 'anne'}, "-H h1 -u anne -F '/my config'"),
+        ('node[1-3]', 'runner', {}, "-H 'node[1-3]'"),
+        ('localhost', 'my', {'ssh_config': '/config', 'user': 'anne'}, '-H localhost --screen my'),
+    ],
+)
+def test_how_to_stop(host: str, session: str, ssh: dict[str, str], command: str) -> None:
+    assert stop_command(host, session, ssh) == f'remote_runner stop {command}'
 
 
 def test_nothing_started_nothing_to_attach_to() -> None:

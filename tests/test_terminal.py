@@ -84,7 +84,7 @@ class TestPlain:
             'pub        h2       -       -  failed            -',
             'sub        h2       -       -  not started       -',
             '3 components: 1 started, 1 failed, 1 not started',
-            'attach: ssh -t HOST screen -x runner   (windows: Ctrl-a ", leave: Ctrl-a d)',
+            'attach: remote_runner attach NAME@HOST   (windows: Ctrl-a ", leave: Ctrl-a d)',
         ]
 
     def test_at_warning_only_trouble_is_left_and_the_table(self, tmp_path: Path) -> None:

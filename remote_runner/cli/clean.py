@@ -85,8 +85,10 @@ def main(arguments: Sequence[str]) -> int:
         wanted = [each for each in found if each.items]
         done: list[Rubbish] = []
         if wanted and not options.dry_run:
-            if not options.yes and not _confirmed(wanted):
+            if not options.yes and not _confirmed(wanted, options):
                 print('nothing was removed', file=sys.stderr)  # noqa: T201
+                if options.json:
+                    _write_json(found, done)
                 return max(1, failed)
             done, failed_then = _remove(cleaner, options)
             failed = max(failed, failed_then)
@@ -127,14 +129,17 @@ def _show(found: Sequence[Rubbish], options: argparse.Namespace) -> None:
         log.info('%s: %s', harmless(fold(hosts)), harmless(note))
 
 
-def _confirmed(found: Sequence[Rubbish]) -> bool:
-    """Ask once for all."""
-    from remote_runner.ui.clean import total
+def _confirmed(found: Sequence[Rubbish], options: argparse.Namespace) -> bool:
+    """Ask once for all; whom JSON on stdout tells nothing reads on stderr what it is about."""
+    from remote_runner.ui.clean import rubbish_table, total
+    from remote_runner.ui.terminal import can_color
     from remote_runner.ui.text import count
 
     if not sys.stdin.isatty():
         raise UsageError('there is nobody to confirm what is to be removed', remedy='--yes removes it without asking')
     sys.stdout.flush()
+    if options.json:
+        sys.stderr.write(rubbish_table(found, verbose=options.verbose, color=can_color(sys.stderr)))
     sys.stderr.write(f'Remove {total(found)} from {count(len(found), "host")}? [yes/no] ')
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ('y', 'yes')

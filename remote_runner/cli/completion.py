@@ -34,10 +34,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog='remote_runner completion',
         description=_DESCRIPTION,
-        usage='%(prog)s bash|zsh|fish|man',
+        usage='%(prog)s bash|zsh|fish|man [options]',
         epilog='exit status: 0 it was printed, 2 wrong usage',
     )
     parser.add_argument('what', choices=['bash', 'zsh', 'fish', 'man'], help='the shell, or `man` for the man page')
+    parser.add_argument('--json', action='store_true', help='write a JSON object to stdout, with `shell` and `script`')
     return parser
 
 
@@ -47,13 +48,21 @@ def main(arguments: Sequence[str]) -> int:
         from remote_runner.cli.shell import words
 
         return words.main(arguments[1:])
-    what = make_parser().parse_args(arguments).what
+    options = make_parser().parse_args(arguments)
+    text = _text(options.what)
+    if options.json:
+        import json
+
+        text = json.dumps({'shell': options.what, 'script': text}) + '\n'
+    sys.stdout.write(text)
+    return 0
+
+
+def _text(what: str) -> str:
     if what == 'man':
         from remote_runner.cli.shell.man import page
 
-        sys.stdout.write(page())
-    else:
-        from remote_runner.cli.shell.scripts import script
+        return page()
+    from remote_runner.cli.shell.scripts import script
 
-        sys.stdout.write(script(what))
-    return 0
+    return script(what)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote_runner.cli.main import show_error
 from remote_runner.cli.options import (
@@ -16,12 +17,13 @@ from remote_runner.cli.options import (
     hosts_or_files,
     ssh_options,
 )
-from remote_runner.errors import UsageError
+from remote_runner.errors import RemoteRunnerError, UsageError
 
 if TYPE_CHECKING:
     from remote_runner.hosts.address import Address
+    from remote_runner.hosts.known_hosts import KnownHosts
     from remote_runner.hosts.ssh import Connector
-    from remote_runner.hosts.trust import Offer
+    from remote_runner.hosts.trust import Collection, Offer
 
 _DESCRIPTION = """\
 Show the keys of hosts with their fingerprints, ask once, and add the new ones to known_hosts, as ssh would.
@@ -44,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('action', choices=['trust'], metavar='trust', help='fetch, show and add keys')
     add_hosts_argument(parser)
     parser.add_argument('-y', '--yes', action='store_true', help='add without asking')
+    parser.add_argument('--json', action='store_true', help='one JSON object a host and line, with its key')
     add_log_level(parser)
     add_connection_options(parser)
     return parser
@@ -59,10 +62,14 @@ def main(arguments: Sequence[str]) -> int:
     configure(options.log_level)
     addresses = parse_hosts(hosts_or_files(options.hosts), exclude=options.exclude)
     with Connector(ssh_options(options)) as connector:
-        return _trust(connector, addresses, options.fanout, options.yes)
+        review = _Review(connector.known_hosts, as_json=options.json)
+        try:
+            return _trust(connector, addresses, options.fanout, options.yes, review)
+        finally:
+            review.end()
 
 
-def _trust(connector: Connector, addresses: Sequence[Address], fanout: int, yes: bool) -> int:
+def _trust(connector: Connector, addresses: Sequence[Address], fanout: int, yes: bool, review: _Review) -> int:
     """Show, ask, add; again for hosts behind jump hosts that had to be trusted first."""
     from remote_runner.hosts.known_hosts import Verdict
     from remote_runner.hosts.trust import add, collect
@@ -71,11 +78,8 @@ def _trust(connector: Connector, addresses: Sequence[Address], fanout: int, yes:
     waiting: Sequence[Address] = addresses
     while waiting:
         found = collect(connector, waiting, fanout)
-        for offer in found.offers:
-            _show(offer)
-        for failure in found.failures:
-            show_error(failure)
-            failed = True
+        review.show(found, is_asked=bool(found.new) and not yes)
+        failed = failed or bool(found.failures)
         if found.new and not (yes or _confirmed(len(found.new))):
             print('nothing was added', file=sys.stderr)  # noqa: T201
             return 1
@@ -86,9 +90,57 @@ def _trust(connector: Connector, addresses: Sequence[Address], fanout: int, yes:
     return 3 if failed else 0
 
 
-def _show(offer: Offer) -> None:
-    via = f'  {offer.target.hostname}:{offer.target.port}'
-    print(f'{offer.where:<24} {offer.verdict.value:<8} {offer.key}{via}')  # noqa: T201
+class _Review:
+    """Shows keys to whoever is asked, and what could not be asked; with `--json` all of it as objects at the end."""
+
+    def __init__(self, known_hosts: KnownHosts, *, as_json: bool) -> None:
+        self._known_hosts = known_hosts
+        self._as_json = as_json
+        self._offers: dict[str, Offer] = {}
+        self._failures: list[RemoteRunnerError] = []
+        self._waiting: tuple[Address, ...] = ()
+
+    def show(self, found: Collection, *, is_asked: bool) -> None:
+        """Show what was found; JSON is for programs, so that who is asked reads of the keys on stderr."""
+        for offer in found.offers:
+            self._offers.setdefault(offer.target.known_as, offer)
+            if is_asked or not self._as_json:
+                via = f'  {offer.target.hostname}:{offer.target.port}'
+                line = f'{offer.where:<24} {offer.verdict.value:<8} {offer.key}{via}'
+                print(line, file=sys.stderr if self._as_json else sys.stdout)
+        for failure in found.failures:
+            show_error(failure)
+        self._failures += found.failures
+        self._waiting = found.waiting
+
+    def end(self) -> None:
+        """With `--json`: write an object a host."""
+        if not self._as_json:
+            return
+        from remote_runner.ui.output import Output
+
+        rows = [self._row(offer) for offer in self._offers.values()]
+        rows += [{'host': failure.host, 'error': failure.what} for failure in self._failures]
+        why = 'a jump host on the way to it is not trusted'
+        rows += [{'host': address.where, 'error': why} for address in self._waiting]
+        Output().write(''.join(f'{json.dumps(row)}\n' for row in rows))
+
+    def _row(self, offer: Offer) -> dict[str, Any]:
+        from remote_runner.hosts.known_hosts import Verdict
+
+        # Asked of the files: where one could not be written, others may have been before.
+        is_known = self._known_hosts.judge(offer.target, offer.key)[0] is Verdict.KNOWN
+        is_added = offer.verdict is Verdict.NEW and is_known and offer.file is not None
+        return {
+            'host': offer.where,
+            'hostname': offer.target.hostname,
+            'port': offer.target.port,
+            'type': offer.key.type,
+            'fingerprint': offer.key.fingerprint,
+            'verdict': offer.verdict.value,
+            'added': is_added,
+            'file': offer.file if is_added else None,
+        }
 
 
 def _confirmed(count: int) -> bool:

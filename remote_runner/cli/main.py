@@ -39,6 +39,8 @@ COMMANDS = {
     'doctor': ('remote_runner.cli.doctor', 'find out whether hosts have what a deployment needs'),
     'clean': ('remote_runner.cli.clean', 'remove what runs left on hosts and nobody needs'),
     'completion': ('remote_runner.cli.completion', 'completion for bash, zsh and fish, and the man page'),
+    'help': ('remote_runner.cli.help', 'show what a command does, and its options'),
+    'version': ('remote_runner.cli.version', 'show the version of remote_runner'),
 }
 EXIT_INTERRUPTED = 130
 _STDERR = 2

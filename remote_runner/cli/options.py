@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from remote_runner.defaults import CONNECT_TIMEOUT, FANOUT
+from remote_runner.defaults import CONNECT_TIMEOUT, FANOUT, SCREEN
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
     """How hosts are reached."""
     group = parser.add_argument_group('connecting', 'Everything else comes from your ssh_config, as with ssh itself.')
     group.add_argument(
-        '-u', '--user', metavar='USER', help='remote user; user@ in a host beats it, it beats ssh_config'
+        '-u', '--user', type=_user, metavar='USER', help='remote user; user@ in a host beats it, it beats ssh_config'
     )
     group.add_argument(
         '-p',
@@ -122,8 +122,8 @@ def add_config_options(parser: argparse.ArgumentParser, *, required: bool = True
 
 def add_screen_option(group: argparse._ActionsContainer) -> None:
     """`--screen`."""
-    what = 'name of the screen session (default: runner)'
-    group.add_argument('--screen', default='runner', metavar='NAME', help=what)
+    what = f'name of the screen session (default: {SCREEN})'
+    group.add_argument('--screen', default=SCREEN, metavar='NAME', help=what)
 
 
 def add_results_option(group: argparse._ActionsContainer) -> None:
@@ -245,6 +245,12 @@ def _seconds(text: str) -> float:
     if not 0 < value < 1e7:
         raise argparse.ArgumentTypeError(f'{text!r} is not a number of seconds above 0')
     return value
+
+
+def _user(text: str) -> str:
+    if not text.strip() or text.startswith('-'):  # as OpenSSH has it, see valid_ruser() in its ssh.c
+        raise argparse.ArgumentTypeError(f'{text!r} is no name of a user')
+    return text
 
 
 def _positive(text: str) -> int:

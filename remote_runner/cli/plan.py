@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from remote_runner.cli import run
 from remote_runner.cli.main import show_error
 from remote_runner.cli.options import joined, ssh_options
-from remote_runner.errors import UsageError
+from remote_runner.errors import HostError
 
 if TYPE_CHECKING:
     from remote_runner.deploy.difference import HostDifference
@@ -19,18 +20,39 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Show what a run with these options would do: hosts, components in their order, files with their sizes. Nothing is done,
-and no host is connected to. With --diff all are: which files differ there, and what runs there and would be ended;
-nothing is changed.
+and no host is connected to. With --diff all are: which files differ there, and what runs there and would be ended, or
+(with --keep-running) would go on; nothing is changed. Options of a run that make no difference here are taken, too.
 
     remote_runner plan -c config.py -m ta3_muddler.py
     remote_runner plan -c config.py --diff
+    remote_runner plan -c config.py --diff --keep-running
     remote_runner plan -c config.py --json | jq '.indexes[].components[].name'
 """
 
 
+log = logging.getLogger(__name__)
+
+#: Options of a run that say how it goes on: they change nothing of what is planned. Configs may look at them.
+_OF_RUNS_ALONE = (
+    'version',
+    'no_zombie',
+    'terminate',
+    'start_timeout',
+    'on_failure',
+    'results',
+    'no_fetch',
+    'remote_done_dir',
+)
+
+
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the command's options: those of a run."""
+    """The parser of the command's options: all those of a run, so that a command line needs but one word more."""
     parser = run.make_parser(names=False)
+    for action in parser._actions:
+        if action.dest in _OF_RUNS_ALONE:
+            action.help = argparse.SUPPRESS
+        elif action.dest == 'json':
+            action.help = 'write the plan to stdout as one JSON object'
     parser.prog = 'remote_runner plan'
     parser.description = _DESCRIPTION
     parser.usage = '%(prog)s -c CONFIG [-m MUDDLER]... [options]'
@@ -51,9 +73,8 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.ui.preview import difference_text, preview_text
 
     configure(options.log_level)
-    if options.diff and options.keep_running:
-        raise UsageError('--diff shows what a run without --keep-running would do', remedy='leave out one of them')
     options.names = []
+    run.check_how(options)
     plan = run.load_plan(options)
     shown = preview(plan)
     found, failures = _differences(plan, options) if options.diff else ([], {})
@@ -64,6 +85,10 @@ def main(arguments: Sequence[str]) -> int:
         Output().write(f'{json.dumps(shown, indent=2)}\n')
     else:
         Output().write(preview_text(shown) + ''.join(difference_text(each) for each in shown.get('differences', [])))
+    if options.skip_unreachable and found and all(isinstance(error, HostError) for error in failures.values()):
+        for host, error in failures.items():
+            log.warning('%s would be left out, with its components: %s', host, error.what)
+        return 0
     for error in failures.values():
         show_error(error)
     return max((error.exit_status for error in failures.values()), default=0)
@@ -78,11 +103,19 @@ def _differences(
     addresses = dict.fromkeys(component.address for component in plan.components)
     ahead = Ahead(ssh_options(options), addresses, options.fanout)
     from remote_runner.deploy.difference import HostDifference, differences
+    from remote_runner.deploy.outcome import RunOptions
     from remote_runner.hosts.ssh import Connector
 
-    how = {'kill_first': not options.no_kill, 'always_copy': options.always_copy, 'fanout': options.fanout}
+    how = RunOptions(
+        kill_first=not options.no_kill,
+        always_copy=options.always_copy,
+        fanout=options.fanout,
+        join=run.run_to_join(options),
+        keep_running=options.keep_running,
+        is_part=run.is_part(options),
+    )
     with Connector(ahead=ahead) as connector:
-        outcomes = dict(differences(plan, connector, **how))
+        outcomes = differences(plan, connector, how)
     found = [outcomes[address.where] for address in addresses]
     failures = {host: outcome for host, outcome in outcomes.items() if not isinstance(outcome, HostDifference)}
     return [outcome for outcome in found if isinstance(outcome, HostDifference)], failures

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,8 @@ Deploy and run the components of a config file over many hosts, through plain SS
     remote_runner -c config.py
     remote_runner -c config.py -m ta3_muddler.py --arg-parser parser.py --extra-args "--hosts h1,h2"
 
-Afterwards `ssh -t HOST screen -x runner` shows the components of a host, one window each.
+Afterwards `remote_runner status` shows how they are, `logs` their output; `attach NAME` puts this terminal into the
+window of one, and `stop` ends them. `ssh -t HOST screen -x runner` shows all windows of a host, from anywhere.
 
 `remote_runner run NAMES` starts components of the last run again that have ended, as they were started; with -c as the
 config says now.
@@ -89,7 +90,7 @@ def make_parser(*, names: bool = True) -> argparse.ArgumentParser:
         default=[],
         metavar='NAMES',
         help='only these components: names or name@host with * and ?, several with commas; repeatable '
-        '(the session is replaced all the same; with --no-kill the others run on)',
+        '(the session is replaced all the same; with --no-kill or --keep-running the others run on)',
     )
     config.add_argument(
         '--limit', action='append', default=[], metavar='HOSTS', help='only the components of these hosts; repeatable'
@@ -159,11 +160,21 @@ def main(arguments: Sequence[str], *, names: bool = True) -> int:
             return start_again(options, end_first=False)
         options.only.append(','.join(options.names))
         options.no_kill = True
-    elif options.keep_running and options.no_kill:
-        raise UsageError('--keep-running and --no-kill exclude each other')
-    elif not options.config:
-        parser.error('the following arguments are required: -c/--config')
+    else:
+        check_how(options)
+        if not options.config:
+            parser.error('the following arguments are required: -c/--config')
     return deploy_config(options)
+
+
+def check_how(options: argparse.Namespace) -> None:
+    """Whether a deployment can be all that these options say.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if options.keep_running and options.no_kill:
+        raise UsageError('--keep-running and --no-kill exclude each other')
 
 
 def _refuse_without_config(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -200,7 +211,6 @@ def deploy_config(options: argparse.Namespace) -> int:
     from remote_runner.ui.terminal import Terminal
 
     events = Events()
-    is_part = bool(options.names or options.only or options.limit or options.no_kill)
     how = RunOptions(
         kill_first=not options.no_kill,
         zombie=not options.no_zombie,
@@ -212,28 +222,29 @@ def deploy_config(options: argparse.Namespace) -> int:
         start_timeout=options.start_timeout,
         sudo=sudo,
         last=True,
-        join=_run_to_join(options),
+        join=run_to_join(options),
         keep_running=options.keep_running,
-        is_part=is_part,
+        is_part=is_part(options),
         results=None if options.no_fetch else options.results or Path(plan.config_dir) / 'results',
     )
     if how.join is None:
-        _warn_of_others(options.screen, plan)
-    terminal = Terminal(table=not options.json, ssh_config_file=options.ssh_config)
+        _warn_of_others(options.screen, plan, ssh_record(options))
+    terminal = Terminal(table=not options.json)
     events.listen(terminal)
     if options.json:
         events.listen(JsonLines())
-    events.listen(Recorder(plan, ssh_record(options), is_part=is_part))
+    events.listen(Recorder(plan, ssh_record(options), is_part=how.is_part))
     with Connector(ahead=ahead) as connector, terminal:
         outcome = deploy(plan, connector, how, events)
-    _show_end(outcome, options.ssh_config)
+    _show_end(outcome, ssh_record(options))
     return outcome.exit_status
 
 
-def _warn_of_others(session: str, plan: Plan) -> None:
+def _warn_of_others(session: str, plan: Plan, ssh: Mapping[str, str]) -> None:
     """The session is replaced on the hosts of this plan alone: say where else the last run started something."""
     from remote_runner.deploy.record import records
     from remote_runner.hosts.address import fold
+    from remote_runner.ui.tables import stop_command
 
     last = next(records(session), None)
     own = {component.address.where for component in plan.components}
@@ -242,15 +253,19 @@ def _warn_of_others(session: str, plan: Plan) -> None:
         hosts = fold(others)
         logging.getLogger(__name__).warning(
             'what the last run of session %s started on %s is left alone, as it is not in this plan; '
-            'to end it: remote_runner stop -H %s --screen %s',
+            'to end it: %s',
             session,
             hosts,
-            hosts,
-            session,
+            stop_command(hosts, session, ssh),
         )
 
 
-def _run_to_join(options: argparse.Namespace) -> str | None:
+def is_part(options: argparse.Namespace) -> bool:
+    """Whether components are left out of which the run to which these belong may have more."""
+    return bool(options.names or options.only or options.limit or options.no_kill)
+
+
+def run_to_join(options: argparse.Namespace) -> str | None:
     """The run to which components belong that are named; None: this is a run of its own."""
     from remote_runner.deploy.record import records
 
@@ -322,7 +337,7 @@ def _selected(plan: Plan, options: argparse.Namespace) -> Plan:
     return plan
 
 
-def _show_end(outcome: Outcome, ssh_config: str | None) -> None:
+def _show_end(outcome: Outcome, ssh: Mapping[str, str]) -> None:
     """What ended the run, and after an interruption what runs on and how to stop it."""
     from remote_runner.errors import ComponentFailed, HostsFailed, StartFailed
     from remote_runner.ui.tables import stop_lines
@@ -338,5 +353,5 @@ def _show_end(outcome: Outcome, ssh_config: str | None) -> None:
         show_error(outcome.error)  # of components and hosts the display has said it all
     if outcome.error is not None:
         log.debug('what ended the run', exc_info=outcome.error)
-        for line in stop_lines(outcome, ssh_config):
+        for line in stop_lines(outcome, ssh):
             log.error('%s', line)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from remote_runner.defaults import FANOUT
+from remote_runner.deploy.keep import has_changed_files, unchanged
+from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import ComponentPlan, Plan
 from remote_runner.deploy.seen import all_seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Placed, build_manifest, remote_path
-from remote_runner.files.transfer import Difference, compare
+from remote_runner.files.transfer import compare
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens, connect, each
 
 #: Stands for the folder that a component without base_dir would get.
@@ -30,6 +32,7 @@ class HostDifference(NamedTuple):
         modes: (path there, mode) of files that would get other permission bits alone.
         unchanged: how many files are as they should be.
         stop: the components of the session that run there and would be ended.
+        keep: with `--keep-running` those that would run on as they are; None: it was not asked for.
     """
 
     host: str
@@ -37,68 +40,95 @@ class HostDifference(NamedTuple):
     modes: tuple[tuple[str, int], ...]
     unchanged: int
     stop: tuple[str, ...]
+    keep: tuple[str, ...] | None = None
+
+    def without(self, kept: Container[str]) -> HostDifference:
+        """The same, but that none of these components is ended."""
+        return self._replace(stop=tuple(label for label in self.stop if label not in kept))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
+        keep = {} if self.keep is None else {'keep': list(self.keep)}
         return {
             'host': self.host,
             'send': [{'remote': path, 'size': size} for path, size in self.send],
             'modes': [{'remote': path, 'mode': f'{mode:04o}'} for path, mode in self.modes],
             'unchanged': self.unchanged,
             'stop': list(self.stop),
+            **keep,
         }
 
 
-def differences(
-    plan: Plan, connector: Opens, *, kill_first: bool = True, always_copy: bool = False, fanout: int = FANOUT
-) -> Iterator[tuple[str, HostDifference | RemoteRunnerError]]:
-    """Look at all hosts of a plan in parallel; nothing is changed there.
+class _Look(NamedTuple):
+    """What was found under one name of a machine."""
+
+    machine: str
+    difference: HostDifference
+
+
+def differences(plan: Plan, connector: Opens, options: RunOptions) -> dict[str, HostDifference | RemoteRunnerError]:
+    """Look at all hosts of a plan in parallel; nothing is changed there. By host: what differs, or why it cannot say.
 
     Args:
         plan: what would be carried out.
         connector: makes the connections.
-        kill_first, always_copy: see `RunOptions`.
+        options: how it would be.
     """
     local_files = LocalFiles()
 
-    def work(address: Address) -> HostDifference:
+    def work(address: Address) -> _Look:
         own = [component for component in plan.components if component.address.where == address.where]
         with connect(address, connector) as host:
-            return _look(host, plan, own, local_files, kill_first=kill_first, always_copy=always_copy)
+            return _Look(host.facts.identity, _look(host, plan.session, own, local_files, options))
 
-    for address, outcome in each(dict.fromkeys(component.address for component in plan.components), work, fanout):
-        yield address.where, outcome
+    found = {
+        address.where: outcome
+        for address, outcome in each(dict.fromkeys(c.address for c in plan.components), work, options.fanout)
+    }
+    # What is kept under one name of a machine is not ended under another.
+    keep: dict[str, set[str]] = defaultdict(set)
+    for look in found.values():
+        if isinstance(look, _Look):
+            keep[look.machine].update(look.difference.keep or ())
+    return {
+        where: look if isinstance(look, RemoteRunnerError) else look.difference.without(keep[look.machine])
+        for where, look in found.items()
+    }
 
 
 def _look(
-    host: Host,
-    plan: Plan,
-    own: list[ComponentPlan],
-    local_files: LocalFiles,
-    *,
-    kill_first: bool,
-    always_copy: bool,
+    host: Host, session: str, own: list[ComponentPlan], local_files: LocalFiles, options: RunOptions
 ) -> HostDifference:
-    asked = host.call('survey', timeout=SURVEY_TIMEOUT, session=plan.session, runs=[])
-    new = [c for c in own if c.base_dir is None]
-    lasting = [c for c in own if c.base_dir is not None]
-    manifest = build_manifest(local_files, _placed(lasting))
+    answer = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[])
+    alive = [seen for seen in all_seen(answer, host.name) if seen.is_alive]
+    joined = options.join if options.keep_running else None
+    same = unchanged(alive, joined, own) if joined is not None else {}
+    # What runs on has its folder already, be it a temporary one; two of these are never the same.
+    temporary = {label: seen.facts['cwd'] for label, seen in same.items()}
+    folders = {c.label: temporary.get(c.label) if c.base_dir is None else c.base_dir for c in own}
+    manifest = build_manifest(local_files, _placed((c, folder) for c in own if (folder := folders[c.label])))
+    new = [(c, f'{TEMPORARY}/{c.name}') for c in own if not folders[c.label]]
     fresh = build_manifest(local_files, _placed(new))
-    difference = compare(host, manifest, local_files, always_copy=always_copy)
-    answer: Header = asked.result(SURVEY_TIMEOUT)
-    running = all_seen(answer, host.name)
+    difference = compare(host, manifest, local_files, always_copy=options.always_copy)
+    keep = tuple(
+        c.label for c in own if c.label in same and not has_changed_files(c, folders[c.label] or '', difference)
+    )
+    stop = [seen for seen in alive if seen.label not in keep] if options.kill_first else []
+    if joined is not None and options.is_part:  # then the rest of that run is left alone
+        names = {c.name for c in own}
+        stop = [seen for seen in stop if seen.name in names]
     return HostDifference(
         own[0].host,
         tuple((entry.remote, entry.size) for entry in (*difference.send, *fresh.files)),
         difference.modes,
         len(manifest.files) - len(difference.send) - len(difference.modes),
-        tuple(seen.label for seen in running if seen.is_alive) if kill_first else (),
+        tuple(seen.label for seen in stop),
+        keep if options.keep_running else None,
     )
 
 
-def _placed(components: list[ComponentPlan]) -> Iterator[Placed]:
-    for component in components:
-        # Two temporary folders are never the same.
-        base_dir = component.base_dir or f'{TEMPORARY}/{component.name}'
+def _placed(components: Iterable[tuple[ComponentPlan, str]]) -> Iterator[Placed]:
+    """What `build_manifest` takes of components and their folders."""
+    for component, base_dir in components:
         for file in component.files:
             yield Placed(file.local, remote_path(base_dir, file.remote), file.kind)

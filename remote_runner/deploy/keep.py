@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from remote_runner.deploy.board import Tracked
+from collections.abc import Iterable
+
 from remote_runner.deploy.holder import whoami
+from remote_runner.deploy.plan import ComponentPlan
 from remote_runner.deploy.seen import Seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT, survey_run
 from remote_runner.errors import RequestFailed, SessionFailed
@@ -12,15 +14,20 @@ from remote_runner.files.transfer import Difference
 from remote_runner.hosts.host import Host
 
 
-def find_unchanged(host: Host, session: str, run: str, own: list[Tracked]) -> dict[str, Seen]:
-    """Those of a host that run, are ready, belong to `run` and were started as they would be now; by key."""
-    found = {seen.label: seen for seen in survey_run(host, session, run)}
+def unchanged(found: Iterable[Seen], run: str, plans: Iterable[ComponentPlan]) -> dict[str, Seen]:
+    """Those of a host that run, are ready, belong to `run` and were started as they would be now; by label.
+
+    Args:
+        found: what the host says of its components.
+        plans: how they would be started.
+    """
+    by_label = {seen.label: seen for seen in found}
     kept: dict[str, Seen] = {}
-    for tracked in own:
-        seen = found.get(tracked.key)
+    for plan in plans:
+        seen = by_label.get(plan.label)
         is_well = seen is not None and seen.run == run and bool(seen.ready)
-        if seen is not None and is_well and seen.facts['about']['digest'] == tracked.plan.digest():
-            kept[tracked.key] = seen
+        if seen is not None and is_well and seen.facts['about']['digest'] == plan.digest():
+            kept[plan.label] = seen
     return kept
 
 
@@ -32,10 +39,10 @@ def watched(host: Host, session: str, run: str, names: list[str]) -> dict[str, S
     return {seen.label: seen for seen in survey_run(host, session, run, watch=True, names=names)}
 
 
-def has_changed_files(tracked: Tracked, base_dir: str, difference: Difference) -> bool:
+def has_changed_files(plan: ComponentPlan, base_dir: str, difference: Difference) -> bool:
     """Whether a file of the component has to be sent, or gets other permission bits."""
     changed = {entry.remote for entry in difference.send} | {path for path, _ in difference.modes}
-    return any(remote_path(base_dir, file.remote) in changed for file in tracked.plan.files)
+    return any(remote_path(base_dir, file.remote) in changed for file in plan.files)
 
 
 def end_others(host: Host, session: str, kept: list[str], among: list[str] | None, patience: float) -> int:

@@ -11,9 +11,10 @@ from types import MappingProxyType
 
 from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import Board, State, Tracked
-from remote_runner.deploy.keep import end_others, find_unchanged, has_changed_files, watched
+from remote_runner.deploy.keep import end_others, has_changed_files, unchanged, watched
 from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import Plan
+from remote_runner.deploy.session import survey_run
 from remote_runner.errors import RequestFailed, SessionFailed, TransferFailed
 from remote_runner.events import Events, FilesCompared, FilesSending, FilesSent, SessionQuit
 from remote_runner.files.local import LocalFiles
@@ -75,7 +76,7 @@ class Preparation:
     def _keep_what_is_unchanged(self, host: Host) -> None:
         """With `--keep-running`: end what has changed or is not wanted any more, and bring its files."""
         session, run, own = self._plan.session, self._options.join or '', self._own(host)
-        kept = find_unchanged(host, session, run, own)
+        kept = unchanged(survey_run(host, session, run), run, [tracked.plan for tracked in own])
         self._prepare(host, {key: seen.facts['cwd'] for key, seen in kept.items()})
         begun = time.monotonic()
         manifest = self._manifest(own)
@@ -83,7 +84,7 @@ class Preparation:
         staying = [
             tracked
             for tracked in own
-            if tracked.key in kept and not has_changed_files(tracked, self.base_dirs[tracked.key], difference)
+            if tracked.key in kept and not has_changed_files(tracked.plan, self.base_dirs[tracked.key], difference)
         ]
         if staying or self._options.is_part:
             patience = max(tracked.plan.stop_timeout for tracked in own)

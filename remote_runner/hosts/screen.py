@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Mapping
 
+from remote_runner.defaults import LOCALHOST
+from remote_runner.hosts.address import Address
 from remote_runner.hosts.shell import sh
 
 #: Exit statuses of the command, which has said why: there is no such session any more, or no such window in it.
@@ -66,3 +70,17 @@ def screen_command(server: int, session: str, window: int) -> str:
         f'exec screen -U -x {address} -p {window:d}',
     ]
     return sh('; '.join(steps))
+
+
+def terminal_argv(address: Address, command: str, ssh: Mapping[str, str]) -> list[str]:
+    """The argv by which a user runs such a command on a host: `ssh -t` with it, or on this machine the command itself.
+
+    Args:
+        ssh: what is said of all hosts: `user` (which one of the address beats) and `ssh_config`, where they are.
+    """
+    if address.where == LOCALHOST:
+        return shlex.split(command)
+    user = address.user if address.user is not None else ssh.get('user')
+    options = ['-F', ssh['ssh_config']] if 'ssh_config' in ssh else []
+    options += ['-p', str(address.port)] if address.port is not None else []
+    return ['ssh', *options, '-t', address.name if user is None else f'{user}@{address.name}', command]

@@ -36,6 +36,11 @@ class Offer(NamedTuple):
     key: PublicKey
     verdict: Verdict
 
+    @property
+    def file(self) -> str | None:
+        """The file to which `add` adds the key; None: ssh_config names none, and it is trusted in this run alone."""
+        return next(iter(self.target.user_known_hosts_files), None)
+
 
 class Collection(NamedTuple):
     """What was found.

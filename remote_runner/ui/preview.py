@@ -66,6 +66,7 @@ def difference_text(found: Mapping[str, Any]) -> str:
         facts.append(f'permission bits of {count(len(found["modes"]), "file")} to change')
     facts.append(f'{found["unchanged"]} unchanged')
     lines = [f'{harmless(found["host"])}: {", ".join(facts)}']
+    lines += [f'  keeps  {harmless(label)}' for label in found.get('keep', [])]
     lines += [f'  ends   {harmless(label)}' for label in found['stop']]
     lines += [f'  sends  {harmless(file["remote"])} ({size(file["size"])})' for file in found['send'][:_MOST_FILES]]
     if len(found['send']) > _MOST_FILES:

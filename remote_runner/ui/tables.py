@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
-from remote_runner.defaults import LOCALHOST
+from remote_runner.defaults import LOCALHOST, SCREEN
 from remote_runner.deploy import board
 from remote_runner.ui.progress import Component, State
 from remote_runner.ui.text import count, harmless, indented, seconds, width
@@ -96,52 +96,61 @@ def row_of(component: Component) -> Row:
     )
 
 
-def result_table(
-    rows: Sequence[Row], session: str, ssh_config_file: str | None = None, *, color: bool = False
-) -> str:
+def result_table(rows: Sequence[Row], session: str, *, color: bool = False) -> str:
     """The table, a line that counts, and how to attach.
 
     Args:
         rows: one a component, in the order in which they shall stand.
         session: the screen session's name.
-        ssh_config_file: the ssh_config file that was used, where it is not the user's own.
         color: whether to colour it for a terminal (ECMA-48 SGR).
     """
     shown = list(rows) if len(rows) <= MOST_ROWS else [row for row in rows if row.is_worse][:MOST_ROWS]
     lines = layout(_COLUMNS, [_cells(row) for row in shown], color=color) if shown else []
     if len(shown) < len(rows):
         lines.append(f'… and {len(rows) - len(shown)} more' if shown else '')
-    lines += [_counts(rows), *attach_lines(rows, session, ssh_config_file)]
+    lines += [_counts(rows), *attach_lines(rows, session)]
     return '\n'.join(lines).lstrip('\n') + '\n'
 
 
-def attach_lines(rows: Iterable[Row], session: str, ssh_config_file: str | None = None) -> list[str]:
-    """How to look at the components that have a window: one line for this machine, one for all other hosts."""
-    hosts = dict.fromkeys(row.host for row in rows if row.state not in ('not started', 'aborted'))
-    screen = f'screen -x {quote(session)}'
-    lines = [screen] if LOCALHOST in hosts else []
-    hosts.pop(LOCALHOST, None)
-    if hosts:
-        lines.append(f'{ssh_command(list(hosts), ssh_config_file)} {screen}')
-    if lines:
-        lines[-1] += '   (windows: Ctrl-a ", leave: Ctrl-a d)'
-    return [f'attach: {line}' for line in lines]
+def attach_lines(rows: Iterable[Row], session: str) -> list[str]:
+    """How to look at the components that have a window; no line where none has."""
+    shown = [row for row in rows if row.state not in ('not started', 'aborted')]
+    if not shown:
+        return []
+    names = {row.component for row in shown}
+    some = 'NAME' if len(names) == len(shown) else 'NAME@HOST'
+    words = ['attach', quote(shown[0].component) if len(shown) == 1 else some, *_screen_option(session)]
+    return [f'attach: remote_runner {harmless(" ".join(words))}   (windows: Ctrl-a ", leave: Ctrl-a d)']
 
 
-def stop_lines(outcome: Outcome, ssh_config: str | None) -> list[str]:
-    """What runs on, a line a host with the command that stops it."""
+def stop_lines(outcome: Outcome, ssh: Mapping[str, str]) -> list[str]:
+    """What runs on, a line a host with the command that stops it.
+
+    Args:
+        ssh: how hosts are reached, see `deploy.record.Record`.
+    """
     lines: list[str] = []
-    for host, server in outcome.servers.items():
+    for host in outcome.servers:
         left = [tracked for tracked in outcome.running if tracked.host == host]
         names = [tracked.plan.name for tracked in left]
         is_known = all(tracked.state in board.RUNNING for tracked in left)
         if names:
-            stop = f'screen -S {server}.{outcome.session} -X quit'
-            if host != LOCALHOST:
-                stop = f'{ssh_command([host], ssh_config)} {stop}'
             state = 'still running' if is_known else 'nobody knows whether still running'
+            stop = stop_command(host, outcome.session, ssh)
             lines.append(f'{", ".join(names)} on {host}: {state}; to stop: {stop}')
     return lines
+
+
+def stop_command(hosts: str, session: str, ssh: Mapping[str, str]) -> str:
+    """The command that ends a session on hosts, wherever it was begun; `ssh`: see `stop_lines`."""
+    words = ['-H', quote(hosts), *_screen_option(session)]
+    for option, name in (('-u', 'user'), ('-F', 'ssh_config')):
+        words += [option, quote(ssh[name])] if name in ssh and hosts != LOCALHOST else []
+    return ' '.join(['remote_runner', 'stop', *words])
+
+
+def _screen_option(session: str) -> list[str]:
+    return [] if session == SCREEN else ['--screen', quote(session)]
 
 
 def failures(rows: Iterable[Row]) -> str:
@@ -215,18 +224,3 @@ def _counts(rows: Sequence[Row]) -> str:
     states = Counter(row.state for row in rows)
     return f'{count(len(rows), "component")}: ' + ', '.join(f'{number} {state}' for state, number in states.items())
 
-
-def ssh_command(hosts: list[str], ssh_config_file: str | None) -> str:
-    """The ssh command for one host, or for any of several."""
-    from remote_runner.hosts.address import parse_address
-
-    addresses = [parse_address(host) for host in hosts]
-    options = [f'-F {quote(ssh_config_file)}'] if ssh_config_file else []
-    if len(addresses) == 1:
-        [address] = addresses
-        options += [f'-p {address.port}'] if address.port is not None else []
-        host = quote(f'{address.user}@{address.name}' if address.user is not None else address.name)
-    else:
-        options += ['[-p PORT]'] if any(address.port is not None for address in addresses) else []
-        host = 'HOST'
-    return ' '.join(['ssh', *options, '-t', host])

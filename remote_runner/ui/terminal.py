@@ -35,7 +35,6 @@ class Terminal:
 
     Args:
         table: whether the table is printed at the end (not with `--json`: stdout is the events').
-        ssh_config_file: the ssh_config file that is used, for the command that attaches.
         live: whether there is a live display; None: where stderr is a terminal that can show one.
     """
 
@@ -43,11 +42,9 @@ class Terminal:
         self,
         *,
         table: bool = True,
-        ssh_config_file: str | None = None,
         live: bool | None = None,
     ) -> None:
         self._table = table
-        self._ssh_config_file = ssh_config_file
         self._progress = Progress()
         self._lock = threading.Lock()  # over _progress; nothing is written while it is held
         is_live = can_draw(sys.stderr) if live is None else live
@@ -68,10 +65,7 @@ class Terminal:
         if all(row.state == State.NOT_STARTED for row in rows):
             return
         if self._table:
-            table = result_table(
-                rows, self._progress.session, self._ssh_config_file, color=can_color(sys.stdout)
-            )
-            Output().write(table)
+            Output().write(result_table(rows, self._progress.session, color=can_color(sys.stdout)))
         failed = failures(rows)
         if failed:
             _logger.error('%s', failed)
@@ -104,7 +98,7 @@ class Terminal:
                 self._hints = []
             elif not self._hints:
                 rows = [row_of(component) for component in self._progress.components()]
-                self._hints = attach_lines(rows, self._progress.session, self._ssh_config_file)
+                self._hints = attach_lines(rows, self._progress.session)
             return frame(self._progress, height, time.monotonic(), self._hints)
 
 

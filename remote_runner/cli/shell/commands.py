@@ -89,6 +89,14 @@ def commands() -> list[Command]:
     return [_command(name, title, module.make_parser()) for name, title, module in modules]
 
 
+def plain(value: object) -> object:
+    """A command, or a part of it, of dicts and lists, for JSON."""
+    if isinstance(value, tuple):
+        values = getattr(value, '_asdict', None)
+        return {name: plain(part) for name, part in values().items()} if values else [plain(part) for part in value]
+    return value
+
+
 def with_unnamed(found: list[Command]) -> list[Command]:
     """The commands, and what is meant where none is named."""
     [default] = [command for command in found if command.name == _DEFAULT]
@@ -134,7 +142,7 @@ def _help(action: argparse.Action, prog: str) -> str:
 def _value(action: argparse.Action) -> Value:
     choices = tuple(map(str, action.choices or ()))
     metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
-    if choices:
+    if choices and action.metavar is None:
         metavar = '|'.join(choices)
     return Value(metavar, _kind(action, metavar), choices, action.nargs in ('+', '*', argparse.REMAINDER))
 
