@@ -11,16 +11,15 @@ import stat
 from _collections import deque  # `collections` takes long to import
 
 from remote_runner.agent import processes
+from remote_runner.agent.hashes import new_sha1, sha1
 from remote_runner.agent.request import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import hashlib
     from typing import Any, Deque, Dict, List, Optional, Set, Tuple
 
     from remote_runner.agent.request import Request
 
-PIECE = 1 << 20
 #: What the names of temporary folders begin with, and the random bytes that they end with in hexadecimal.
 FOLDER = 'remote_runner-'
 RANDOM = 5
@@ -111,38 +110,6 @@ def make_folders(folder: str) -> "List[str]":
             if not os.path.isdir(path):
                 raise
     return made
-
-
-#: Bytes that Python's own SHA-1 may hash: it is there at once, OpenSSL's is faster and takes as long as this to load.
-_left_for_own = 1 << 20
-
-
-def new_sha1(size: int) -> "hashlib._Hash":
-    """A SHA-1 that so many bytes will be fed to."""
-    global _left_for_own
-    _left_for_own -= size
-    if _left_for_own >= 0:
-        try:
-            import _sha1
-
-            own: "hashlib._Hash" = _sha1.sha1()
-            return own
-        except ImportError:
-            pass  # a Python that was built without it
-    import hashlib
-
-    return hashlib.sha1()
-
-
-def sha1(path: str) -> str:
-    """The SHA-1 of a file's content in hexadecimal."""
-    digest = new_sha1(os.stat(path).st_size)
-    with open(path, 'rb', 0) as file:
-        while True:
-            piece = file.read(PIECE)
-            if not piece:
-                return digest.hexdigest()
-            digest.update(piece)
 
 
 def _sha1_if_readable(path: str) -> "Optional[str]":
