@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from remote_runner.config import util
 from remote_runner.config.exclude import Exclusion
+from tests.privileges import unprivileged
 
 Ignored = Callable[[Sequence[str]], set[str]]
 
@@ -179,6 +180,18 @@ class TestExclude:
         (tmp_path / 'sub' / 'loop').symlink_to('..')
         assert util.recursive_files_dict(tmp_path, '/', exclude='sub') == {str(tmp_path): '/'}
         assert util.recursive_files_dict(tmp_path, '/', exclude='sub/loop') == {f'{tmp_path}/sub': '/sub'}
+
+    def test_a_folder_that_is_left_out_need_not_be_readable(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tmp_path.chmod(0o755)
+        (tmp_path / 'closed').mkdir(mode=0)
+        (tmp_path / 'open').touch()
+        monkeypatch.chdir(tmp_path)  # nobody may go through what is above it
+        with unprivileged():
+            assert found(Path(), 'closed/') == {'/open'}
+            with pytest.raises(PermissionError):
+                found(Path(), 'closed/*')
 
     def test_a_link_that_is_followed_is_what_it_leads_to(self, tmp_path: Path) -> None:
         (tmp_path / 'folder').mkdir()

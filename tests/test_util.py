@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_runner.config import util
-from remote_runner.config.component import Component
+from remote_runner.config.component import Component, Config
 from remote_runner.config.paths import TreePath, named
 from remote_runner.deploy.check import target_path
+from remote_runner.deploy.plan import make_plan
 from remote_runner.errors import AddressError
 from tests.privileges import unprivileged
 
@@ -119,6 +120,19 @@ class TestRecursiveFilesDict:
         assert files[f'{tree}/src/sub/{name}'] == f'to/sub/{name}'
         assert files[f'{tree}/src/deep/{name}/{name}'] == f'to/deep/{name}/{name}'
         assert util.glob_files_dict('src/sub/*', 'to')[f'{tree}/src/sub/{name}'] == f'to/{name}'
+
+    @pytest.mark.parametrize('name', ['~', '~root'])
+    def test_names_that_look_like_home_directories(self, tree: Path, name: str) -> None:
+        (tree / name).mkdir()
+        (tree / name / '~').write_text('x')
+        with util.relative_to(str(tree)):
+            files = util.recursive_files_dict(name, 'to')
+            assert files == {f'./{name}/~': 'to/~'}
+            assert util.glob_files_dict(f'{name}/*', 'to') == files
+        config = Config()
+        config.add_component(Component(name='c', host='h', executable='x', files=files))
+        [file] = make_plan(config, str(tree), 'runner').components[0].files
+        assert Path(file.local).read_text() == 'x'
 
     def test_deep(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """As deep as paths can be."""

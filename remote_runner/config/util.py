@@ -135,5 +135,5 @@ def _key(path: str) -> str:
     """A local path as a key of `files`: as it is where it means the same to the plan, else absolute."""
     config_dir = _config_dir.get()
     if config_dir is not None and Path.cwd() == Path(config_dir):
-        return path
+        return f'./{path}' if path.startswith('~') else path  # what is called so is no home directory
     return str(Path.cwd() / path)
