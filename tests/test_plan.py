@@ -454,6 +454,15 @@ class TestTargets:
             "'/x/1'", "'/x/2/3'",
         ]  # fmt: skip
 
+    def test_links_on_one_host_and_files_on_another(self, here: Path) -> None:
+        (here / 'one').symlink_to('a')
+        (here / 'other').symlink_to('./a')
+        files = [component(name=name, host='h1', files={name: '/x'}) for name in ('one', 'other')]
+        links = [component(name=name, host='h2', files={name: TreePath('/x', '/', True)}) for name in ('one', 'other')]
+        for components in ([*files, *links], [*links, *files]):
+            [fault] = faults_of(here, *components)
+            assert fault.startswith('other@h2: ')
+
     def test_message_of_links(self, here: Path) -> None:
         (here / 'link').symlink_to('a')
         one = component(files={'a': 't/x'}, base_dir='/w')

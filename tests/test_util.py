@@ -194,10 +194,16 @@ class TestLinks:
 
 class TestTreePath:
     def test_of_a_tree(self, tree: Path) -> None:
-        for src, dest, root in [('src', './to/', './to/'), ('src/empty', Path('to'), 'to'), ('src', '', '/')]:
+        for src, dest, root in [
+            ('src', './to/', './to/'),
+            ('src/empty', Path('to'), 'to'),
+            ('src', '', '/'),
+            ('src/empty', '', '/'),
+        ]:
             for path in util.recursive_files_dict(src, dest).values():
                 assert isinstance(path, TreePath)
                 assert (path.root, path.is_link) == (root, False)
+                assert path.startswith(root)
 
     @pytest.mark.parametrize(
         'copied',

@@ -58,10 +58,10 @@ def recursive_files_dict(
     """
     if links not in ('follow', 'keep'):
         raise ValueError(f"links must be 'follow' or 'keep', is {shown(links)}")
-    top, root = os.fspath(src), os.fspath(dest)
+    top, root = os.fspath(src), os.fspath(dest) or '/'
     key = _key(top)
     return {
-        below(key, leaf.path): TreePath(below(root, leaf.path), root or '/', leaf.is_link)
+        below(key, leaf.path): TreePath(below(root, leaf.path), root, leaf.is_link)
         for leaf in leaves(top, Exclusion(exclude), keep_links=links == 'keep')
     }
 

@@ -50,7 +50,7 @@ class Checker:
         self._config_dir = config_dir
         self._local_paths: dict[str, str] = {}
         self._kinds: dict[tuple[str, int | None], tuple[bool, str | None]] = {}
-        self._same: dict[tuple[str, str], bool] = {}
+        self._same: dict[tuple[str, str, str], bool] = {}
         self._addresses: dict[str, Address | AddressError] = {}
 
     def fault(self, label: str, text: str) -> None:
@@ -179,14 +179,15 @@ class Checker:
             return False
         if one.file.is_directory or one.file.local == other.file.local:
             return True
-        pair = (one.file.local, other.file.local)
-        if pair not in self._same:
+        key = (one.kind, one.file.local, other.file.local)
+        if key not in self._same:
+            are_same = _are_same_links if one.file.is_link else _are_same_files
             try:
-                self._same[pair] = (_are_same_links if one.file.is_link else _are_same_files)(*pair)
+                self._same[key] = are_same(one.file.local, other.file.local)
             except OSError as error:
-                self._same[pair] = True
+                self._same[key] = True
                 self.fault(one.label, f'files: {one} and {other} cannot be compared: {error.strerror}')
-        return self._same[pair]
+        return self._same[key]
 
     def _check_parents(self, targets: Mapping[str, Target]) -> None:
         """What other targets are below of is a directory."""
