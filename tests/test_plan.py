@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,18 +12,22 @@ from typing import Any
 
 import pytest
 
+from remote_runner.config import util
 from remote_runner.config.component import Component, Config
+from remote_runner.config.paths import TreePath
+from remote_runner.config.reading import shown
 from remote_runner.deploy.plan import FilePlan, Plan, check_session, make_plan
 from remote_runner.deploy.secrets import Secrets
 from remote_runner.errors import AddressError, ConfigFaults, UsageError
 from tests.privileges import unprivileged
+from tests.test_util import ODD_NAMES
 
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     """The directory of a config with `a`, `b`, `program` (executable) and `folder/`."""
     for name in ('a', 'b', 'program'):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text(name)
     (tmp_path / 'program').chmod(0o755)
     (tmp_path / 'folder').mkdir()
     return tmp_path
@@ -82,6 +87,47 @@ class TestWhatComesOut:
             FilePlan(f'{here}/b', '/opt/b'),
             FilePlan(f'{here}/folder/../b', '~/y'),
         )
+
+    def test_trees(self, here: Path) -> None:
+        (here / 'folder' / 'link').symlink_to('../nowhere/')
+        (here / 'folder' / 'file').symlink_to('../a')
+        files = {'a': 'x', **util.recursive_files_dict(here / 'folder', './t/', links='keep')}
+        files |= util.recursive_files_dict(here / 'folder', '~/t', exclude=['link', 'file'])
+        [planned] = plan_of(here, component(files=files)).components
+        assert planned.files == (
+            FilePlan(f'{here}/a', 'x'),
+            FilePlan(f'{here}/folder/file', './t/file', is_link=True),
+            FilePlan(f'{here}/folder/link', './t/link', is_link=True),
+            FilePlan(f'{here}/folder', '~/t', is_directory=True),
+        )
+        assert {type(file.remote) for file in planned.files} == {str}
+        assert planned.trees == ('./t/', '~/t')
+
+    def test_what_was_a_link_is_a_file_without_its_tree(self, here: Path) -> None:
+        """A muddler that writes other text in place of a path that a helper gave makes an entry of its own."""
+        (here / 'folder' / 'file').symlink_to('../a')
+        files = util.recursive_files_dict(here / 'folder', 't', links='keep')
+        config = Config()
+        config.add_component(component(files=files))
+        for stored in config.all_components():
+            stored.files = {local: f'other/{remote}' for local, remote in stored.files.items()}
+        [planned] = make_plan(config, str(here), 'runner').components
+        assert (planned.files, planned.trees) == ((FilePlan(f'{here}/folder/file', 'other/t/file'),), ())
+
+    def test_digest(self, here: Path) -> None:
+        """What tells whether a component that runs was started with the same."""
+        (here / 'folder' / 'file').symlink_to('../a')
+
+        def digest(files: dict[str, str]) -> str:
+            [planned] = plan_of(here, component(files=files)).components
+            return planned.digest()
+
+        followed = util.recursive_files_dict(here / 'folder', 't')
+        kept = util.recursive_files_dict(here / 'folder', 't', links='keep')
+        assert followed == kept
+        assert digest(followed) != digest(kept)
+        assert digest(kept) == digest(util.recursive_files_dict(here / 'folder', 't', links='keep'))
+        assert digest(followed) == digest({'b': 't/file'}) != digest({'b': 't/other'})
 
     def test_home_directory_here(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv('HOME', str(here))
@@ -147,6 +193,16 @@ class TestWhatComesOut:
         assert record['components'][0]['args'] == ['\udcff', 'x', '--pass=***']
         assert record['components'][0]['files'] == [{'local': f'{here}/a', 'remote': 'x', 'is_directory': False}]
         assert plan.to_dict()['components'][0]['args'][2] == '--pass=hunter2'
+
+    def test_json_of_links(self, here: Path) -> None:
+        name = b'\xff'.decode('utf-8', 'surrogateescape')
+        (here / 'folder' / name).symlink_to('x')
+        plan = plan_of(here, component(files=util.recursive_files_dict(here / 'folder', 't', links='keep')))
+        [one] = json.loads(json.dumps(plan.to_dict()))['components']
+        assert one['files'] == [
+            {'local': f'{here}/folder/{name}', 'remote': f't/{name}', 'is_directory': False, 'is_link': True}
+        ]
+        assert 'trees' not in one
 
     def test_what_is_fetched(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv('HOME', '/home/me')
@@ -242,6 +298,92 @@ class TestFaults:
             f'c@h: files: {here}/fifo is neither a file nor a directory'
         ]
 
+    def test_socket_device_and_fifo_in_a_tree(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(here)  # the path of a socket must be short
+        os.mkfifo('folder/fifo')
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind('folder/socket')
+        (here / 'folder' / 'tty').symlink_to('/dev/tty')
+        files = util.recursive_files_dict('folder', 't')
+        assert faults_of(here, component(files=files)) == [
+            f'c@h: files: {here}/folder/{name} is neither a file nor a directory' for name in ('fifo', 'socket', 'tty')
+        ]
+        kept = util.recursive_files_dict('folder', 't', exclude=['fifo', 'socket'], links='keep')
+        assert plan_of(here, component(files=kept)).components[0].files[0].is_link
+
+    def test_links_that_are_followed_to_nothing(self, here: Path) -> None:
+        (here / 'folder' / 'broken').symlink_to('nowhere')
+        (here / 'folder' / 'loop').symlink_to('loop')
+        assert faults_of(here, component(files=util.recursive_files_dict(here / 'folder', 't'))) == [
+            f'c@h: files: {here}/folder/broken is a link to nothing',
+            f'c@h: files: {here}/folder/loop cannot be used: Too many levels of symbolic links',
+        ]
+
+    def test_link_that_went(self, here: Path) -> None:
+        for name in ('gone', 'replaced'):
+            (here / 'folder' / name).symlink_to('x')
+        files = util.recursive_files_dict(here / 'folder', 't', links='keep')
+        for name in ('gone', 'replaced'):
+            (here / 'folder' / name).unlink()
+        (here / 'folder' / 'replaced').touch()
+        assert faults_of(here, component(files=files)) == [
+            f'c@h: files: {here}/folder/gone does not exist',
+            f'c@h: files: {here}/folder/replaced is no symbolic link any more',
+        ]
+
+    @pytest.mark.parametrize(
+        ('remote', 'expected'),
+        [
+            ('x' * 255, None),
+            (b'\xff' * 255, None),
+            ('ü' * 127, None),
+            ('x' * 256, f'a path has a name of 256 bytes, hosts allow 255: {"x" * 56!r}'[:-1]),
+            ('ü' * 128, f'a path has a name of 256 bytes, hosts allow 255: {"ü" * 56!r}'[:-1]),
+            (f'/d/{"x" * 300}/y', 'a path has a name of 300 bytes, hosts allow 255'),
+            ('/' + 'd/' * 2047, None),
+            ('/' + 'd/' * 2048, 'a path is 4097 bytes long, hosts allow 4095'),
+            ('a\0b', r"a path 'a\x00b' holds a NUL byte"),
+            ('a\ud800', 'which is no character'),
+        ],
+        ids=['255', '255 bytes', '254 bytes', '256', '256 bytes', 'above', '4095', '4097', 'NUL', 'lone surrogate'],
+    )
+    def test_what_no_host_can_have(self, here: Path, remote: Any, expected: str | None) -> None:
+        if expected is None:
+            plan_of(here, component(files={'folder' if str(remote).endswith('/') else 'a': remote}))
+        else:
+            [fault] = faults_of(here, component(files={'a': remote}))
+            assert fault.startswith("c@h: files['a']: ")
+            assert expected in fault
+
+    def test_path_that_is_too_long_below_its_base_dir(self, here: Path) -> None:
+        base_dir = '/' + '/'.join(['b' * 200] * 20)  # 4020 bytes
+        files = {'a': 'x' * 74, 'b': 'x' * 75}
+        assert faults_of(here, component(base_dir=base_dir, files=files)) == [
+            f'c@h: files: {here}/b would get a path that is 4096 bytes long, hosts allow 4095: {shown(base_dir)}'
+        ]
+        plan_of(here, component(base_dir=base_dir, files={'a': 'x' * 74}))
+
+    @pytest.mark.parametrize('attribute', ['base_dir', 'executable'])
+    @pytest.mark.parametrize('host', ['h', 'localhost'])
+    def test_names_that_are_too_long_elsewhere(self, here: Path, attribute: str, host: str) -> None:
+        values = {'host': host, 'executable': 'program', attribute: f'd/{"x" * 256}'}
+        [fault] = faults_of(here, component(**values))
+        assert fault.startswith(f'c@{host}: {attribute} has a name of 256 bytes, hosts allow 255: ')
+
+    @pytest.mark.parametrize('name', ODD_NAMES)
+    def test_odd_names(self, here: Path, name: str) -> None:
+        """They come through; where something is wrong with one, no line is broken and no terminal obeys."""
+        (here / 'folder' / name).write_text('x')
+        files = util.recursive_files_dict(here / 'folder', 't')
+        [planned] = plan_of(here, component(files=files)).components
+        assert planned.files == (FilePlan(f'{here}/folder/{name}', f't/{name}'),)
+        (here / 'folder' / name).unlink()
+        (here / 'folder' / name).symlink_to('nowhere')
+        [fault] = faults_of(here, component(files=files), component(name='d', base_dir='/b', files={'a': 't', **files}))
+        assert fault.startswith('c@h, d@h: files: ')
+        assert fault.endswith(' is a link to nothing')
+        assert fault.isprintable()
+
     def test_local_script_that_is_not_readable_is_left_to_its_start(self, here: Path) -> None:
         (here / 'program').chmod(0o644)
         assert faults_of(here, component(host='localhost', executable='program')) == [
@@ -273,10 +415,26 @@ class TestTargets:
             ({'files': {'b': '/x/y/z'}}, {'files': {'a': '/x'}}, True),
             ({'files': {'a': '/x'}}, {'files': {'folder': '/x/y'}}, True),
             ({'files': {'a': '//x'}}, {'files': {'b': '/x'}}, True),
+            ({'files': {'a': '/x'}}, {'files': {'copy': '/x'}}, False),
+            ({'files': {'a': '/x'}}, {'files': {'grown': '/x'}}, True),
+            ({'files': {'copy': 'x', 'a': './x'}}, {}, False),
+            ({'files': {'a': TreePath('/x', '/')}}, {'files': {'copy': '/x'}}, False),
+            ({'files': {'same': TreePath('/x', '/', True)}}, {'files': {'a': '/x'}}, True),
+            ({'files': {'same': TreePath('/x', '/', True)}}, {'files': {'same': '/x'}}, True),
+            ({'files': {'same': TreePath('/x', '/', True)}}, {'files': {'folder': '/x'}}, True),
+            ({'files': {'same': TreePath('/x', '/', True)}}, {'files': {'again': TreePath('/x', '/', True)}}, False),
+            ({'files': {'same': TreePath('/x', '/', True)}}, {'files': {'dotted': TreePath('/x', '/', True)}}, True),
+            ({'files': {'to-folder': TreePath('/x', '/', True)}}, {'files': {'a': '/x/y'}}, True),
+            ({'files': {'folder': '/x'}}, {'files': {'same': TreePath('/x/y', '/', True)}}, False),
         ],
     )
     def test_conflicts(self, here: Path, one: dict[str, Any], other: dict[str, Any], expected: bool) -> None:
         (here / 'same').symlink_to('a')
+        (here / 'again').symlink_to('a')
+        (here / 'dotted').symlink_to('./a')
+        (here / 'to-folder').symlink_to('folder')
+        (here / 'copy').write_text('a')
+        (here / 'grown').write_text('aa')
         (here / 'folder' / 'in').mkdir()
         components = (component(name='one', **one), component(name='other', **other))
         if expected:
@@ -288,6 +446,35 @@ class TestTargets:
     def test_file_between_two_directories(self, here: Path) -> None:
         files = {'folder': '/x/y/z', 'a': '/x/y', str(here): '/x'}
         assert len(faults_of(here, component(files=files))) == 1
+
+    def test_every_target_below_a_file_is_told(self, here: Path) -> None:
+        """Whatever else lies between, and whichever comes first."""
+        files = {'a': '/x/1', 'b': '/x', 'program': '/x/2/3/4', 'folder': '/x/2/3'}
+        assert [fault.partition(' to become ')[2] for fault in faults_of(here, component(files=files))] == [
+            "'/x/1'", "'/x/2/3'",
+        ]  # fmt: skip
+
+    def test_links_on_one_host_and_files_on_another(self, here: Path) -> None:
+        (here / 'one').symlink_to('a')
+        (here / 'other').symlink_to('./a')
+        files = [component(name=name, host='h1', files={name: '/x'}) for name in ('one', 'other')]
+        links = [component(name=name, host='h2', files={name: TreePath('/x', '/', True)}) for name in ('one', 'other')]
+        for components in ([*files, *links], [*links, *files]):
+            [fault] = faults_of(here, *components)
+            assert fault.startswith('other@h2: ')
+
+    def test_message_of_links(self, here: Path) -> None:
+        (here / 'link').symlink_to('a')
+        one = component(files={'a': 't/x'}, base_dir='/w')
+        other = component(name='d', files={'link': TreePath('t/x', 't', True)}, base_dir='/w')
+        [fault] = faults_of(here, one, other)
+        assert fault == f"d@h: files: {here}/link (link of d@h) and {here}/a (file of c@h) would both become 't/x'"
+
+    def test_what_cannot_be_compared(self, here: Path) -> None:
+        one = component(files={'/proc/self/mem': '/x'})
+        [fault] = faults_of(here, component(name='d', files={'/proc/self/maps': '/x'}), one)
+        assert fault.startswith('c@h: files: /proc/self/mem (file of c@h) and /proc/self/maps (file of d@h) cannot be')
+        assert fault.endswith(': Input/output error')
 
 
 class TestChoosing:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.commands import Commands
+from tests.test_util import ODD_NAMES
 
 _CONFIG = """\
 for host in ('gate', 'me@node2'):
@@ -65,6 +67,54 @@ def test_for_scripts(commands: Commands, tmp_path: Path) -> None:
         {'local': f'{tmp_path}/data', 'remote': 'data/', 'is_directory': True},
     ]
     assert shown['indexes'][1]['components'][0]['wait'] is True
+
+
+_LINKS = """\
+component = Component(name='c', host='gate', executable='/bin/true')
+component.files = {'bin/server.py': 'server.py', **util.recursive_files_dict('data', 'data', links='keep')}
+config.add_component(component)
+"""
+
+
+def test_links(commands: Commands, tmp_path: Path) -> None:
+    (tmp_path / 'config.py').write_text(_LINKS)
+    (tmp_path / 'data/file').symlink_to('./../bin/server.py')
+    (tmp_path / 'data/nothing').symlink_to('no/where/')
+    done = commands.run('plan', '-c', 'config.py', status=0, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == '  c@gate  /bin/true, 1 file (1.2 kB), 2 links'
+    done = commands.run('plan', '-c', 'config.py', '--json', cwd=tmp_path)
+    [component] = json.loads(done.stdout)['indexes'][0]['components']
+    values = {'is_directory': False, 'is_link': True}
+    assert component['files'][1:] == [
+        {'local': f'{tmp_path}/data/file', 'remote': 'data/file', **values, 'target': './../bin/server.py'},
+        {'local': f'{tmp_path}/data/nothing', 'remote': 'data/nothing', **values, 'target': 'no/where/'},
+    ]
+    assert 'is_link' not in component['files'][0]
+
+
+@pytest.mark.parametrize('name', ODD_NAMES)
+def test_odd_names(commands: Commands, tmp_path: Path, name: str) -> None:
+    """They reach scripts as they are, and no terminal obeys them."""
+    (tmp_path / 'config.py').write_text(_LINKS)
+    (tmp_path / 'data' / name).write_text('12345')
+    (tmp_path / 'data/link').symlink_to(name)
+    done = commands.run('plan', '-c', 'config.py', '--json', status=0, cwd=tmp_path)
+    [component] = json.loads(done.stdout)['indexes'][0]['components']
+    shown = {file['remote']: file for file in component['files']}
+    assert shown[f'data/{name}']['local'] == f'{tmp_path}/data/{name}'
+    assert shown[f'data/{name}']['size'] == 5
+    assert shown['data/link']['target'] == name
+    done = commands.run('plan', '-c', 'config.py', status=0, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == '  c@gate  /bin/true, 2 files (1.2 kB), 1 link'
+    (tmp_path / 'data' / name).unlink()
+    (tmp_path / 'config.py').write_text(_LINKS.replace("'keep'", "'follow'"))
+    done = commands.run('plan', '-c', 'config.py', status=2, cwd=tmp_path)
+    assert 'data/link is a link to nothing' in done.stderr
+    os.mkfifo(tmp_path / 'data' / name)
+    done = commands.run('plan', '-c', 'config.py', status=2, cwd=tmp_path)
+    assert done.stderr.count('is neither a file nor a directory') == 2
+    assert all(line.isprintable() for line in done.stderr.splitlines())
+    assert len(done.stderr.splitlines()) == 3
 
 
 def test_of_a_choice(commands: Commands, tmp_path: Path) -> None:

@@ -7,7 +7,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from remote_runner.config import util
+from remote_runner.config.component import Component, Config
+from remote_runner.deploy.plan import make_plan
+from remote_runner.deploy.record import Recorder, newest
+from remote_runner.events import Events, FilesSent, RunStarted
 from tests.deploying import Deployment
+from tests.test_util import ODD_NAMES
 
 
 def _command(deployment: Deployment, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -114,3 +122,23 @@ def test_a_host_that_alone_was_named_and_is_out_of_reach(deployment: Deployment)
         done = _command(deployment, *words, *where)
         assert done.returncode == 3, words
         assert 'nowhere.invalid' in done.stderr
+
+
+def test_names_of_files_come_back_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('XDG_STATE_HOME', str(tmp_path / 'state'))
+    (tmp_path / 'data').mkdir()
+    for name in ODD_NAMES:
+        (tmp_path / 'data' / name).touch()
+    (tmp_path / 'data' / 'link').symlink_to(ODD_NAMES[0])
+    config = Config()
+    files = util.recursive_files_dict(tmp_path / 'data', 'd', links='keep')
+    config.add_component(Component(name='c', host='h', executable='/bin/true', files=files))
+    plan = make_plan(config, str(tmp_path), 'runner')
+    events = Events()
+    events.listen(Recorder(plan, {}))
+    events.emit(RunStarted(run='1', session='runner', hosts=('h',), components={0: ('c@h',)}))
+    events.emit(FilesSent(host='h', files=1, sent=1, modes=0, bytes=0, seconds=0.0))
+    [component] = newest('runner').components
+    assert component['files'] == plan.to_dict()['components'][0]['files']
+    assert {file['remote'] for file in component['files']} == {f'd/{name}' for name in [*ODD_NAMES, 'link']}
+    assert [file['remote'] for file in component['files'] if file.get('is_link')] == ['d/link']

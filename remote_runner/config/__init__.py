@@ -4,5 +4,5 @@
 beside them. `settings` is the command line as users' files see it, `usercode` runs one such file and turns its errors
 into messages that name its own lines, `going_on` lets it run on after an attribute that no component has, `python2`
 recognises files of the other Python, and `loader` is the story: parser, config, muddlers. `paths` is what they share
-about local paths.
+about paths, `trees` and `exclude` are what `util` finds in folders and leaves out.
 """

@@ -27,8 +27,8 @@ from remote_runner.config.reading import (
     read_log_limit,
     read_name,
     read_names,
-    read_path,
     read_ready,
+    read_remote_path,
     read_restart,
     read_seconds,
     read_signal,
@@ -84,7 +84,7 @@ ATTRIBUTES: Mapping[str, Attribute] = {
             'executable',
             'The program. A relative path is relative to `base_dir` (on localhost: to the config file). It is sent '
             'only if it stands in `files`.',
-            read_path,
+            read_remote_path,
             required=True,
         ),
         Attribute(
@@ -99,7 +99,7 @@ ATTRIBUTES: Mapping[str, Attribute] = {
             'files',
             'What to bring to the host: a dict of local path (relative to the config file) to remote path (relative '
             'to `base_dir`). A local directory creates that directory, without what is in it; see '
-            '`util.recursive_files_dict`.',
+            '`util.recursive_files_dict`. A symbolic link stands for what it leads to, unless that helper keeps it.',
             read_files,
             default=dict,
         ),

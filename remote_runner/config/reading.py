@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from numbers import Number
 from typing import Any
 
+from remote_runner.config.paths import TreePath
 from remote_runner.config.ready import Ready
 
 #: When a component is started again.
 RESTARTS = ('no', 'on-failure', 'always')
 #: What counts as a time span, 31 years; with longer ones clocks and threads cannot deal.
 MOST_SECONDS = 1e9
+#: Bytes of a path, and of one name in it: NAME_MAX, and PATH_MAX without its NUL, of Linux (limits.h).
+MOST_PATH = 4095
+MOST_NAME = 255
 #: Bytes of output that are kept at least, where they are limited.
 LEAST_LOG = 10_000
 
@@ -86,13 +90,35 @@ def read_path(value: object) -> str:
     return encodable(text)
 
 
+def read_remote_path(value: object) -> str:
+    """A path that a host can have."""
+    path = read_path(value)
+    check_length(path)
+    return path
+
+
+def check_length(path: str) -> None:
+    """Raises:
+    BadValueError: no host can have a path as long as that, or a name in it is too long.
+    """
+    if len(path) * 4 <= MOST_NAME:  # UTF-8 has at most 4 bytes for a character
+        return
+    data = path.encode('utf-8', 'surrogateescape')
+    if len(data) > MOST_PATH:
+        raise BadValueError(f'is {len(data)} bytes long, hosts allow {MOST_PATH}: {shown(path)}')
+    name = max(data.split(b'/'), key=len)
+    if len(name) > MOST_NAME:
+        text = name.decode('utf-8', 'surrogateescape')
+        raise BadValueError(f'has a name of {len(name)} bytes, hosts allow {MOST_NAME}: {shown(text)}')
+
+
 def read_base_dir(value: object) -> str | None:
     """A path, or None for a fresh temporary directory."""
     if value is None:
         return None
     if value == '':
         raise BadValueError("is empty; write None for a fresh temporary directory, '~' for the home directory")
-    return read_path(value)
+    return read_remote_path(value)
 
 
 def argument(value: object) -> str:
@@ -136,14 +162,15 @@ def keep_args(value: object) -> object:
 
 
 def read_files(value: object) -> tuple[tuple[str, str], ...]:
-    """Pairs of local and remote path, both still as the user wrote them."""
+    """Pairs of local and remote path, both still as the user wrote them; a remote path of a tree knows that still."""
     if not isinstance(value, Mapping):
         raise BadValueError(f'must be a dict of local path to remote path, is {shown(value)}')
     pairs: list[tuple[str, str]] = []
     reasons: list[str] = []
     for local, remote in value.items():
         try:
-            pairs.append((read_path(local), read_path(remote)))
+            path, target = read_path(local), read_remote_path(remote)
+            pairs.append((path, remote if isinstance(remote, TreePath) else target))
         except BadValueError as bad:
             reasons += [f'[{shown(local)}]: a path {reason}' for reason in bad.reasons]
     if reasons:

@@ -3,48 +3,90 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import takewhile
 from pathlib import Path
 
+from remote_runner.config.exclude import Exclusion
+from remote_runner.config.paths import TreePath
+from remote_runner.config.reading import shown
+from remote_runner.config.trees import below, leaves
 from remote_runner.hosts.address import parse_hosts
 
 __all__ = ['glob_files_dict', 'hosts', 'recursive_files_dict']
 
+_WILDCARD = re.compile(r'[*?[]')
 _config_dir: ContextVar[str | None] = ContextVar('_config_dir', default=None)
 
 
-def recursive_files_dict(src: str | os.PathLike[str], dest: str | os.PathLike[str]) -> dict[str, str]:
+def recursive_files_dict(
+    src: str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    exclude: str | Iterable[str] = (),
+    links: str = 'follow',
+) -> dict[str, str]:
     """All that is below the local directory `src`, for `component.files`: the remote paths are below `dest`.
 
         component.files = util.recursive_files_dict('data', '.')             # into base_dir
         component.files.update(util.recursive_files_dict('keys', '/etc/keys'))
+        component.files = util.recursive_files_dict('src', 'src', exclude=['*.o', 'build/', '/notes.txt'])
 
-    Empty directories are in it too, as directories to create. Symbolic links are followed. A relative `src` is relative
-    to the working directory, which in a config is the config's own; the keys then are relative as well. Elsewhere (a
-    muddler runs in the caller's working directory) they are absolute, so that they mean the same files.
+    Empty directories are in it too, as directories to create. A relative `src` is relative to the working directory,
+    which in a config is the config's own; the keys then are relative as well. Elsewhere (a muddler runs in the caller's
+    working directory) they are absolute, so that they mean the same files.
+
+    The remote paths are text that remembers `dest`, and what is a link: the dict, or its values, may be copied and put
+    into others, but a value that is replaced by text of your own is an entry as any other.
+
+    Args:
+        src: the local directory.
+        dest: the remote directory that it becomes; what is in `src` is in it.
+        exclude: what is left out: a pattern or several, as in a `.gitignore` in `src`. A directory that is left out is
+            not entered.
+        links: `'follow'`: what a symbolic link leads to is brought. `'keep'`: the link itself is, with the same target,
+            wherever that leads. `src` may be a link in any case.
 
     Raises:
         FileNotFoundError, NotADirectoryError, PermissionError: `src`, or what is below it, is not there, no directory,
             or not readable.
-        ValueError: a link leads back to a directory above it.
+        TypeError: a pattern is no text.
+        ValueError: a link that is followed leads back to a directory above it; a pattern can match nothing; `links` is
+            something else. A link that is followed to nothing is told with all other faults of the config.
     """
-    return _files_dict(os.fspath(src), os.fspath(dest), ())
+    if links not in ('follow', 'keep'):
+        raise ValueError(f"links must be 'follow' or 'keep', is {shown(links)}")
+    top, root = os.fspath(src), os.fspath(dest) or '/'
+    key = _key(top)
+    return {
+        below(key, leaf.path): TreePath(below(root, leaf.path), root, leaf.is_link)
+        for leaf in leaves(top, Exclusion(exclude), keep_links=links == 'keep')
+    }
 
 
-def glob_files_dict(pattern: str, dest: str | os.PathLike[str]) -> dict[str, str]:
+def glob_files_dict(pattern: str, dest: str | os.PathLike[str], exclude: str | Iterable[str] = ()) -> dict[str, str]:
     """All local files that match `pattern` (`bin/*.jar`, `**` for any depth), flat below the remote directory `dest`.
 
     Relative patterns and keys are as with `recursive_files_dict`.
 
+    Args:
+        pattern: which files.
+        dest: the remote directory.
+        exclude: what is left out of them: a pattern or several, as in a `.gitignore` in the directory that `pattern`
+            names before its first wildcard.
+
     Raises:
         FileNotFoundError: no file matches.
-        ValueError: two files of the same name match.
+        TypeError: a pattern is no text.
+        ValueError: two files of the same name match; a pattern of `exclude` can match nothing.
     """
+    exclusion = Exclusion(exclude)
     anchor = Path(pattern).anchor
     found = sorted(Path(anchor or '.').glob(pattern.removeprefix(anchor)))
-    files = [str(path) for path in found if path.is_file()]
+    top = Path(*takewhile(lambda part: not _WILDCARD.search(part), Path(pattern).parts[:-1]))
+    files = [str(path) for path in found if path.is_file() and not _is_excluded(path.relative_to(top), exclusion)]
     if not files:
         raise FileNotFoundError(f'no file matches {pattern!r} in {Path.cwd()}')
     result: dict[str, str] = {}
@@ -54,7 +96,7 @@ def glob_files_dict(pattern: str, dest: str | os.PathLike[str]) -> dict[str, str
         if name in names:
             raise ValueError(f'{names[name]} and {path} would both become {name} in {os.fspath(dest)}')
         names[name] = path
-        result[_key(path)] = _below(os.fspath(dest), name)
+        result[_key(path)] = below(os.fspath(dest), name)
     return result
 
 
@@ -81,29 +123,17 @@ def relative_to(config_dir: str) -> Iterator[None]:
         _config_dir.reset(token)
 
 
-def _files_dict(src: str, dest: str, above: tuple[tuple[int, int], ...]) -> dict[str, str]:
-    status = Path(src).stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        raise ValueError(f'{src} leads back to a directory above it')
-    result: dict[str, str] = {}
-    for name in sorted(entry.name for entry in Path(src).iterdir()):
-        path, target = _below(src, name), _below(dest, name)
-        if Path(path).is_dir():
-            result.update(_files_dict(path, target, (*above, here)))
-        else:
-            result[_key(path)] = target
-    return result or {_key(src): dest}
-
-
-def _below(directory: str, name: str) -> str:
-    """`directory/name` as text, `directory` left as it is written."""
-    return directory + name if directory.endswith('/') else f'{directory}/{name}'
+def _is_excluded(path: Path, exclusion: Exclusion) -> bool:
+    """Whether a file, or a folder that it is in, is left out."""
+    folders = (str(folder) for folder in path.parents if folder.name)
+    return exclusion.excludes(str(path), is_folder=False) or any(
+        exclusion.excludes(folder, is_folder=True) for folder in folders
+    )
 
 
 def _key(path: str) -> str:
     """A local path as a key of `files`: as it is where it means the same to the plan, else absolute."""
     config_dir = _config_dir.get()
     if config_dir is not None and Path.cwd() == Path(config_dir):
-        return path
+        return f'./{path}' if path.startswith('~') else path  # what is called so is no home directory
     return str(Path.cwd() / path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import posixpath
 import shutil
@@ -11,33 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_runner.config.env_file import read_variables
-from remote_runner.config.paths import expanded, neighbour
-from remote_runner.config.reading import BadValueError
+from remote_runner.config.paths import TreePath, expanded, link_target, named, neighbour
+from remote_runner.config.reading import BadValueError, check_length, plain
 from remote_runner.errors import AddressError
 from remote_runner.hosts.address import Address, parse_address
 
 if TYPE_CHECKING:
-    from remote_runner.deploy.plan import ComponentPlan
+    from remote_runner.deploy.plan import ComponentPlan, FilePlan
 
 _LABELS_SHOWN = 3
 
 
 class Target(NamedTuple):
-    """What one entry of `files` wants to stand at a path of a host."""
+    """What one entry of `files` wants to stand at a path of a host, and the component that has it."""
 
-    is_directory: bool
-    local: str
+    file: FilePlan
     label: str
-    remote: str
 
-    def agrees_with(self, other: Target) -> bool:
-        """Whether both are the same file, or are both a directory."""
-        if self.is_directory or other.is_directory:
-            return self.is_directory == other.is_directory
-        return self.local == other.local or os.path.realpath(self.local) == os.path.realpath(other.local)
+    @property
+    def kind(self) -> str:
+        """What it becomes there, in a word."""
+        return 'link' if self.file.is_link else 'directory' if self.file.is_directory else 'file'
 
     def __str__(self) -> str:
-        return f'{self.local} ({"directory" if self.is_directory else "file"} of {self.label})'
+        return f'{named(self.file.local)} ({self.kind} of {self.label})'
 
 
 class Checker:
@@ -51,7 +49,8 @@ class Checker:
         self.faults: dict[str, list[str]] = {}  # text -> labels of the components that have it
         self._config_dir = config_dir
         self._local_paths: dict[str, str] = {}
-        self._kinds: dict[str, tuple[bool, str | None]] = {}
+        self._kinds: dict[tuple[str, int | None], tuple[bool, str | None]] = {}
+        self._same: dict[tuple[str, str, str], bool] = {}
         self._addresses: dict[str, Address | AddressError] = {}
 
     def fault(self, label: str, text: str) -> None:
@@ -87,21 +86,22 @@ class Checker:
 
     def read_files(
         self, label: str, files: Sequence[tuple[str, str]], *, is_local: bool
-    ) -> Iterator[tuple[str, str, bool]]:
-        """Local path (absolute), remote path and whether it is a directory, of each entry that makes sense."""
+    ) -> Iterator[tuple[str, str, bool, bool]]:
+        """Local path (absolute), remote path, whether it is a directory, whether a link, of entries that make sense."""
         if files and is_local:
             self.fault(label, 'files must be empty on localhost: nothing is copied there')
             return
         for written, remote in files:
             local = self.local_path(written)
-            is_directory, reason = self._kind(local)
+            is_link = isinstance(remote, TreePath) and remote.is_link
+            is_directory, reason = self._kind(local, needs=None if is_link else os.R_OK)
             if reason:
-                self.fault(label, f'files: {local} {reason}')
+                self.fault(label, f'files: {named(local)} {reason}')
             elif not is_directory and _names_directory(remote):
                 better = f'{remote.rstrip("/")}/{Path(local).name}'
-                self.fault(label, f'files: {remote!r} is a directory, but {local} is a file; write {better!r}')
+                self.fault(label, f'files: {remote!r} is a directory, but {named(local)} is a file; write {better!r}')
             else:
-                yield local, remote, is_directory
+                yield local, plain(remote), is_directory, is_link
 
     def read_fetch(self, label: str, fetch: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         """Remote path and local folder of each entry that makes sense; of the folder, `~` is expanded."""
@@ -121,11 +121,11 @@ class Checker:
             if is_directory:
                 reason = 'is a directory'
             if reason:
-                self.fault(label, f'executable {executable} {reason}{_on_path(values["executable"])}')
+                self.fault(label, f'executable {named(executable)} {reason}{_on_path(values["executable"])}')
         if values.get('base_dir'):
             result['base_dir'] = base_dir = self.local_path(values['base_dir'])
             if Path(base_dir).exists() and not Path(base_dir).is_dir():
-                self.fault(label, f'base_dir {base_dir} is no directory')
+                self.fault(label, f'base_dir {named(base_dir)} is no directory')
         return result
 
     def read_env_file(self, label: str, written: str) -> dict[str, Any]:
@@ -160,40 +160,69 @@ class Checker:
             self._check_executables(targets, there)
 
     def _add_targets(self, targets: dict[str, Target], component: ComponentPlan, number: int) -> None:
+        base_dir = _base_dir(component, number)
         for file in component.files:
-            path = target_path(_base_dir(component, number), file.remote)
-            target = Target(file.is_directory, file.local, component.label, file.remote)
+            path = target_path(base_dir, file.remote)
+            try:
+                check_length(path)
+            except BadValueError as bad:
+                self.fault(component.label, f'files: {named(file.local)} would get a path that {bad}')
+                continue
+            target = Target(file, component.label)
             other = targets.setdefault(path, target)
-            if not target.agrees_with(other):
+            if other is not target and not self._agree(target, other):
                 self.fault(component.label, f'files: {target} and {other} would both become {file.remote!r}')
 
+    def _agree(self, one: Target, other: Target) -> bool:
+        """Whether both want the same there: a directory, a link of the same target, a file of the same content."""
+        if one.kind != other.kind:
+            return False
+        if one.file.is_directory or one.file.local == other.file.local:
+            return True
+        key = (one.kind, one.file.local, other.file.local)
+        if key not in self._same:
+            are_same = _are_same_links if one.file.is_link else _are_same_files
+            try:
+                self._same[key] = are_same(one.file.local, other.file.local)
+            except OSError as error:
+                self._same[key] = True
+                self.fault(one.label, f'files: {one} and {other} cannot be compared: {error.strerror}')
+        return self._same[key]
+
     def _check_parents(self, targets: Mapping[str, Target]) -> None:
+        """What other targets are below of is a directory."""
+        nearest: dict[str, Target | None] = {'': None, '/': None}  # folder -> what is at it, or else above it
         for path, target in targets.items():
             above = posixpath.dirname(path)
-            while above not in ('', '/'):
-                other = targets.get(above)
-                if other:
-                    if not other.is_directory:
-                        self.fault(
-                            target.label,
-                            f'files: {other} would become {other.remote!r}, '
-                            f'which must be a directory for {target} to become {target.remote!r}',
-                        )
-                    break
-                above = posixpath.dirname(above)
+            passed: list[str] = []
+            while above not in nearest:
+                passed.append(above)
+                if above in targets:
+                    nearest[above] = targets[above]
+                else:
+                    above = posixpath.dirname(above)
+            other = nearest[above]
+            nearest.update(dict.fromkeys(passed, other))
+            if other and not other.file.is_directory:
+                self.fault(
+                    target.label,
+                    f'files: {other} would become {other.file.remote!r}, '
+                    f'which must be a directory for {target} to become {target.file.remote!r}',
+                )
 
     def _check_executables(self, targets: Mapping[str, Target], there: Iterable[ComponentPlan]) -> None:
         """What is brought to be run has the execute bit, which goes with it."""
         for number, component in enumerate(there):
             target = targets.get(target_path(_base_dir(component, number), component.executable))
-            if target is not None and not target.is_directory:
-                _, reason = self._kind(target.local, needs=os.X_OK)
+            if target is not None and target.kind == 'file':
+                _, reason = self._kind(target.file.local, needs=os.X_OK)
                 if reason:
-                    self.fault(component.label, f'executable {component.executable} is {target.local}, which {reason}')
+                    what = f'executable {named(component.executable)} is {named(target.file.local)}'
+                    self.fault(component.label, f'{what}, which {reason}')
 
-    def _kind(self, path: str, needs: int = os.R_OK) -> tuple[bool, str | None]:
-        """Whether a local path is a directory, and why it cannot be used."""
-        key = f'{needs}{path}'
+    def _kind(self, path: str, needs: int | None = os.R_OK) -> tuple[bool, str | None]:
+        """Whether a local path is a directory, and why it cannot be used; see `_look_at`."""
+        key = (path, needs)
         if key not in self._kinds:
             self._kinds[key] = _look_at(Path(path), needs)
         return self._kinds[key]
@@ -214,9 +243,15 @@ def _from_home(base_dir: str) -> str:
     return base_dir if base_dir.startswith(('/', '~')) else f'~/{base_dir}'
 
 
-def _look_at(path: Path, needs: int) -> tuple[bool, str | None]:
+def _look_at(path: Path, needs: int | None) -> tuple[bool, str | None]:
+    """Whether it is a directory, and why it cannot be used.
+
+    Args:
+        path: a local path.
+        needs: what must be allowed with a file (`os.R_OK`, `os.X_OK`); None: it must be a symbolic link, to anything.
+    """
     try:
-        mode = path.stat().st_mode
+        mode = (path.lstat() if needs is None else path.stat()).st_mode
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
             return False, 'is a link to nothing'
@@ -224,6 +259,8 @@ def _look_at(path: Path, needs: int) -> tuple[bool, str | None]:
         return False, f'does not exist ({hint})' if hint else 'does not exist'
     except OSError as error:
         return False, f'cannot be used: {error.strerror}'
+    if needs is None:
+        return False, None if stat.S_ISLNK(mode) else 'is no symbolic link any more'
     if stat.S_ISDIR(mode):
         return True, None
     if not stat.S_ISREG(mode):
@@ -231,8 +268,17 @@ def _look_at(path: Path, needs: int) -> tuple[bool, str | None]:
     if not os.access(path, os.R_OK):
         return False, 'is not readable'
     if needs == os.X_OK and not os.access(path, os.X_OK):
-        return False, f'is not executable (chmod +x {path})'
+        return False, f'is not executable (chmod +x {named(str(path))})'
     return False, None
+
+
+def _are_same_links(one: str, other: str) -> bool:
+    return link_target(one) == link_target(other)
+
+
+def _are_same_files(one: str, other: str) -> bool:
+    """Whether the content is the same; what they are called does not matter, nor do their permissions."""
+    return Path(one).samefile(other) or filecmp.cmp(one, other, shallow=False)
 
 
 def _names_directory(remote: str) -> bool:

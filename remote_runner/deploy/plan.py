@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from remote_runner.config.component import Component, Config
+from remote_runner.config.paths import TreePath
 from remote_runner.deploy.check import Checker
 from remote_runner.deploy.secrets import MASK, Secrets
 from remote_runner.deploy.waves import in_waves
@@ -32,16 +33,25 @@ class FilePlan(NamedTuple):
         local: absolute path on this machine; of a directory only its existence matters, not what is in it.
         remote: path on the host as the user wrote it: absolute, starting with `~`, or relative to `base_dir`.
         is_directory: whether `remote` is a directory to create.
+        is_link: whether `remote` becomes a symbolic link with the target that `local` has, wherever that leads.
     """
 
     local: str
     remote: str
     is_directory: bool = False
+    is_link: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its values for JSON; of what is no link it is not said."""
+        values = self._asdict()
+        if not self.is_link:
+            del values['is_link']
+        return values
 
     @property
     def kind(self) -> str:
-        """`file` or `folder`."""
-        return 'folder' if self.is_directory else 'file'
+        """`file`, `folder` or `link`."""
+        return 'link' if self.is_link else 'folder' if self.is_directory else 'file'
 
 
 class FetchPlan(NamedTuple):
@@ -69,6 +79,7 @@ class ComponentPlan(NamedTuple):
         base_dir: the working directory; None: a fresh temporary directory. On this machine an absolute path. On other
             hosts as the user wrote it; a relative one is relative to the home directory.
         files: what to bring there first.
+        trees: remote folders, as written, of which `files` has all that local ones hold (but for what was excluded).
         fetch: what to bring home.
         start_index: components start in ascending order of it, those of one index in parallel.
         ready: how to tell that it is ready: `kind`, and what belongs to it; None: it is when it has started.
@@ -95,6 +106,7 @@ class ComponentPlan(NamedTuple):
     args: tuple[str, ...] = ()
     base_dir: str | None = None
     files: tuple[FilePlan, ...] = ()
+    trees: tuple[str, ...] = ()
     fetch: tuple[FetchPlan, ...] = ()
     start_index: int = 0
     wait: bool = False
@@ -128,16 +140,17 @@ class ComponentPlan(NamedTuple):
 
     def digest(self) -> str:
         """What tells whether a component is as it was when it was started, but for the content of its files."""
-        remotes = [file.remote for file in self.files]
+        remotes = [{'link': file.remote} if file.is_link else file.remote for file in self.files]
         values = {**self._asdict(), 'address': None, 'files': remotes}
+        del values['trees']  # they say no more of what it was started with
         return hashlib.sha1(json.dumps(values).encode(), usedforsecurity=False).hexdigest()
 
     def to_dict(self, secrets: Secrets = NO_SECRETS) -> dict[str, Any]:
         """Its values for JSON, with secrets masked; of those that come from a file none is shown."""
         values = self._asdict()
-        for name in ('address', 'wave', 'secret_env'):
+        for name in ('address', 'wave', 'secret_env', 'trees'):
             del values[name]
-        values['files'] = [file._asdict() for file in self.files]
+        values['files'] = [file.to_dict() for file in self.files]
         values['fetch'] = [wanted._asdict() for wanted in self.fetch]
         values['env'] = {**{name: MASK for name, _ in self.secret_env}, **dict(self.env)}
         for name in ('args', 'env', 'ready'):
@@ -299,9 +312,9 @@ def _plan_component(component: Component, checker: Checker) -> ComponentPlan | N
         checker.fault(component.label, fault)
     address = checker.address(component.label, values.get('host'))
     is_local = values.get('host') == Config.LOCAL_HOST
-    files = tuple(
-        FilePlan(*entry) for entry in checker.read_files(component.label, values.get('files', ()), is_local=is_local)
-    )
+    written = values.get('files', ())
+    files = tuple(FilePlan(*entry) for entry in checker.read_files(component.label, written, is_local=is_local))
+    trees = tuple(dict.fromkeys(remote.root for _, remote in written if isinstance(remote, TreePath)))
     fetch = tuple(FetchPlan(*entry) for entry in checker.read_fetch(component.label, values.get('fetch', ())))
     if is_local:
         values.update(checker.read_local(component.label, values))
@@ -310,7 +323,8 @@ def _plan_component(component: Component, checker: Checker) -> ComponentPlan | N
     if address is None or 'name' not in values:
         return None
     known: dict[str, Any] = {name: values[name] for name in ComponentPlan._fields if name in values}
-    return ComponentPlan(**{'executable': '', **known, 'address': address, 'files': files, 'fetch': fetch})
+    made = {'address': address, 'files': files, 'trees': trees, 'fetch': fetch}
+    return ComponentPlan(**{'executable': '', **known, **made})
 
 
 def _matches(text: str, pattern: str) -> bool:

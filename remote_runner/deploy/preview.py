@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from remote_runner.config.paths import link_target
 from remote_runner.deploy.plan import Plan
+from remote_runner.errors import TransferFailed
 from remote_runner.files.local import LocalFiles
 
 
@@ -16,17 +18,20 @@ def preview(plan: Plan) -> dict[str, Any]:
 
     Returns:
         `session`, `config_file`, `config_dir`, `hosts`, and `indexes`: objects of `index` and `components`, which have
-        the values of the config and of each file `local`, `remote`, `is_directory`, `size` (bytes) and `mode` (`0755`).
+        the values of the config and of each file `local`, `remote`, `is_directory`, `size` (bytes) and `mode` (`0755`),
+        of a symbolic link `is_link` and `target`.
 
     Raises:
-        TransferFailed: a local file is not there any more.
+        TransferFailed: a local file, or link, is not there any more.
     """
     local_files = LocalFiles()
     components: dict[int, list[dict[str, Any]]] = {index: [] for index in plan.indexes()}
     for component in plan.components:
         shown = component.to_dict(plan.secrets)
         for file in shown['files']:
-            if not file['is_directory']:
+            if file.get('is_link'):
+                file['target'] = _target(file['local'])
+            elif not file['is_directory']:
                 size, mode, _ = local_files.look(file['local'])
                 file.update(size=size, mode=f'{mode:04o}')
         components[component.start_index].append(shown)
@@ -37,3 +42,10 @@ def preview(plan: Plan) -> dict[str, Any]:
         'hosts': list(plan.hosts()),
         'indexes': [{'index': index, 'components': of_index} for index, of_index in components.items()],
     }
+
+
+def _target(local: str) -> str:
+    try:
+        return link_target(local)
+    except OSError as error:
+        raise TransferFailed(f'cannot read the link {local}: {error.strerror}') from error

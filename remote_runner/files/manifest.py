@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from remote_runner.config.paths import link_target
 from remote_runner.errors import TransferFailed
 from remote_runner.files.local import LocalFiles
 from remote_runner.wire.columns import ANY_TIME
@@ -92,7 +93,7 @@ def _mode(path: str) -> int | None:
 
 def _text(path: str) -> str:
     try:
-        return os.readlink(path)  # noqa: PTH115 - of many links
+        return link_target(path)
     except OSError as error:
         raise TransferFailed(f'cannot read the link {path}: {error.strerror}') from error
 

@@ -39,14 +39,17 @@ def _command(component: Mapping[str, Any]) -> str:
 
 
 def _files(components: Iterable[Mapping[str, Any]]) -> str:
-    """`, 3 files (1.2 MB)`; of several components those of each host once."""
-    files = {
-        (component['host'], component['base_dir'] or component['name'], file['remote']): file['size']
+    """`, 3 files (1.2 MB), 1 link`; of several components those of each host once."""
+    brought = {
+        (component['host'], component['base_dir'] or component['name'], file['remote']): file
         for component in components
         for file in component['files']
         if not file['is_directory']
     }
-    return f', {count(len(files), "file")} ({size(sum(files.values()))})' if files else ''
+    sizes = [file['size'] for file in brought.values() if not file.get('is_link')]
+    links = len(brought) - len(sizes)
+    text = f', {count(len(sizes), "file")} ({size(sum(sizes))})' if sizes else ''
+    return f'{text}, {count(links, "link")}' if links else text
 
 
 def _notes(component: Mapping[str, Any]) -> str:
