@@ -2,6 +2,7 @@
 
 import os
 import stat
+from itertools import islice
 
 from remote_runner.agent import copies
 from remote_runner.agent.files import expand
@@ -11,7 +12,7 @@ from remote_runner.wire.columns import ANY_TIME, ROWS, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, Optional, Tuple
+    from typing import Dict, List, Tuple
 
     from remote_runner.agent.hashes import Hashes
     from remote_runner.agent.request import Request
@@ -37,7 +38,7 @@ def compare(request: "Request") -> "Dict[str, object]":
     hashes = request.agent.hashes(request.header['cache'])
     interrupted = copies.interrupted()
     unread: "List[Tuple[int, str, os.stat_result]]" = []
-    number = 0
+    number = -1
     for places, body in request.parts():
         found, number = _differing(places, body, number, hashes, unread)
         request.send([found, []], b'')
@@ -63,12 +64,13 @@ def _differing(
     hashes: "Hashes",
     unread: "List[Tuple[int, str, os.stat_result]]",
 ) -> "Tuple[List[Answer], int]":
-    """The answer to one part whose first file has this number, and the number of the next; fills `unread`."""
+    """The answer to one part behind the file of this number, and the number of its last; fills `unread`."""
     found: "List[Answer]" = []
     rows = iter(unpack(sum(count for _, count in places), body))
     for place, count in places:
         folder = expand(place) + '/'
-        for number, (size, mtime, mode, digest, name) in zip(range(number, number + count), rows):
+        for size, mtime, mode, digest, name in islice(rows, count):
+            number += 1
             path = folder + name
             try:
                 status = os.stat(path)
@@ -86,7 +88,6 @@ def _differing(
                     unread.append((number, path, status))
             if is_it != digest.hex() or bits != mode or mtime not in (ANY_TIME, status.st_mtime_ns):
                 found.append((number, 'file', bits, status.st_mtime_ns, is_it))
-        number += 1
     return found, number
 
 

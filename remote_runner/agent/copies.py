@@ -83,7 +83,8 @@ class Journal:
     """Where this agent writes copies."""
 
     def __init__(self) -> None:
-        self._path = os.path.join(os.path.dirname(cache_path()), '{}{}-{}'.format(_JOURNAL, os.uname().nodename, os.getpid()))
+        name = '{}{}-{}'.format(_JOURNAL, os.uname().nodename, os.getpid())
+        self._path = os.path.join(os.path.dirname(cache_path()), name)
         self._known: "Set[str]" = set()
         self._fd = -1
 

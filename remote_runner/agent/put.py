@@ -227,7 +227,8 @@ class _Incoming:
     def _failure(self, error: OSError) -> Failure:
         self.has_failed = True
         folder = os.path.dirname(self.target)
-        what = 'cannot write {}: {}'.format(folder if isinstance(error, PermissionError) else self.target, error.strerror)
+        where = folder if isinstance(error, PermissionError) else self.target
+        what = 'cannot write {}: {}'.format(where, error.strerror)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what += ' ({} bytes{})'.format(self._size, _free(folder))
         return Failure(what, kind='transfer', errno_name=errno.errorcode.get(error.errno or 0, ''))
@@ -297,7 +298,7 @@ class _Incoming:
             offset += len(piece)
 
     def finish(self, expected: str) -> "Optional[os.stat_result]":
-        """The content is whole: check it and put it in its place; what stat(2) says of it then, if it is still there."""
+        """The content is whole: check it and put it in its place; what stat(2) says of it, if it is still there."""
         if self._done != self._size or self._digest.hexdigest() != expected:
             what = '{}: what came is not what was sent (SHA-1); was it changed meanwhile?'
             raise Failure(what.format(self.target), kind='mismatch')

@@ -16,6 +16,7 @@ from remote_runner.defaults import CONNECT_TIMEOUT, FANOUT, SCREEN
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
+    from remote_runner.files.options import CopyOptions
     from remote_runner.hosts.address import Address
     from remote_runner.hosts.ahead import Ahead
     from remote_runner.hosts.credentials import Credentials
@@ -124,6 +125,23 @@ def add_screen_option(group: argparse._ActionsContainer) -> None:
     """`--screen`."""
     what = f'name of the screen session (default: {SCREEN})'
     group.add_argument('--screen', default=SCREEN, metavar='NAME', help=what)
+
+
+def add_copy_options(group: argparse._ActionsContainer) -> None:
+    """How files are copied; see `copy_options`."""
+    group.add_argument('--always-copy', action='store_true', help='send all files, even those that are there already')
+    group.add_argument('--no-times', action='store_true', help='do not keep modification times')
+    what = 'hash all files of equal size, here and on the hosts, also those that were not changed since the last time'
+    group.add_argument('--no-hash-cache', action='store_true', help=what)
+
+
+def copy_options(arguments: argparse.Namespace) -> CopyOptions:
+    """What the options of `add_copy_options` say."""
+    from remote_runner.files.options import CopyOptions
+
+    return CopyOptions(
+        always_copy=arguments.always_copy, times=not arguments.no_times, remembered=not arguments.no_hash_cache
+    )
 
 
 def add_results_option(group: argparse._ActionsContainer) -> None:

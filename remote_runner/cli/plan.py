@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from remote_runner.cli import run
 from remote_runner.cli.main import show_error
-from remote_runner.cli.options import joined, ssh_options
+from remote_runner.cli.options import copy_options, joined, ssh_options
 from remote_runner.errors import HostError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _differences(
 
     how = RunOptions(
         kill_first=not options.no_kill,
-        always_copy=options.always_copy,
+        copying=copy_options(options),
         fanout=options.fanout,
         join=run.run_to_join(options),
         keep_running=options.keep_running,

@@ -16,9 +16,11 @@ from remote_runner.cli.options import (
     Parser,
     add_config_options,
     add_connection_options,
+    add_copy_options,
     add_log_level,
     add_results_option,
     add_screen_option,
+    copy_options,
     joined,
     seconds,
     ssh_options,
@@ -58,6 +60,8 @@ _OF_DEPLOYING = (
     'keep_running',
     'no_zombie',
     'always_copy',
+    'no_times',
+    'no_hash_cache',
     'terminate',
     'on_failure',
     'skip_unreachable',
@@ -115,7 +119,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         'neither); the others are replaced',
     )
     how.add_argument('--no-zombie', action='store_true', help='windows close when their programs end')
-    how.add_argument('--always-copy', action='store_true', help='send all files, even those that are there already')
+    add_copy_options(how)
     how.add_argument(
         '-t',
         '--terminate',
@@ -214,7 +218,7 @@ def deploy_config(options: argparse.Namespace) -> int:
     how = RunOptions(
         kill_first=not options.no_kill,
         zombie=not options.no_zombie,
-        always_copy=options.always_copy,
+        copying=copy_options(options),
         terminate=options.terminate,
         stop_on_failure=options.on_failure == 'stop',
         skip_unreachable=options.skip_unreachable,

@@ -74,7 +74,7 @@ def differences(plan: Plan, connector: Opens, options: RunOptions) -> dict[str, 
         connector: makes the connections.
         options: how it would be.
     """
-    local_files = LocalFiles()
+    local_files = LocalFiles(remembered=options.copying.remembered, times=options.copying.times)
 
     def work(address: Address) -> _Look:
         own = [component for component in plan.components if component.address.where == address.where]
@@ -109,7 +109,7 @@ def _look(
     manifest = build_manifest(local_files, _placed((c, folder) for c in own if (folder := folders[c.label])))
     new = [(c, f'{TEMPORARY}/{c.name}') for c in own if not folders[c.label]]
     fresh = build_manifest(local_files, _placed(new))
-    difference = compare(host, manifest, local_files, always_copy=options.always_copy)
+    difference = compare(host, manifest, local_files, always_copy=options.copying.always_copy)
     keep = tuple(
         c.label for c in own if c.label in same and not has_changed_files(c, folders[c.label] or '', difference)
     )

@@ -10,6 +10,7 @@ from remote_runner.agent.tree import describe_status
 from remote_runner.defaults import FANOUT, START_TIMEOUT
 from remote_runner.deploy.board import RUNNING, State, Tracked
 from remote_runner.errors import RemoteRunnerError
+from remote_runner.files.options import CopyOptions
 from remote_runner.hosts.credentials import Credentials
 
 
@@ -19,7 +20,7 @@ class RunOptions(NamedTuple):
     Args:
         kill_first: quit sessions of the same name that an earlier run left; else add windows to them.
         zombie: windows stay when their programs have ended.
-        always_copy: send all files, whatever is there.
+        copying: how files are brought.
         terminate: when the components with `wait` have ended, end all others too.
         stop_on_failure: when a component does not start, end those that this run has started.
         skip_unreachable: go on without hosts that cannot be reached.
@@ -35,7 +36,7 @@ class RunOptions(NamedTuple):
 
     kill_first: bool = True
     zombie: bool = True
-    always_copy: bool = False
+    copying: CopyOptions = CopyOptions()
     terminate: bool = False
     stop_on_failure: bool = False
     skip_unreachable: bool = False

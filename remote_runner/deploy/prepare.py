@@ -11,15 +11,15 @@ from types import MappingProxyType
 
 from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import Board, State, Tracked
+from remote_runner.deploy.bring import Bringer
 from remote_runner.deploy.keep import end_others, has_changed_files, unchanged, watched
 from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.session import survey_run
 from remote_runner.errors import RequestFailed, SessionFailed, TransferFailed
-from remote_runner.events import Events, FilesCompared, FilesSending, FilesSent, SessionQuit
-from remote_runner.files.local import LocalFiles
-from remote_runner.files.manifest import Manifest, Placed, build_manifest, remote_path
-from remote_runner.files.transfer import Difference, compare, send
+from remote_runner.events import Events, SessionQuit
+from remote_runner.files.manifest import Manifest, Placed, remote_path
+from remote_runner.files.transfer import Difference
 from remote_runner.hosts.host import Host
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Preparation:
         self.base_dirs: dict[str, str] = {}
         self._created: dict[str, list[str]] = {}
         self._temporary: dict[str, dict[str, str]] = {}
-        self._local_files = LocalFiles()
+        self._bringer = Bringer(options.copying, events)
         self._given_up = False
         self._busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -80,7 +80,7 @@ class Preparation:
         self._prepare(host, {key: seen.facts['cwd'] for key, seen in kept.items()})
         begun = time.monotonic()
         manifest = self._manifest(own)
-        difference = Difference(()) if manifest is None else self._compare(host, manifest)
+        difference = Difference(()) if manifest is None else self._bringer.compare(host, manifest)
         staying = [
             tracked
             for tracked in own
@@ -93,7 +93,7 @@ class Preparation:
         else:
             self._quit_leftovers(host)
         if manifest is not None:
-            self._send(host, manifest, difference, begun)
+            self._bringer.send(host, manifest, difference, begun)
         for tracked in staying:
             self._board.keep(tracked, kept[tracked.key].facts['status'])
         found = watched(host, session, run, [tracked.plan.name for tracked in staying])
@@ -132,10 +132,9 @@ class Preparation:
                 self._temporary.setdefault(host.name, {})[tracked.key] = folder
 
     def _copy(self, host: Host) -> None:
-        begun = time.monotonic()
         manifest = self._manifest(self._own(host))
         if manifest is not None:
-            self._send(host, manifest, self._compare(host, manifest), begun)
+            self._bringer.bring(host, manifest)
 
     def _manifest(self, own: list[Tracked]) -> Manifest | None:
         """What is to stand on a host; None: nothing is brought there."""
@@ -144,29 +143,11 @@ class Preparation:
             for tracked in own
             for file in tracked.plan.files
         ]
-        return build_manifest(self._local_files, placed) if placed else None
+        return self._bringer.manifest(placed) if placed else None
 
-    def _compare(self, host: Host, manifest: Manifest) -> Difference:
-        difference = compare(host, manifest, self._local_files, always_copy=self._options.always_copy)
-        files, to_send = len(manifest.files), len(difference.send)
-        self._events.emit(FilesCompared(host=host.name, files=files, to_send=to_send, bytes=difference.bytes))
-        return difference
-
-    def _send(self, host: Host, manifest: Manifest, difference: Difference, begun: float) -> None:
-        def progress(arrived: int, of: int) -> None:
-            self._events.emit(FilesSending(host=host.name, bytes=arrived, of_bytes=of))
-
-        sent = send(host, manifest, difference, self._local_files, progress)
-        self._events.emit(
-            FilesSent(
-                host=host.name,
-                files=len(manifest.files),
-                sent=len(difference.send),
-                modes=len(difference.modes),
-                bytes=difference.bytes,
-                seconds=time.monotonic() - begun,
-            )
-        )
+    def remember(self) -> None:
+        """All files were brought: what was found out of those of this machine is kept for the next run."""
+        self._bringer.local.save()
 
     # ---- taking back ------------------------------------------------------------------------------------------
 

@@ -138,6 +138,7 @@ class _Run:
             self._refuse_running()
         self._become_users()
         self._each(self._preparation.make_ready)
+        self._preparation.remember()
         waves = [[tracked for tracked in wave if not tracked.kept] for wave in self._board.in_order()]
         for components, following in pairwise([*filter(None, waves), []]):
             self._start(components, following)

@@ -49,7 +49,8 @@ class Step(NamedTuple):
     """The next bytes of a file, and where they come from.
 
     Args:
-        kind: `data` (it is sent), `copy` (of what is there, at `there`), `partial` (an interrupted copy has it), `hole`.
+        kind: `data` (it is sent), `copy` (of what is there, at `there`), `partial` (an interrupted copy has it), or
+            `hole`.
         offset, length: in the file.
         there: offset in the file that is there.
     """

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from remote_runner.agent.files import make_folders
-from remote_runner.errors import ConnectionLost, FetchFailed, RequestFailed, TransferFailed
+from remote_runner.errors import ConnectionLost, FetchFailed, TransferFailed
 from remote_runner.files.incoming import Incoming
 from remote_runner.files.listing import Listing, RemoteFile, cancel, result_of
 from remote_runner.files.local import LocalFiles
@@ -230,7 +230,8 @@ def _looks_unchanged(file: RemoteFile) -> bool:
     except OSError:
         return False
     # A file that we may replace and not read comes anew.
-    return stat.S_ISREG(status.st_mode) and os.access(file.local, os.R_OK) and (status.st_size, status.st_mtime_ns) == (file.size, file.mtime)
+    is_same = (status.st_size, status.st_mtime_ns) == (file.size, file.mtime)
+    return stat.S_ISREG(status.st_mode) and is_same and os.access(file.local, os.R_OK)
 
 
 def _set_mode(file: RemoteFile) -> bool:

@@ -96,8 +96,8 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
         if state == 'folder':
             raise TransferFailed(f'{path} is a folder there, and a link here', host=host.name)
     links = [link for link, state in zip(manifest.links, result['links'], strict=True) if state != 'same']
-    there = {entry.remote for number, entry in enumerate(manifest.files) if found.get(number, ('file',))[0] == 'file'}
-    large = [e for e in send if e.size >= LEAST and (result['interrupted'] or e.remote in there)]
+    missing = {manifest.files[number].remote for number, answer in found.items() if answer[0] != 'file'}
+    large = [e for e in send if e.size >= LEAST and (result['interrupted'] or e.remote not in missing)]
     return Difference(tuple(send), tuple(modes), tuple(times), tuple(links)), large
 
 
@@ -268,7 +268,7 @@ class _Sender:
         try:
             for kind, offset, length, there in steps(fd, entry, basis, self._local):
                 if kind != 'data':
-                    self._items.append(['c', length, there] if kind == 'copy' else [kind[0] if kind == 'partial' else 'z', length])
+                    self._items.append(_spared(kind, length, there))
                     self._spared += length
                 for piece in _pieces(fd, entry, offset, length):
                     if known is None:
@@ -297,6 +297,11 @@ class _Sender:
         if time.monotonic() - self._reported > REPORT_STEP:
             self._reported = time.monotonic()
             self._progress(self._call.delivered + self._spared, self._difference.bytes)
+
+
+def _spared(kind: str, length: int, there: int) -> list[Any]:
+    """The item of a step for which nothing is sent."""
+    return ['c', length, there] if kind == 'copy' else ['p' if kind == 'partial' else 'z', length]
 
 
 def _read(entry: Entry, local: LocalFiles) -> bytes:

@@ -1,0 +1,70 @@
+"""Bringing files to hosts: what every command does that copies, with its events.
+
+    bringer = Bringer(CopyOptions(), events)
+    bringer.bring(host, manifest)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from remote_runner.events import Events, FilesCompared, FilesSending, FilesSent
+from remote_runner.files.local import LocalFiles
+from remote_runner.files.manifest import Manifest, Placed, build_manifest
+from remote_runner.files.options import CopyOptions
+from remote_runner.files.transfer import Difference, compare, send
+from remote_runner.hosts.host import Host
+
+
+class Bringer:
+    """Brings files to any number of hosts, each local file looked at and hashed once. Thread-safe.
+
+    Args:
+        options: how.
+        events: hears what is found, how far it is, and what came of it.
+    """
+
+    def __init__(self, options: CopyOptions, events: Events) -> None:
+        self._options = options
+        self._events = events
+        self.local = LocalFiles(remembered=options.remembered, times=options.times)
+
+    def manifest(self, placed: Iterable[Placed]) -> Manifest:
+        """What is to stand on a host, see `build_manifest`."""
+        return build_manifest(self.local, placed)
+
+    def bring(self, host: Host, manifest: Manifest) -> None:
+        """Compare and send.
+
+        Raises:
+            ConnectionLost: the connection broke.
+            TransferFailed: a file could not be read here or written there; those written already are whole.
+        """
+        begun = time.monotonic()
+        self.send(host, manifest, self.compare(host, manifest), begun)
+
+    def compare(self, host: Host, manifest: Manifest) -> Difference:
+        """What has to be done on a host; raises as `bring` does."""
+        difference = compare(host, manifest, self.local, always_copy=self._options.always_copy)
+        files, to_send = len(manifest.files), len(difference.send)
+        self._events.emit(FilesCompared(host=host.name, files=files, to_send=to_send, bytes=difference.bytes))
+        return difference
+
+    def send(self, host: Host, manifest: Manifest, difference: Difference, begun: float) -> None:
+        """Do it; `begun` is when it was begun, by time.monotonic(). Raises as `bring` does."""
+
+        def progress(arrived: int, of: int) -> None:
+            self._events.emit(FilesSending(host=host.name, bytes=arrived, of_bytes=of))
+
+        send(host, manifest, difference, self.local, progress)
+        self._events.emit(
+            FilesSent(
+                host=host.name,
+                files=len(manifest.files),
+                sent=len(difference.send),
+                modes=len(difference.modes),
+                bytes=difference.bytes,
+                seconds=time.monotonic() - begun,
+            )
+        )

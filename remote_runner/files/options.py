@@ -1,0 +1,19 @@
+"""How files are copied."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class CopyOptions(NamedTuple):
+    """How files are copied, as users say it.
+
+    Args:
+        always_copy: send all files, whatever is there.
+        times: modification times are kept.
+        remembered: SHA-1s of earlier runs are believed, where the file was certainly not changed since.
+    """
+
+    always_copy: bool = False
+    times: bool = True
+    remembered: bool = True
