@@ -29,18 +29,19 @@ SECOND = 10**9
 
 
 class MovedClock(Clock):
-    """The real clock, as it would be after somebody set it."""
+    """The real clock, as it would be after somebody set it, or after some time has passed."""
 
     def __init__(self) -> None:
         self.moved = 0
+        self.passed = 0
         self.waits = 0
 
     def tick(self) -> int:
-        return super().tick() + self.moved
+        return super().tick() + self.moved + self.passed
 
     def read(self) -> tuple[int, int]:
         now, since_boot = super().read()
-        return now + self.moved, since_boot
+        return now + self.moved + self.passed, since_boot + self.passed
 
     def wait(self, nanoseconds: int) -> None:
         self.waits += 1
@@ -330,6 +331,30 @@ def test_changed_while_it_is_read(lab: Lab) -> None:
     assert run.sha1(path) == sha1_of(path)
 
 
+def test_what_changed_while_it_was_read_is_not_remembered(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lab.settled()
+    real = hashes._digest
+
+    def digest(*arguments: int) -> tuple[str, int]:
+        found = real(*arguments)
+        rewrite(path, b'two')
+        return found
+
+    monkeypatch.setattr(hashes, '_digest', digest)
+    run = lab.hashes()
+    assert run.sha1(path) == hashlib.sha1(b'one').hexdigest()
+    run.save()
+    assert not lab.cache.exists()
+
+
+def test_more_came_than_its_size_says(lab: Lab) -> None:
+    path = '/proc/version'
+    lab.mount('ext4', os.stat(path).st_dev)
+    lab.clock.moved = 3600 * SECOND
+    lab.learn(path)
+    assert lab.remembered(path) is None
+
+
 def test_times_to_come(lab: Lab) -> None:
     path = lab.file()
     os.utime(path, ns=(0, os.stat(path).st_ctime_ns + 1000 * SECOND))
@@ -377,7 +402,18 @@ def test_clock_set_back_in_a_run(lab: Lab, back: float) -> None:
     assert lab.remembered(other) == sha1_of(other)
 
 
-def test_clock_set_back_while_a_file_is_read(lab: Lab) -> None:
+def test_clock_set_back_by_less_than_what_passed(lab: Lab) -> None:
+    path = lab.settled()
+    lab.clock.moved = 10000 * SECOND
+    lab.learn(path)
+    lab.clock.passed = 1000 * SECOND
+    assert lab.remembered(path) == sha1_of(path)
+    lab.clock.moved -= SECOND
+    assert lab.remembered(path) is None
+
+
+@pytest.mark.parametrize('is_noticed', [False, True])
+def test_clock_set_back_while_a_file_is_read(lab: Lab, is_noticed: bool) -> None:
     path = lab.settled()
     run = lab.hashes()
     quiet = run._is_quiet
@@ -385,6 +421,9 @@ def test_clock_set_back_while_a_file_is_read(lab: Lab) -> None:
     def step(*arguments: Any) -> bool:
         answer = quiet(*arguments)
         lab.clock.moved = -5 * SECOND
+        if is_noticed:  # by another thread
+            assert run.known(str(lab.proc), os.stat(path)) is None
+            run.save()
         return answer
 
     run._is_quiet = step  # type: ignore[method-assign]
@@ -417,6 +456,22 @@ def test_changed_in_the_future(lab: Lab) -> None:
     path = lab.settled()
     lab.clock.moved = -3600 * SECOND
     lab.learn(path)
+    assert lab.remembered(path) is None
+
+
+def test_served_in_the_future(lab: Lab) -> None:
+    """Whatever the cache says of its own time."""
+    path = lab.file()
+    os.utime(path, (0, 0))
+    lab.settle(path)
+    lab.learn(path)
+    (shard,) = lab.shards()
+    head = len(hashes.MAGIC) + 20
+    _, _, offset, groups = marshal.loads(shard.read_bytes()[head:])
+    body = marshal.dumps((0, '', offset, groups))
+    shard.write_bytes(hashes.MAGIC + hashlib.sha1(body).digest() + body)
+    assert lab.remembered(path) == sha1_of(path)
+    lab.clock.moved = -3600 * SECOND
     assert lab.remembered(path) is None
 
 
