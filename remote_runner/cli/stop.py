@@ -12,7 +12,7 @@ from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.errors import RemoteRunnerError
 
 if TYPE_CHECKING:
-    from remote_runner.deploy.session import Target
+    from remote_runner.deploy.target import Target
 
 _DESCRIPTION = """\
 End components, in the reverse order of their starts, each with all its descendants. Without NAMES the whole session

@@ -23,7 +23,8 @@ from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
     from remote_runner.deploy.seen import Seen
-    from remote_runner.deploy.session import Session, Target
+    from remote_runner.deploy.session import Session
+    from remote_runner.deploy.target import Target
     from remote_runner.events import Event, Events
 
 _WHERE = """
@@ -108,7 +109,7 @@ def find_target(options: argparse.Namespace) -> Target:
     """
     from remote_runner.deploy.plan import check_session
     from remote_runner.deploy.record import newest
-    from remote_runner.deploy.session import Target
+    from remote_runner.deploy.target import Target
     from remote_runner.hosts.address import parse_hosts
 
     check_session(options.screen)
@@ -130,13 +131,21 @@ def find_target(options: argparse.Namespace) -> Target:
 
 
 @contextmanager
-def opened(options: argparse.Namespace, events: Events | None = None) -> Iterator[Session]:
-    """The session that the options mean, its hosts connected and looked at."""
+def opened(
+    options: argparse.Namespace, events: Events | None = None, deadline: float | None = None
+) -> Iterator[Session]:
+    """The session that the options mean, connected and looked at.
+
+    Where `options.names` say which components, only the hosts on which these should be are dialled, if that is known.
+
+    Raises:
+        TimeIsUp: not all of these hosts have answered at `deadline` (time.monotonic).
+    """
     from remote_runner.hosts.ahead import Ahead
     from remote_runner.ui.log import configure
 
     configure(options.log_level)
-    target = find_target(options)
+    target = find_target(options).narrowed(options.names)
     ahead = Ahead(ssh_options(options), target.addresses, options.fanout)
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.session import Session
@@ -145,7 +154,7 @@ def opened(options: argparse.Namespace, events: Events | None = None) -> Iterato
 
     with (
         Connector(ahead=ahead) as connector,
-        Session(target, connector, events or Events(), options.fanout, leave=True) as session,
+        Session(target, connector, events or Events(), options.fanout, leave=True, deadline=deadline) as session,
     ):
         session.connect()
         yield session
