@@ -35,8 +35,10 @@ WAITING = 16
 MOST_LINES = 10_000
 #: Seconds in which lines of several hosts that come late are still brought into order.
 SETTLE = 0.03
-#: Seconds between two looks whether anything is left that may write more.
-LOOK = 1.0
+#: Seconds between two looks whether anything is left that may write more, at least and at most. In between they are
+#: so many times what a look takes: it has to read the specs of all components of its host.
+LOOK, LAST_LOOK = 1.0, 10.0
+EASE = 20
 
 
 class Line(NamedTuple):
@@ -335,6 +337,7 @@ class _Following:
         """Wait until all have ended for good; as long as a host is out of reach, or silent, nobody knows."""
         witness: Seen | None = None  # as long as one is there, the others need not be asked
         while True:
+            begun = time.monotonic()
             try:
                 if witness is None or not self._there([witness]):
                     witness = self._first_that_lives(sources)
@@ -346,7 +349,7 @@ class _Following:
             except RemoteRunnerError as error:
                 self._put(error)
                 return
-            if self._over.wait(LOOK):
+            if self._over.wait(min(max(LOOK, EASE * (time.monotonic() - begun)), LAST_LOOK)):
                 return
 
     def _first_that_lives(self, sources: Sequence[Source]) -> Seen | None:
