@@ -138,6 +138,15 @@ def test_a_connection_that_breaks_there_breaks_here(far: Far) -> None:
     assert connection.recv(10) == b""
 
 
+def test_what_is_said_to_one_who_has_gone(far: Far) -> None:
+    connection = far(lambda connection: None)
+    assert connection.recv(10) == b""
+    connection.sendall(b"hello")
+    time.sleep(ROUND_TRIP)  # until hello is refused
+    connection.shutdown(socket.SHUT_WR)
+    time.sleep(ROUND_TRIP)  # until the end is refused, too; the end of the proxy says if it minds
+
+
 def test_a_connection_that_breaks_here_breaks_there(far: Far) -> None:
     heard: list[bytes] = []
 

@@ -9,7 +9,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -62,8 +62,6 @@ class Delay:
         self._loop.call_soon_threadsafe(self._serving.cancel)
         self._thread.join()
         self._loop.close()
-        for listener in self._listeners:
-            listener.close()
         if not self._serving.cancelled():
             self._serving.result()  # raises what ended it
 
@@ -71,9 +69,11 @@ class Delay:
         self._loop.run_until_complete(asyncio.wait([self._serving]))
 
     async def _serve(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for listener, target in zip(self._listeners, self._targets, strict=True):
-                group.create_task(self._accept(group, listener, target))
+        with ExitStack() as listeners:  # closed whatever ends this: nobody is to wait in vain
+            async with asyncio.TaskGroup() as group:
+                for listener, target in zip(self._listeners, self._targets, strict=True):
+                    listeners.enter_context(listener)
+                    group.create_task(self._accept(group, listener, target))
 
     async def _accept(self, group: asyncio.TaskGroup, listener: socket.socket, target: Address) -> None:
         listener.setblocking(False)
@@ -97,7 +97,7 @@ class Delay:
                     group.create_task(there.leave(server))
                     group.create_task(back.enter(server))
                     group.create_task(back.leave(client))
-            except* ConnectionError:
+            except* OSError:
                 pass  # a connection that breaks on one side breaks on the other, for both are closed now
 
 
