@@ -146,7 +146,8 @@ def opened(
 
     configure(options.log_level)
     target = find_target(options).narrowed(options.names)
-    ahead = Ahead(ssh_options(options), target.addresses, options.fanout)
+    ssh = ssh_options(options)
+    ahead = Ahead(ssh, target.addresses, options.fanout)
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.session import Session
     from remote_runner.events import Events
@@ -157,6 +158,9 @@ def opened(
         Session(target, connector, events or Events(), options.fanout, leave=True, deadline=deadline) as session,
     ):
         session.connect()
+        password = ssh.credentials.password() if ssh.credentials is not None else None
+        if password:
+            session.keep_secret(password)
         yield session
 
 
