@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import deploy, exec, lifecycle, peers, report, startup  # noqa: A004  (named as the command is)
+from benchmarks import deploy, exec, files, lifecycle, peers, report, startup  # noqa: A004  (named as the command is)
 from benchmarks.measure import Series
 from benchmarks.report import Chapter, Limit
 from benchmarks.stage import Stage
 from tests.testbed import Testbed
 
 RESULTS = Path(__file__).resolve().parent / 'RESULTS.md'
-WHAT = ('deploy', 'exec', 'startup', 'lifecycle')
+WHAT = ('deploy', 'exec', 'startup', 'lifecycle', 'files')
+RUNS = 7
 DEPLOY_HOSTS, EXEC_HOSTS = 10, 40
 STARTUP_RUNS = 20
 MEMORY_LIMIT = 120.0
@@ -28,12 +29,19 @@ class Choice:
 
     what: list[str]
     tools: list[str]
-    runs: int
+    #: None for as many as each benchmark needs.
+    runs: int | None
+    #: Of the benchmark `files`.
+    rows: list[str]
 
     @property
     def is_all(self) -> bool:
         """Whether the results are the whole story."""
-        return set(self.what) == set(WHAT) and not self.tools
+        return set(self.what) == set(WHAT) and not self.tools and set(self.rows) == {row.name for row in files.ROWS}
+
+    def runs_of(self, usual: int) -> int:
+        """Timed runs of each contender, where that many are usual."""
+        return usual if self.runs is None else self.runs
 
     def wanted(self, name: str) -> bool:
         """Whether this contender takes part."""
@@ -45,7 +53,8 @@ def main() -> int:
     choice = _choice()
     peers.install()
     chapters = list(_chapters(choice))
-    text = report.write(chapters, choice.runs)
+    runs = f'{choice.runs_of(RUNS)} runs each, of files {choice.runs_of(files.RUNS)}, `--help` more'
+    text = report.write(chapters, runs)
     if choice.is_all:
         RESULTS.write_text(text)
     print(text)
@@ -55,13 +64,23 @@ def main() -> int:
 def _choice() -> Choice:
     parser = argparse.ArgumentParser(prog='benchmarks/run', description=__doc__)
     parser.add_argument('what', nargs='*', metavar='WHAT', help=f'only these of {", ".join(WHAT)}; nothing is written')
-    parser.add_argument('--runs', type=int, default=7, help='timed runs of each, after a warm-up run (default: 7)')
+    runs_help = f'timed runs of each, after a warm-up run (default: {RUNS}; files: {files.RUNS})'
+    parser.add_argument('--runs', type=int, metavar='N', help=runs_help)
     parser.add_argument('--tools', default='', help='only these, such as ours,pyinfra; nothing is written')
+    names = [row.name for row in files.ROWS]
+    rows_help = f'of files only these of {", ".join(names)}; nothing is written'
+    parser.add_argument('--rows', default=','.join(names), help=rows_help)
     options = parser.parse_args()
     unknown = set(options.what) - set(WHAT)
     if unknown:
         parser.error(f'no such benchmark: {", ".join(sorted(unknown))}')
-    return Choice(options.what or list(WHAT), [tool for tool in options.tools.split(',') if tool], options.runs)
+    if options.runs is not None and options.runs < 1:
+        parser.error('--runs: one at least')
+    tools, rows = options.tools.split(','), options.rows.split(',')
+    unknown = set(rows) - set(names)
+    if unknown:
+        parser.error(f'no such row of files: {", ".join(sorted(unknown))}')
+    return Choice(options.what or list(WHAT), [tool for tool in tools if tool], options.runs, rows)
 
 
 def _chapters(choice: Choice) -> Iterator[Chapter]:
@@ -75,11 +94,14 @@ def _chapters(choice: Choice) -> Iterator[Chapter]:
     if 'startup' in choice.what:
         with Testbed(1) as bed:
             yield _startup(bed, choice)
-
-
     if 'lifecycle' in choice.what:
         with Testbed(EXEC_HOSTS) as bed:
             yield from _lifecycle(bed, choice)
+    if 'files' in choice.what:
+        with Testbed(files.HOSTS) as bed:
+            for row in files.ROWS:
+                if row.name in choice.rows:
+                    yield _files(bed, row, choice)
 
 
 def _lifecycle(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
@@ -87,14 +109,14 @@ def _lifecycle(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
     busy = _busy()
     say = _sayer(f'status of {count}')
     with Stage.on(bed) as stage:
-        series = lifecycle.measure_status(stage, choice.runs, choice.wanted, say)
+        series = lifecycle.measure_status(stage, choice.runs_of(RUNS), choice.wanted, say)
     limits = [Limit('`status` of 200 components on 40 hosts', _ours(series), 1.2, ' s')]
     text = f'How {count} are, with new connections each time; the peers list their processes with `ps`.'
     yield Chapter('Status', text, series, limits, busy)
     busy = _busy()
     say = _sayer(f'stop of {count}')
     with Stage.on(bed) as stage:
-        series = lifecycle.measure_stop(stage, choice.runs, choice.wanted, say)
+        series = lifecycle.measure_stop(stage, choice.runs_of(RUNS), choice.wanted, say)
         median, longest = lifecycle.follow(stage, say)
     with Stage.on(bed) as stage:
         memory, share = lifecycle.rest(stage, say)
@@ -118,7 +140,7 @@ def _deploy(bed: Testbed, scene: deploy.Scene, choice: Choice) -> Chapter:
     busy = _busy()
     say = _sayer(f'deploy on {DEPLOY_HOSTS} hosts, {scene.title}')
     with Stage.on(bed) as stage:
-        series = deploy.measure(stage, scene, choice.runs, choice.wanted, say)
+        series = deploy.measure(stage, scene, choice.runs_of(RUNS), choice.wanted, say)
     sizes = ', '.join(f'{size / 1000:g}' for size in sorted(deploy.SIZES.values()))
     text = (
         f'{DEPLOY_HOSTS} hosts; on each the session of an earlier run is quit, {len(deploy.SIZES)} files are brought '
@@ -133,7 +155,7 @@ def _deploy(bed: Testbed, scene: deploy.Scene, choice: Choice) -> Chapter:
 def _exec(bed: Testbed, choice: Choice) -> Chapter:
     busy = _busy()
     with Stage.on(bed) as stage:
-        series = exec.measure(stage, choice.runs, choice.wanted, _sayer(f'exec on {EXEC_HOSTS} hosts'))
+        series = exec.measure(stage, choice.runs_of(RUNS), choice.wanted, _sayer(f'exec on {EXEC_HOSTS} hosts'))
     with Stage.on(bed) as stage:
         deploying = deploy.our_memory(stage) / 1e6
     ours = report.by_name(series, 'ours')
@@ -151,10 +173,18 @@ def _exec(bed: Testbed, choice: Choice) -> Chapter:
 def _startup(bed: Testbed, choice: Choice) -> Chapter:
     busy = _busy()
     with Stage.on(bed) as stage:
-        series = startup.measure(stage, max(choice.runs, STARTUP_RUNS), choice.wanted, _sayer('--help'))
+        series = startup.measure(stage, max(choice.runs_of(RUNS), STARTUP_RUNS), choice.wanted, _sayer('--help'))
     ours = report.by_name(series, 'ours')
     limit = Limit('`remote_runner --help`', ours.median if ours else float('nan'), 0.2, ' s')
     return Chapter('Start-up', '`--help`, into a file.', series, _limits([limit], choice), busy)
+
+
+def _files(bed: Testbed, row: files.Row, choice: Choice) -> Chapter:
+    busy = _busy()
+    say = _sayer(f'files: {row.title}')
+    with files.Scene.of(row, bed) as scene:
+        series, limits = files.measure(scene, choice.runs_of(files.RUNS), choice.wanted, say)
+        return Chapter(f'Files: {row.title}', scene.text, series, _limits(limits, choice), busy, group='Files')
 
 
 def _limits(limits: list[Limit], choice: Choice) -> list[Limit]:

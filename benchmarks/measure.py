@@ -9,10 +9,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-#: Seconds until a command is given up.
+#: Seconds until a command is given up, unless its contender has others.
 PATIENCE = 300.0
 
 
@@ -23,6 +24,8 @@ class Contender:
     Args:
         name: short; `note`: what else a reader should know of how it is run.
         argv, folder, environment: the command, where it is run, and all of its environment.
+        patience: seconds until a run is given up; then there is no further one.
+        most_runs: timed runs of one that is slow, where others have more.
     """
 
     name: str
@@ -30,11 +33,24 @@ class Contender:
     folder: Path
     environment: Mapping[str, str]
     note: str = ''
+    patience: float = PATIENCE
+    most_runs: int | None = None
 
     @property
     def log(self) -> Path:
         """What its last run printed."""
         return self.folder / 'output.log'
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Bytes on the cables of all hosts, with the headers of the packets."""
+
+    to_hosts: int
+    from_hosts: int
+
+    def __sub__(self, earlier: Wire) -> Wire:
+        return Wire(self.to_hosts - earlier.to_hosts, self.from_hosts - earlier.from_hosts)
 
 
 @dataclass(frozen=True)
@@ -45,11 +61,15 @@ class Run:
         seconds: from before its process is made until it has ended.
         cpu: seconds of CPU of it and of the children it waited for, on this side of the connections.
         fault: why it does not count; None if it does.
+        is_given_up: whether that is because it took too long.
+        wire: what it sent and was sent; None where that is not counted.
     """
 
     seconds: float
     cpu: float
     fault: str | None = None
+    is_given_up: bool = False
+    wire: Wire | None = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +105,24 @@ class Series:
         return [run.fault for run in self.runs if run.fault is not None]
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether a run took too long, so that there are no more."""
+        return any(run.is_given_up for run in (self.warm_up, *self.runs))
+
+    @property
     def median(self) -> float:
         """Seconds; not a number when no run counts."""
-        return statistics.median(run.seconds for run in self.good) if self.good else float('nan')
+        return _median([run.seconds for run in self.good])
+
+    @property
+    def median_sent(self) -> float:
+        """Bytes to the hosts; not a number when no run counts, or they are not counted."""
+        return _median([run.wire.to_hosts for run in self.good if run.wire])
+
+    @property
+    def median_received(self) -> float:
+        """Bytes from the hosts, likewise."""
+        return _median([run.wire.from_hosts for run in self.good if run.wire])
 
 
 def run(contender: Contender) -> Run:
@@ -95,14 +130,22 @@ def run(contender: Contender) -> Run:
     with contender.log.open('wb') as log:
         begun = time.perf_counter()
         process = _start(contender, log.fileno())
-        killer = threading.Timer(PATIENCE, os.killpg, (process.pid, signal.SIGKILL))
+        given_up = threading.Event()
+
+        def give_up() -> None:
+            given_up.set()
+            _kill(process.pid)
+
+        killer = threading.Timer(contender.patience, give_up)
         killer.start()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - begun
         killer.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     fault = f'exit status {process.returncode}' if process.returncode else None
-    return Run(seconds, usage.ru_utime + usage.ru_stime, fault)
+    if given_up.is_set():
+        fault = f'given up after {contender.patience:g} s'
+    return Run(seconds, usage.ru_utime + usage.ru_stime, fault, given_up.is_set())
 
 
 def memory(contender: Contender) -> Memory:
@@ -112,13 +155,13 @@ def memory(contender: Contender) -> Memory:
     """
     largest = together = 0
     with contender.log.open('wb') as log, _start(contender, log.fileno()) as process:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + contender.patience
         while process.poll() is None:
             family = _family(process.pid)
             largest = max(largest, *(_kilobytes(pid, 'status', 'VmHWM:') * 1024 for pid in family))
             together = max(together, sum(_kilobytes(pid, 'smaps_rollup', 'Pss:') * 1024 for pid in family))
             if time.monotonic() > deadline:
-                os.killpg(process.pid, signal.SIGKILL)
+                _kill(process.pid)
             time.sleep(0.01)
     return Memory(largest, together)
 
@@ -131,15 +174,19 @@ def take_turns(
     check: Callable[[Contender], str | None],
     after: Callable[[Contender], None],
     say: Callable[[str], None],
+    wire: Callable[[], Wire] | None = None,
 ) -> list[Series]:
     """Warm all up, then A B C A B C …, then each once more for its memory.
 
-    `before`, `check` (gives a fault) and `after` each run are not timed.
+    `before`, `check` (gives a fault) and `after` each run are not timed. `wire` gives the bytes there have ever been.
     """
 
     def once(contender: Contender) -> Run:
         before(contender)
+        bytes_before = wire() if wire else None
         result = run(contender)
+        if wire and bytes_before:
+            result = replace(result, wire=wire() - bytes_before)
         fault = result.fault or check(contender)
         after(contender)
         say(f'    {contender.name:<10} {result.seconds:6.2f} s{f"  FAILED: {fault}" if fault else ""}')
@@ -152,9 +199,10 @@ def take_turns(
     for number in range(1, runs + 1):
         say(f'round {number} of {runs}')
         for one in series:
-            one.runs.append(once(one.contender))
+            if not one.is_given_up and number <= (one.contender.most_runs or runs):
+                one.runs.append(once(one.contender))
     say('memory')
-    for one in series:
+    for one in [one for one in series if not one.is_given_up]:
         before(one.contender)
         one.memory = memory(one.contender)
         after(one.contender)
@@ -172,6 +220,15 @@ def _start(contender: Contender, log: int) -> subprocess.Popen[bytes]:
         env=contender.environment,
         process_group=0,
     )
+
+
+def _kill(pid: int) -> None:
+    """End a command with all that it started, in its process group or not (the workers of ansible are not)."""
+    for one in _family(pid):
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _family(pid: int) -> list[int]:
@@ -193,6 +250,10 @@ def _kilobytes(pid: int, file: str, name: str) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values) if values else float('nan')
 
 
 def _tail(log: Path, lines: int = 12) -> str:

@@ -6,13 +6,14 @@ import os
 import platform
 import re
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import peers
-from benchmarks.measure import Memory, Series
+from benchmarks.measure import Series
 
 #: Others may take this share of the CPU.
 QUIET = 0.1
@@ -35,7 +36,10 @@ class Limit:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One benchmark: what was done, all runs, its limits, and how busy the machine was before (0 to 1)."""
+    """One benchmark: what was done, all runs, its limits, and how busy the machine was before (0 to 1).
+
+    Chapters of one `group` are also shown in one table, at a glance.
+    """
 
     title: str
     text: str
@@ -43,6 +47,7 @@ class Chapter:
     limits: Sequence[Limit]
     busy: float
     notes: Sequence[str] = ()
+    group: str = ''
 
 
 def ratio(series: Sequence[Series], to: str) -> float:
@@ -56,17 +61,18 @@ def by_name(series: Sequence[Series], name: str) -> Series | None:
     return next((one for one in series if one.contender.name == name), None)
 
 
-def write(chapters: Sequence[Chapter], runs: int) -> str:
-    """The whole report, as Markdown."""
+def write(chapters: Sequence[Chapter], runs: str) -> str:
+    """The whole report, as Markdown; `runs` says how many."""
     limits = [limit for chapter in chapters for limit in chapter.limits]
     parts = [
         '# Results',
         'Written by `benchmarks/run`; README.md says what is measured and how. Seconds of wall clock, medians of the '
-        f'runs after a warm-up run of each, taken in turns; {runs} runs each, `--help` more.',
+        f'runs after a warm-up run of each, taken in turns; {runs}.',
         _table(
             ['limit', 'measured', 'at most', ''],
             [_limit(limit) for limit in limits],
         ),
+        *(_glance(chapters, group) for group in dict.fromkeys(chapter.group for chapter in chapters) if group),
         *(_chapter(chapter) for chapter in chapters),
         '## Machine and versions',
         _table(['', ''], [[key, value] for key, value in {**_machine(), **peers.versions()}.items() if value]),
@@ -83,13 +89,37 @@ def _limit(limit: Limit) -> list[str]:
     return [limit.what, *numbers, 'kept' if limit.is_kept else '**missed**']
 
 
+def _glance(chapters: Sequence[Chapter], group: str) -> str:
+    """The medians of all chapters of the group, beside each other."""
+    chapters = [chapter for chapter in chapters if chapter.group == group]
+    contenders = {one.contender.name: one.contender.note for chapter in chapters for one in chapter.series}
+    rows = []
+    for chapter in chapters:
+        ours = by_name(chapter.series, 'ours')
+        cells = []
+        for name in contenders:
+            one = by_name(chapter.series, name)
+            shown = _seconds(one) if one else ''
+            is_better = one and ours and one.median < ours.median
+            cells.append(f'**{shown}**' if is_better else shown)
+        rows.append([chapter.title.removeprefix(f'{group}: '), *cells])
+    head = ['', *(name if note in ('', name) else f'{name}: {note}' for name, note in contenders.items())]
+    return f'## {group} at a glance\n\nMedians in seconds; what was faster than ours is bold.\n\n{_table(head, rows)}'
+
+
+def _seconds(one: Series) -> str:
+    if one.is_given_up:
+        return f'over {one.contender.patience:g}'
+    return f'{one.median:.2f}' if one.good else 'failed'
+
+
 def _chapter(chapter: Chapter) -> str:
     parts = [
         f'## {chapter.title}',
         chapter.text,
-        _table(_HEAD, [_row(one, chapter.series) for one in chapter.series]),
+        _table(_head(chapter), [_row(one, chapter) for one in chapter.series]),
         *(f'- {note}' for note in chapter.notes),
-        *(f'- {one.contender.name}, a run that failed: {fault}' for one in chapter.series for fault in one.faults),
+        *(f'- {one.contender.name}, a run that failed: {fault}' for one in chapter.series for fault in _faults(one)),
         f'Before it began, others took {chapter.busy:.0%} of the CPU.{_warning(chapter)}',
         'What was run:',
         '```\n' + '\n'.join(_command(one) for one in chapter.series) + '\n```',
@@ -97,20 +127,36 @@ def _chapter(chapter: Chapter) -> str:
     return '\n\n'.join(parts)
 
 
-_HEAD = ['', 'median', 'min', 'max', 'first run', 'ours is', 'CPU', 'largest process', 'all processes', 'good runs']
+def _faults(one: Series) -> list[str]:
+    """Also that of the warm-up run, if there were no others."""
+    return one.faults if one.runs or not one.warm_up.fault else [one.warm_up.fault]
 
 
-def _row(one: Series, series: Sequence[Series]) -> list[str]:
+def _counts_bytes(chapter: Chapter) -> bool:
+    return any(run.wire for one in chapter.series for run in one.runs)
+
+
+def _head(chapter: Chapter) -> list[str]:
+    wire = ['to the hosts', 'from them'] if _counts_bytes(chapter) else []
+    times = ['median', 'min', 'max', 'first run', 'ours is', 'CPU']
+    return ['', *times, 'largest process', 'all processes', *wire, 'good runs']
+
+
+def _row(one: Series, chapter: Chapter) -> list[str]:
     name = f'{one.contender.name} ({one.contender.note})' if one.contender.note else one.contender.name
-    seconds, memory = [run.seconds for run in one.good], one.memory or Memory(0, 0)
-    shown = [f'{value:.2f}' for value in (one.median, min(seconds), max(seconds))] if seconds else ['', '', '']
+    seconds, memory = [run.seconds for run in one.good], one.memory
+    wire = (one.median_sent, one.median_received) if _counts_bytes(chapter) else ()
+    compared = ratio(chapter.series, one.contender.name)
+    extremes = [f'{value:.2f}' for value in (min(seconds), max(seconds))] if seconds else ['', '']
     return [
         f'**{name}**' if name == 'ours' else name,
-        *shown,
+        _seconds(one),
+        *extremes,
         f'{one.warm_up.seconds:.2f}',
-        '' if name == 'ours' else f'{ratio(series, one.contender.name):.2f} x',
-        f'{max((run.cpu for run in one.good), default=0):.2f}',
-        *(f'{peak / 1e6:.0f} MB' for peak in (memory.largest, memory.together)),
+        '' if name == 'ours' or compared != compared else f'{compared:.2f} x',
+        f'{max(run.cpu for run in one.good):.2f}' if seconds else '',
+        *([f'{peak / 1e6:.0f} MB' for peak in (memory.largest, memory.together)] if memory else ['', '']),
+        *(f'{count / 1e6:.2f} MB' if one.good else '' for count in wire),
         f'{len(one.good)} of {len(one.runs)}',
     ]
 
@@ -118,19 +164,16 @@ def _row(one: Series, series: Sequence[Series]) -> list[str]:
 def _command(one: Series) -> str:
     """The command as it was run, without our folders."""
     text = re.sub(r'h1([, ])h2\1[h0-9, ]*h(\d+)', r'h1\1h2\1…\1h\2', shlex.join(one.contender.argv))
-    names = {str(peers.VENV / 'bin'): '', str(peers.HERE): 'benchmarks/', str(peers.HERE.parent / '.venv/bin'): ''}
+    names = {str(peers.VENV / 'bin'): '', str(peers.HERE): 'benchmarks/', str(Path(sys.executable).parent): ''}
     for path, shown in names.items():
         text = text.replace(f'{path}/', shown)
-    for word in one.contender.argv:
-        for part in (word, word.partition('=')[2], word.removeprefix('-F '), word.removeprefix('ssh -F ')):
-            if part.startswith('/') and part.endswith('/ssh_config'):
-                text = text.replace(part, 'ssh_config')
-    return text
+    return re.sub(r'/[\w./-]*/ssh_config(?:\.far)?\b', 'ssh_config', text)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ['---'] * len(head), *rows]
-    return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+    escaped = [[cell.replace('|', '\\|') for cell in cells] for cells in lines]
+    return '\n'.join(f'| {" | ".join(cells)} |' for cells in escaped)
 
 
 def _machine() -> dict[str, str]:

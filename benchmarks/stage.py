@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.measure import Contender
+from benchmarks.measure import PATIENCE, Contender, Wire
 from tests.testbed import Testbed
 
 RECIPES = Path(__file__).resolve().parent / 'recipes'
+#: Where scratch folders lie, and the disks of the test hosts.
+SCRATCH = Path('/tmp')
 OURS = str(Path(sys.executable).with_name('remote_runner'))
 
 _ANSIBLE_CONFIG = """\
@@ -38,13 +40,15 @@ class Stage:
 
     bed: Testbed
     scratch: Path
+    #: The path of an ssh_config that names the hosts.
+    ssh_config: str
 
     @classmethod
     @contextmanager
-    def on(cls, bed: Testbed) -> Iterator[Stage]:
-        """A stage whose scratch folder goes with it."""
-        with tempfile.TemporaryDirectory(prefix='rrbench-', dir='/tmp') as folder:
-            yield cls(bed, Path(folder))
+    def on(cls, bed: Testbed, ssh_config: Path | None = None) -> Iterator[Stage]:
+        """A stage whose scratch folder goes with it; the hosts are reached by the bed's ssh_config, or by another."""
+        with tempfile.TemporaryDirectory(prefix='rrbench-', dir=SCRATCH) as folder:
+            yield cls(bed, Path(folder), str(ssh_config or bed.ssh_config))
 
     @property
     def hosts(self) -> list[str]:
@@ -52,16 +56,19 @@ class Stage:
         return [host.name for host in self.bed.hosts]
 
     @property
-    def ssh_config(self) -> str:
-        """The path of their ssh_config."""
-        return str(self.bed.ssh_config)
-
-    @property
     def control(self) -> Path:
         """Where masters of OpenSSH connections have their sockets."""
         return self.scratch / 'cm'
 
-    def contender(self, name: str, *argv: str, note: str = '', more: Mapping[str, str] | None = None) -> Contender:
+    def contender(
+        self,
+        name: str,
+        *argv: str,
+        note: str = '',
+        more: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
+        most_runs: int | None = None,
+    ) -> Contender:
         """A command in a folder of its own, with what there is of a recipe for it."""
         folder, home = self.scratch / name.replace(' ', '-'), self.scratch / 'home'
         home.mkdir(mode=0o700, exist_ok=True)
@@ -78,7 +85,7 @@ class Stage:
             'ANSIBLE_CONFIG': str(self.scratch / 'ansible.cfg'),
             **(more or {}),
         }
-        return Contender(name, argv, folder, environment, note)
+        return Contender(name, argv, folder, environment, note, patience, most_runs)
 
     def configure_ansible(self) -> None:
         """Write its best ordinary settings."""
@@ -88,6 +95,13 @@ class Stage:
     def write_json(self, contender: Contender, **values: Any) -> None:
         """Give a recipe its values."""
         (contender.folder / 'deploy.json').write_text(json.dumps({'deploy': values}))
+
+    def wire(self) -> Wire:
+        """The bytes there have ever been on the cables of the hosts, seen at the bridge (proc_pid_net(5), `dev`)."""
+        links = {host.machine.link for host in self.bed.hosts}
+        lines = [line.partition(':') for line in Path('/proc/net/dev').read_text().splitlines()]
+        counts = [list(map(int, numbers.split())) for name, _, numbers in lines if name.strip() in links]
+        return Wire(to_hosts=sum(count[8] for count in counts), from_hosts=sum(count[0] for count in counts))
 
     def close_masters(self) -> None:
         """End the master connections that a run left, so that every run begins without any."""

@@ -256,6 +256,20 @@ class RunEnded(Event):
     seconds: float
 
 
+class CommandEnded(Event):
+    """The last line of `stop`, `restart`, `wait` and `run NAMES` with `--json`: what came of the command.
+
+    `components`: the state of each that it was about, by `name@host`; there are none where nothing was there to be
+    stopped or waited for. `exit_status`: 0 done, 1 something failed, 2 usage, 3 a host, 124 the time is up, 130
+    interrupted.
+    """
+
+    command: str
+    session: str
+    exit_status: int
+    components: dict[str, str]
+
+
 Listener = Callable[[Event], None]
 
 

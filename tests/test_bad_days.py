@@ -124,6 +124,31 @@ def test_a_connection_that_breaks_while_old_output_is_shown_loses_none_of_it(one
     assert numbers(out, 'old@h1') == list(range(100_000, 300_001))
 
 
+def test_what_ends_while_a_connection_is_broken_is_shown_to_its_end(two: Standing) -> None:
+    """As long as its host is out of reach nobody knows, though all others have ended."""
+    host = two.bed['h1']
+    script = 'echo begin; until [ -e /tmp/go ]; do sleep 0.01; done; seq 5000'
+    two.deployment.sh('far', script)
+    two.deployment.sh('near', script, 'h2')
+    two.start_all()
+    with two.begin_to('logs', '-f') as follower:
+        wait_until(lambda: follower.out.count(b'begin') == 2, 'what there is')
+        host.stop_sshd(sessions=True)
+        for name in ('h1', 'h2'):
+            two.bed[name].path('/tmp/go').touch()
+        wait_until(lambda: two.state('far').get('state') == 'exited', 'the end of one')
+        wait_until(lambda: b'near@h2 | 5000' in follower.out, 'all of the other')
+        wait_until(lambda: follower.err.count(b'the next attempt') >= 2, 'h1 to be missed')
+        assert follower.process.poll() is None
+        host.start_sshd()
+        done = follower.end()
+    assert done.status == 0
+    lines = done.stdout.splitlines()
+    for label in ('far@h1', 'near@h2'):
+        own = [line.partition('| ')[2] for line in lines if line.startswith(label)]
+        assert own == ['begin', *(str(number) for number in range(1, 5001))]
+
+
 def test_an_agent_that_is_killed_is_no_end_of_logs_and_wait_and_components(one: Standing) -> None:
     host = one.bed['h1']
     one.numbered('counter')

@@ -109,7 +109,7 @@ class TestAlive:
             assert len(litter.runs()) == 1
             assert orphan in litter.base_dirs()  # the run that holds it may have just made it
         litter.clean('--keep', '0')
-        assert litter.runs() == litter.base_dirs() == [], shown
+        assert litter.runs() == litter.base_dirs() == []
 
     def test_a_base_dir_in_which_somebody_works(self, litter: Litter) -> None:
         orphan, other = litter.orphan(), litter.orphan('remote_runner-other-0123456789')

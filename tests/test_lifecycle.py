@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.commands import Done, alias_of, component, ssh_config
-from tests.deploying import agents
+from tests.deploying import agents, kill
 from tests.standing import Standing, by_label, python, sh
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
@@ -42,6 +42,13 @@ def site(bed: Testbed, tmp_path: Path) -> Iterator[Standing]:
 
 def in_order(done: Done, kind: str) -> list[str]:
     return [f'{event["component"]}@{event["host"]}' for event in done.events(kind)]
+
+
+def outcome(done: Done) -> tuple[str, int, dict[str, str]]:
+    """What the last line of `--json` says: the command, its exit status, and the states of components."""
+    last = done.objects[-1]
+    assert last['event'] == 'command_ended'
+    return last['command'], last['exit_status'], last['components']
 
 
 class TestStop:
@@ -99,6 +106,19 @@ class TestStop:
         other.run('stop', *site.elsewhere('h1,h2'))
         assert site.deployment.own_sessions('h1') == []
         assert len(site.deployment.own_sessions('h3')) == 1
+
+    def test_the_outcome_as_json(self, site: Standing) -> None:
+        site.write(component('one', 'h1'), component('two', 'h2'), sh('over', 'h1', 'exit 0'))
+        site.deploy()
+        site.comes_to('over@h1', 'exited')
+        assert outcome(site.later('stop', 'two', '--json')) == ('stop', 0, {'two@h2': 'stopped'})
+        assert outcome(site.later('restart', 'two', '--json')) == ('restart', 0, {'two@h2': 'started'})
+        both = {'one@h1': 'stopped', 'two@h2': 'stopped'}
+        assert outcome(site.later('stop', '--json')) == ('stop', 0, both)
+        again = site.later('stop', '--json')
+        assert outcome(again) == ('stop', 0, {})
+        assert len(again.objects) == 1
+        assert outcome(site.run('run', 'one', '--screen', site.session, '--json')) == ('run', 0, {'one@h1': 'started'})
 
     def test_in_a_session_that_is_not_there(self, site: Standing) -> None:
         assert site.run('stop', *site.elsewhere('h1')).stdout == '0 components stopped\n'
@@ -377,8 +397,8 @@ class TestWait:
         site.write(component('one', 'h1'), component('two', 'h2'), sh('bad', 'h1', 'sleep 0.2; exit 3'))
         site.deploy()
         site.comes_to('bad@h1', 'exited')
-        done = site.later('wait', '--timeout', '0.2', status=124)
-        assert 'ERROR: not ended within 0.2 s: one@h1,two@h2\n' in done.stderr
+        done = site.later('wait', '--timeout', '5', status=124)
+        assert 'ERROR: not ended within 5 s: one@h1,two@h2\n' in done.stderr
         assert 'bad@h1: it ended with exit status 3' in done.stderr
         assert '--timeout' in site.later('wait', '--timeout', '-1', status=2).stderr
 
@@ -387,8 +407,8 @@ class TestWait:
         with site.begin() as deploying:
             wait_until(lambda: b'component_started' in deploying.out, 'its start')
             assert site.later('wait', '--for', 'ready', 'fast').status == 0
-            done = site.later('wait', '--for', 'ready', '--timeout', '0.2', status=124)
-            assert 'not ready within 0.2 s: slow@h1\n' in done.stderr
+            done = site.later('wait', '--for', 'ready', '--timeout', '5', status=124)
+            assert 'not ready within 5 s: slow@h1\n' in done.stderr
             with site.begin_later('wait', '--for', 'ready') as running:
                 site.deployment.host().path('/tmp/is-ready').touch()
                 assert running.end().status == 0
@@ -414,6 +434,55 @@ class TestWait:
             wait_until(lambda: agents(host), 'the wait to be under way')
             site.later('stop', 'one')
             assert running.end().status == 1
+
+    def test_the_time_is_up_while_hosts_are_silent(self, fresh_bed: Callable[..., Testbed], tmp_path: Path) -> None:
+        bed = fresh_bed(2)
+        with Standing(bed, tmp_path) as site:
+            site.write(sh('one', 'h1', 'exit 0'), component('two', 'h2'))
+            site.deploy()
+            site.comes_to('one@h1', 'exited')
+            far_off = ('--connect-timeout', '600', '--timeout')
+            bed['h2'].cut()
+            done = site.later('wait', '--json', *far_off, '1', status=124)
+            assert done.stderr == 'ERROR: the time was up before there was a connection to h2\n'
+            assert outcome(done) == ('wait', 124, {})
+            assert outcome(site.later('wait', 'one', '--json', *far_off, '60')) == ('wait', 0, {'one@h1': 'exited'})
+            bed['h2'].heal()
+
+    def test_the_time_is_up_while_an_agent_is_silent(self, site: Standing) -> None:
+        site.write(component('one', 'h1'))
+        site.deploy()
+        host = site.deployment.host()
+        wait_until(lambda: not agents(host), 'the deployment to hang up')
+        with site.begin_later('wait', '--timeout', '3') as running:
+            wait_until(lambda: agents(host), 'the wait to be under way')
+            for agent in agents(host):
+                kill(host, signal.SIGSTOP, agent.pid)
+            done = running.end()
+            for agent in agents(host):
+                kill(host, signal.SIGKILL, agent.pid)
+        assert done.status == 124, done.stderr
+
+    def test_the_outcome_as_json(self, site: Standing) -> None:
+        site.write(sh('good', 'h1', 'exit 0'), sh('bad', 'h2', 'exit 3', start_grace=0), component('on', 'h1'))
+        site.deploy(status=None)
+        site.comes_to('good@h1', 'exited')
+        assert outcome(site.later('wait', 'good', '--json')) == ('wait', 0, {'good@h1': 'exited'})
+        done = site.later('wait', '--for', 'ready', 'on', 'bad', '--json', status=1)
+        assert outcome(done) == ('wait', 1, {'bad@h2': 'failed', 'on@h1': 'started'})
+        assert outcome(site.later('wait', 'none', '--json', status=2)) == ('wait', 2, {})
+        nowhere = ['-F', site.ssh_config, '--screen', f'{site.session}x', '-H', 'h1', '--json']
+        done = site.run('wait', *nowhere)
+        [told] = done.objects
+        assert set(told) == {'event', 'time', 'command', 'session', 'exit_status', 'components'}
+        assert (told['session'], *outcome(done)) == (f'{site.session}x', 'wait', 0, {})
+        host = site.deployment.host()
+        wait_until(lambda: not agents(host), 'the others to hang up')
+        with site.begin_later('wait', 'on', '--json') as running:
+            wait_until(lambda: agents(host), 'the wait to be under way')
+            running.signal(signal.SIGINT)
+            done = running.end()
+        assert (done.status, outcome(done)[:2]) == (130, ('wait', 130))
 
     def test_one_that_is_missing(self, site: Standing) -> None:
         site.write(sh('one', 'h1', 'exit 0'))

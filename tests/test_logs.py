@@ -16,7 +16,7 @@ import pytest
 
 from tests.commands import COMMAND, component, environment
 from tests.standing import Standing, python, sh
-from tests.testbed import Testbed
+from tests.testbed import Testbed, TestbedError
 from tests.testbed.process import wait_until
 from tests.tmux import Window
 
@@ -194,6 +194,63 @@ class TestFollowing:
             wait_until(lambda: running.out.count(b'begin') == 3, 'what comes then')
             running.signal(signal.SIGTERM)
             assert running.end().stdout == 'one@h1 | begin\n' * 3
+
+    def test_ends_when_all_have_ended(self, site: Standing) -> None:
+        script = 'echo begin; until [ -e /tmp/go ]; do sleep 0.05; done; seq 20000; printf end'
+        site.write(sh('one', 'h1', script), sh('two', 'h2', script), component('other', 'h1'))
+        site.deploy()
+        with site.begin_later('logs', '-f', 'one', 'two') as running:
+            wait_until(lambda: running.out.count(b'begin') == 2, 'what there is')
+            site.deployment.host('h1').path('/tmp/go').touch()
+            site.comes_to('one@h1', 'exited')
+            wait_until(lambda: b'one@h1 | 20000' in running.out, 'the lines of h1')
+            assert running.process.poll() is None
+            site.deployment.host('h2').path('/tmp/go').touch()
+            done = running.end()
+        assert (done.status, done.err) == (0, b'')
+        for label in ('one@h1', 'two@h2'):
+            own = [line.partition(' | ')[2] for line in done.stdout.splitlines() if line.startswith(label)]
+            assert own == ['begin', *(str(number) for number in range(1, 20001)), 'end']
+        # What has ended is shown, and that is all.
+        done = site.later('logs', '-f', '-n', '1', 'one', 'two')
+        assert sorted(done.stdout.splitlines()) == ['one@h1 | end', 'two@h2 | end']
+        site.later('stop')
+        done = site.later('logs', '-f', '-n', '1')
+        assert sorted(done.stdout.splitlines()) == ['one@h1   | end', 'two@h2   | end']
+
+    def test_goes_on_as_long_as_anything_that_it_started_does(self, site: Standing) -> None:
+        child = 'until [ -e /tmp/go ]; do sleep 0.05; done; echo child'
+        site.write(sh('parent', 'h1', f'setsid sh -c "{child}" & echo parent; sleep 0.2'))
+        site.deploy()
+        site.comes_to('parent@h1', 'exited')
+        with site.begin_later('logs', '-f') as running:
+            wait_until(lambda: b'parent' in running.out, 'what there is')
+            site.deployment.host().path('/tmp/go').touch()
+            assert running.end().stdout == 'parent@h1 | parent\nparent@h1 | child\n'
+
+    def test_through_a_restart_that_takes_long(self, site: Standing) -> None:
+        """While somebody has the session in hand nothing is over: here it waits for what starts before."""
+        site.write(
+            sh('first', 'h1', 'exec sleep 1000', 'ready=ready.file("/tmp/is-ready")'),
+            sh('next', 'h1', 'echo begin; exec sleep 1000', start_index=1),
+        )
+        ready = site.deployment.host().path('/tmp/is-ready')
+        with site.begin() as deploying:
+            wait_until(lambda: b'component_started' in deploying.out, 'the first start')
+            ready.touch()
+            assert deploying.end().status == 0
+        ready.unlink()
+        with site.begin_later('logs', '-f', 'next') as running, site.begin_later('restart', '*') as restarting:
+            site.comes_to('next@h1', 'stopped')
+            wait_until(lambda: site.states('first') == {'first@h1': 'started'}, 'the first to run again')
+            with pytest.raises(TestbedError):
+                wait_until(lambda: running.process.poll() is not None, 'its end, which must not come', 4)
+            ready.touch()
+            assert restarting.end().status == 0
+            wait_until(lambda: running.out.count(b'begin') == 2, 'what comes')
+            site.later('stop')
+            done = running.end()
+        assert (done.status, done.stdout) == (0, 'next@h1 | begin\n' * 2)
 
     def test_what_its_policy_starts_again(self, site: Standing) -> None:
         site.write(sh('flaky', 'h1', 'sleep 0.2; echo again; exit 1', restart='always'))

@@ -147,6 +147,13 @@ def test_what_people_see(site: Standing) -> None:
     assert f'with {MASK}' in masked(site.later('restart', 'talks', status=1)).stderr
 
 
+def test_the_password_of_this_command(site: Standing, command: Command) -> None:
+    fails_now(site)
+    done = command('restart', 'talks', '-p', 'of its own', status=1)
+    assert done.event('component_failed')['output'] == f'with {MASK} {MASK}, {SHORT}\r\n'
+    assert 'of its own' not in done.stdout + done.stderr
+
+
 def test_half_a_secret_is_none(site: Standing) -> None:
     site.write(
         sh('long', 'h1', _SAYS_MUCH, 'ready=ready.notify()', env_file='secrets'),

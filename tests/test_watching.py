@@ -9,10 +9,12 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.commands import COMMAND, component, environment
+from tests.deploying import agents, kill, the_agent
 from tests.standing import Standing, sh
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
@@ -147,6 +149,64 @@ def test_in_a_pipe(site: Standing) -> None:
     assert {look['components'][0]['state'] for look in looks} == {'started'}
     times = [look['time'] for look in looks]
     assert times == sorted(times)
+
+
+def test_one_that_is_silent_keeps_nobody_waiting(fresh_bed: Callable[..., Testbed], tmp_path: Path) -> None:
+    bed = fresh_bed(2)
+    with Standing(bed, tmp_path) as site:
+        site.write(component('one', 'h1'), component('two', 'h2'))
+        site.deploy()
+        wait_until(lambda: not agents(bed['h2']), 'the deployment to hang up')
+        with site.begin_later('status', '--watch', '-n', '0.2', '--json') as running:
+            wait_until(lambda: b'\n' in running.out, 'the first look')
+            agent = the_agent(bed['h2'])
+            kill(bed['h2'], signal.SIGSTOP, agent.pid)
+
+            def looks() -> list[dict[str, Any]]:
+                return [json.loads(line) for line in running.out.splitlines(keepends=True) if line.endswith(b'\n')]
+
+            def unknown() -> list[dict[str, Any]]:
+                return [look for look in looks() if look['components'][1]['state'] == 'unknown']
+
+            # Were each look as long as its patience these would be 20 of 3 s.
+            wait_until(lambda: len(unknown()) >= 20, 'many looks', 30)
+            kill(bed['h2'], signal.SIGCONT, agent.pid)
+            wait_until(lambda: looks()[-1]['components'][1]['state'] == 'started', 'the silence to end')
+            assert looks()[-1]['unreachable'] == {}
+            running.signal(signal.SIGINT)
+            running.end()
+            missed = unknown()
+        for look in missed:
+            one, two = look['components']
+            assert one['state'] == 'started'
+            assert re.fullmatch(r'it has not answered for \d+ s', two['reason'])
+            assert look['unreachable'] == {'h2': f'h2: {two["reason"]}'}
+        uptimes = [look['components'][0]['uptime'] for look in missed]
+        assert uptimes == sorted(set(uptimes))
+
+
+@pytest.mark.parametrize('how', ['record', 'hosts'])
+def test_one_that_is_off_keeps_nobody_waiting(fresh_bed: Callable[..., Testbed], tmp_path: Path, how: str) -> None:
+    """Connecting to it again takes for ever, and its components are remembered although nothing else tells of them."""
+    bed = fresh_bed(2)
+    with Standing(bed, tmp_path) as site:
+        site.write(component('one', 'h1'), component('two', 'h2'))
+        site.deploy()
+        wait_until(lambda: not agents(bed['h2']), 'the deployment to hang up')
+        where = [] if how == 'record' else ['-F', site.ssh_config, '-H', 'h[1-2]']
+        options = ['--watch', '-n', '0.2', '--json', '--connect-timeout', '600', *where, 'one', 'two']
+        with site.begin_later('status', *options) as running:
+            wait_until(lambda: b'\n' in running.out, 'the first look')
+            kill(bed['h2'], signal.SIGKILL, the_agent(bed['h2']).pid)
+            bed['h2'].cut()
+            before = running.out.count(b'\n')
+            wait_until(lambda: b'unknown' in running.out, 'h2 to be missed', 30)
+            wait_until(lambda: running.out.count(b'\n') > before + 30, 'many looks', 30)
+            bed['h2'].heal()
+            wait_until(lambda: b'unknown' not in running.out.splitlines()[-1], 'h2 to be back', 60)
+            running.signal(signal.SIGINT)
+            last = running.end().objects[-1]
+        assert [seen['state'] for seen in last['components']] == ['started', 'started']
 
 
 def test_a_host_that_is_away_for_a_while(fresh_bed: Callable[..., Testbed], tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import sys
 
 from remote_runner.deploy.lifecycle import stop
-from remote_runner.deploy.session import Session, Target
+from remote_runner.deploy.session import Session
+from remote_runner.deploy.target import Target
 from remote_runner.events import Events
 from remote_runner.hosts.address import parse_hosts
 from remote_runner.hosts.ssh import Connector

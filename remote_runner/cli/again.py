@@ -16,7 +16,8 @@ def start_again(options: argparse.Namespace, *, end_first: bool) -> int:
         options: those of a command on a session, with `start_timeout`.
         end_first: whether those that run are ended; else that is wrong usage.
     """
-    with opened(options) as session:
+    command = 'restart' if end_first else 'run'
+    with ChangeShown(command, options) as shown, opened(options) as session:
         session.require_all()
         from remote_runner.deploy import lifecycle
         from remote_runner.ui.text import count
@@ -26,12 +27,12 @@ def start_again(options: argparse.Namespace, *, end_first: bool) -> int:
         if never:
             raise UsageError(f'their hosts know nothing of {", ".join(never)}', remedy='-c CONFIG deploys them')
         lifecycle.allow(session, wanted, sudo_credentials())
-        with ChangeShown(session, as_json=options.json) as shown:
-            if end_first:
-                lifecycle.stop(session, wanted, quit_sessions=False)
-                session.look()
-                labels = {seen.label for seen in wanted}
-                wanted = [seen for seen in session.components if seen.label in labels]
-            started = lifecycle.start_again(session, wanted, options.start_timeout)
-            shown.say(f'{count(len(started), "component")} started{" again" if end_first else ""}')
+        shown.hear(session)
+        if end_first:
+            lifecycle.stop(session, wanted, quit_sessions=False)
+            session.look()
+            labels = {seen.label for seen in wanted}
+            wanted = [seen for seen in session.components if seen.label in labels]
+        started = lifecycle.start_again(session, wanted, options.start_timeout)
+        shown.say(f'{count(len(started), "component")} started{" again" if end_first else ""}')
     return 0

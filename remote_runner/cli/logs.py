@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Show the output of components, each line with its component in front, those of several hosts in the order of their
-times. -f goes on with what comes, through restarts and broken connections, until Ctrl-C.
+times. -f goes on with what comes, through restarts and broken connections, until all have ended for good, or Ctrl-C.
 
     remote_runner logs -f
     remote_runner logs 'publisher*' --since 10m --grep 'ERROR|lost'
@@ -36,10 +36,10 @@ def make_parser() -> argparse.ArgumentParser:
         'logs',
         _DESCRIPTION,
         '[NAMES...] [options]',
-        '0 all was shown, 3 a host could not be reached, 130 ended by Ctrl-C',
+        '0 all was shown (with -f: and all have ended), 3 a host could not be reached, 130 ended by Ctrl-C',
         json='write lines as JSON objects of time, component, host and line',
     )
-    parser.add_argument('-f', '--follow', action='store_true', help='go on with what comes')
+    parser.add_argument('-f', '--follow', action='store_true', help='go on with what comes until all have ended')
     parser.add_argument(
         '-n',
         '--lines',

@@ -12,7 +12,7 @@ from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.errors import RemoteRunnerError
 
 if TYPE_CHECKING:
-    from remote_runner.deploy.session import Target
+    from remote_runner.deploy.target import Target
 
 _DESCRIPTION = """\
 End components, in the reverse order of their starts, each with all its descendants. Without NAMES the whole session
@@ -37,21 +37,22 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = parse(make_parser(), arguments)
-    with opened(options) as session, ChangeShown(session, as_json=options.json) as shown:
+    with ChangeShown('stop', options) as shown, opened(options) as session:
         from remote_runner.deploy.board import State
         from remote_runner.deploy.lifecycle import stop
         from remote_runner.ui.text import count
 
         wanted = session.named(options.names)
+        shown.hear(session, [seen for seen in wanted if seen.state == 'unknown'])
         stopped = stop(session, wanted, quit_sessions=not options.names)
         left = [tracked for tracked in stopped if tracked.state is State.UNKNOWN]
         shown.say(f'{count(len(stopped) - len(left), "component")} stopped')
         for tracked in left:
             show_error(RemoteRunnerError(tracked.reason, host=tracked.plan.host, component=tracked.plan.name))
-        status = 1 if left else show_failures(session, wanted)
-        if not status and not options.names:
+        shown.exit_status = 1 if left else show_failures(session, wanted)
+        if not shown.exit_status and not options.names:
             _note_end(session.target)
-        return status
+    return shown.exit_status
 
 
 def _note_end(target: Target) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from remote_runner.cli.main import show_error
+from remote_runner.cli.main import EXIT_INTERRUPTED, show_error
 from remote_runner.cli.options import (
     Parser,
     add_config_options,
@@ -19,11 +19,12 @@ from remote_runner.cli.options import (
     ssh_options,
 )
 from remote_runner.defaults import START_TIMEOUT
-from remote_runner.errors import UsageError
+from remote_runner.errors import RemoteRunnerError, UsageError
 
 if TYPE_CHECKING:
     from remote_runner.deploy.seen import Seen
-    from remote_runner.deploy.session import Session, Target
+    from remote_runner.deploy.session import Session
+    from remote_runner.deploy.target import Target
     from remote_runner.events import Event, Events
 
 _WHERE = """
@@ -108,7 +109,7 @@ def find_target(options: argparse.Namespace) -> Target:
     """
     from remote_runner.deploy.plan import check_session
     from remote_runner.deploy.record import newest
-    from remote_runner.deploy.session import Target
+    from remote_runner.deploy.target import Target
     from remote_runner.hosts.address import parse_hosts
 
     check_session(options.screen)
@@ -130,14 +131,23 @@ def find_target(options: argparse.Namespace) -> Target:
 
 
 @contextmanager
-def opened(options: argparse.Namespace, events: Events | None = None) -> Iterator[Session]:
-    """The session that the options mean, its hosts connected and looked at."""
+def opened(
+    options: argparse.Namespace, events: Events | None = None, deadline: float | None = None
+) -> Iterator[Session]:
+    """The session that the options mean, connected and looked at.
+
+    Where `options.names` say which components, only the hosts on which these should be are dialled, if that is known.
+
+    Raises:
+        TimeIsUp: not all of these hosts have answered at `deadline` (time.monotonic).
+    """
     from remote_runner.hosts.ahead import Ahead
     from remote_runner.ui.log import configure
 
     configure(options.log_level)
-    target = find_target(options)
-    ahead = Ahead(ssh_options(options), target.addresses, options.fanout)
+    target = find_target(options).narrowed(options.names)
+    ssh = ssh_options(options)
+    ahead = Ahead(ssh, target.addresses, options.fanout)
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.session import Session
     from remote_runner.events import Events
@@ -145,29 +155,69 @@ def opened(options: argparse.Namespace, events: Events | None = None) -> Iterato
 
     with (
         Connector(ahead=ahead) as connector,
-        Session(target, connector, events or Events(), options.fanout, leave=True) as session,
+        Session(target, connector, events or Events(), options.fanout, leave=True, deadline=deadline) as session,
     ):
         session.connect()
+        password = ssh.credentials.password() if ssh.credentials is not None else None
+        if password:
+            session.keep_secret(password)
         yield session
 
 
 class ChangeShown:
-    """Shows what becomes of components: lines on stderr as for a run, or (`--json`) events on stdout."""
+    """Shows what becomes of components: lines on stderr as for a run, or (`--json`) events on stdout.
 
-    def __init__(self, session: Session, *, as_json: bool) -> None:
-        self._session = session
-        self._as_json = as_json
+    With `--json` the last of these says what came of it all, whatever that was (`with`).
+
+    Args:
+        command: whose outcome it is.
+        options: its options.
+
+    Attributes:
+        exit_status: that of the command, where it ends without an error.
+    """
+
+    def __init__(self, command: str, options: argparse.Namespace) -> None:
+        self.exit_status = 0
+        self._command = command
+        self._name: str = options.screen
+        self._as_json: bool = options.json
+        self._session: Session | None = None
+        self._meant: Sequence[Seen] = ()
 
     def __enter__(self) -> ChangeShown:
-        from remote_runner.ui.output import JsonLines
-
-        self._session.events.listen(_log_line)
-        if self._as_json:
-            self._session.events.listen(JsonLines())
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Nothing to clear away."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not self._as_json or not isinstance(error, RemoteRunnerError | KeyboardInterrupt | None):
+            return
+        from remote_runner.events import CommandEnded
+        from remote_runner.ui.output import JsonLines
+
+        status = self.exit_status if error is None else getattr(error, 'exit_status', EXIT_INTERRUPTED)
+        states = self._states()
+        JsonLines()(
+            CommandEnded(command=self._command, session=self._name, exit_status=status, components=states)
+        )
+
+    def _states(self) -> dict[str, str]:
+        """How all are that were meant or touched, in words as `status --json` has them."""
+        from remote_runner.deploy.board import State
+
+        states = {seen.label: seen.state for seen in self._meant}
+        for one in self._session.board.all() if self._session is not None else []:
+            is_ready = one.state is State.STARTED and one.is_ready and one.plan.ready is not None
+            states[one.key] = 'ready' if is_ready else one.state.value
+        return states
+
+    def hear(self, session: Session, meant: Sequence[Seen] = ()) -> None:
+        """From now on show what becomes of the components of a session; how these are is told in any case."""
+        from remote_runner.ui.output import JsonLines
+
+        self._session, self._meant = session, meant
+        session.events.listen(_log_line)
+        if self._as_json:
+            session.events.listen(JsonLines())
 
     def say(self, text: str) -> None:
         """What came of it all."""

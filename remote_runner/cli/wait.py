@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 
 from remote_runner.cli.options import seconds
@@ -10,7 +11,8 @@ from remote_runner.cli.targets import ChangeShown, opened, parse, show_failures
 from remote_runner.cli.targets import make_parser as make_target_parser
 
 _DESCRIPTION = """\
-Wait until components have ended, or are ready. Connections that break are made again, for as long as it takes.
+Wait until components have ended, or are ready. Connections that break are made again, for as long as it takes or
+--timeout says.
 
     remote_runner wait 'client*' && remote_runner stop
     remote_runner wait --for ready --timeout 60
@@ -29,18 +31,21 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--for', dest='what', choices=('exit', 'ready'), default='exit', help='what to wait for (default: exit)'
     )
-    parser.add_argument('--timeout', type=seconds, metavar='SECONDS', help='wait no longer')
+    parser.add_argument('--timeout', type=seconds, metavar='SECONDS', help='wait no longer, all connecting included')
     return parser
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = parse(make_parser(), arguments)
-    with opened(options) as session, ChangeShown(session, as_json=options.json):
+    begun = time.monotonic()
+    deadline = None if options.timeout is None else begun + options.timeout
+    with ChangeShown('wait', options) as shown, opened(options, deadline=deadline) as session:
         from remote_runner.deploy.lifecycle import wait
 
         wanted = session.named(options.names)
-        status = show_failures(session, wanted)
-        if not status:
-            wait(session, wanted, options.what, options.timeout)
-    return status
+        shown.hear(session, wanted)
+        shown.exit_status = show_failures(session, wanted)
+        if not shown.exit_status:
+            wait(session, wanted, options.what, options.timeout, begun)
+    return shown.exit_status

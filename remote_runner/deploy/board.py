@@ -17,6 +17,7 @@ from typing import Any
 
 from remote_runner.agent.tree import describe_status
 from remote_runner.deploy.plan import ComponentPlan
+from remote_runner.errors import RemoteRunnerError
 from remote_runner.events import (
     ComponentAborted,
     ComponentExited,
@@ -113,7 +114,7 @@ class Board:
         self._components: dict[str, Tracked] = {}
         self._ending: set[str] = set()
         #: Why each host is out of reach whose connection broke; the one who reconnects removes it.
-        self.lost: dict[str, Exception] = {}
+        self.lost: dict[str, RemoteRunnerError] = {}
         #: The screen server of each host that ended last: its pid, and what it printed.
         self.dead_sessions: dict[str, tuple[int, str]] = {}
 

@@ -30,6 +30,18 @@ def user() -> str:
         return f'user {os.getuid()}'
 
 
+def is_held(host: Host, session: str) -> bool:
+    """Whether somebody else changes `session` on a host. To find out it is held for a moment, which disturbs nobody."""
+    try:
+        lock(host, session, whoami(), [CHANGE])
+    except SessionHeld:
+        return True
+    except SessionFailed:
+        return False  # where it cannot be held, on a full disk say, nobody starts anything
+    host.request('unlock', timeout=LOCK_TIMEOUT, session=session, kinds=[CHANGE])
+    return False
+
+
 def lock(host: Host, session: str, holder: str, kinds: Iterable[str] = (RUN, CHANGE), patience: float = 0.0) -> None:
     """Hold `session` on a host, for as long as the connection stands.
 

@@ -159,16 +159,25 @@ def send_signal(session: Session, wanted: Sequence[Seen], number: str) -> dict[s
     return {label: why for label, why in results.items() if why}
 
 
-def wait(session: Session, wanted: Sequence[Seen], what: str, timeout: float | None) -> list[Tracked]:
+def wait(
+    session: Session, wanted: Sequence[Seen], what: str, timeout: float | None, begun: float | None = None
+) -> list[Tracked]:
     """Wait until components have ended (`exit`) or are ready (`ready`), through broken connections.
+
+    Args:
+        session: where they are.
+        wanted: which ones.
+        what: `exit` or `ready`.
+        timeout: seconds that this may take; None: as long as it takes.
+        begun: since when these count (time.monotonic); None: since now.
 
     Raises:
         ComponentFailed: one of them has failed, or nobody can say what became of it.
-        TimeIsUp: not all within `timeout` seconds.
+        TimeIsUp: not all in time.
     """
+    deadline = None if timeout is None else (time.monotonic() if begun is None else begun) + timeout
     tracked = session.watch(wanted)
     is_settled = _is_ready if what == 'ready' else _is_over
-    deadline = None if timeout is None else time.monotonic() + timeout
     in_time = wait_for_components(session.board, tracked, session.reconnect, settled=is_settled, deadline=deadline)
     for one in tracked:
         if one.state is State.EXITED and one.status:

@@ -12,11 +12,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from queue import Empty, Full, Queue
 from typing import NamedTuple
 
-from remote_runner.deploy.seen import Seen
-from remote_runner.deploy.session import Session
+from remote_runner.deploy.holder import is_held
+from remote_runner.deploy.seen import Seen, all_seen
+from remote_runner.deploy.session import SURVEY_TIMEOUT, Session
 from remote_runner.deploy.watch import reconnect_until
 from remote_runner.errors import HostError, RemoteRunnerError
 from remote_runner.hosts.host import INTERRUPTIBLE, Call, Header, Host
@@ -33,6 +35,10 @@ WAITING = 16
 MOST_LINES = 10_000
 #: Seconds in which lines of several hosts that come late are still brought into order.
 SETTLE = 0.03
+#: Seconds between two looks whether anything is left that may write more, at least and at most. In between they are
+#: so many times what a look takes: it has to read the specs of all components of its host.
+LOOK, LAST_LOOK = 1.0, 10.0
+EASE = 20
 
 
 class Line(NamedTuple):
@@ -58,8 +64,8 @@ class Piece(NamedTuple):
     data: bytes
 
 
-#: What followers of hosts bring: pieces, or why one of them cannot go on.
-Arrived = Queue[Piece | RemoteRunnerError]
+#: What followers of hosts bring: pieces, or why one of them cannot go on; None: all components have ended for good.
+Arrived = Queue[Piece | RemoteRunnerError | None]
 
 
 class Source:
@@ -110,19 +116,21 @@ def history(
 
     Args:
         session: connected.
-        sources: the components.
-        lines: how many of each, the last ones; None: all.
+        sources: the components, each from its position on, if it has one.
+        lines: how many of each that has none, the last ones; None: all.
         since: only what was written then (Unix time) or later; None: ever.
 
     Raises:
         HostError: a connection broke.
     """
-    failures = [outcome for _, outcome in session.pool.each(Host.look_at_clock) if outcome is not None]
+    there = {source.seen.at for source in sources}
+    looks = session.pool.each(lambda host: host.look_at_clock() if host.name in there else None)
+    failures = [outcome for _, outcome in looks if outcome is not None]
     streams = []
     for source in sources:
         host = session.pool.hosts[source.seen.at]
         try:
-            streams.append(_read(source, host, _begin(session, host, source.seen, lines, since), failures))
+            streams.append(_read(source, host, _begin(session, host, source, lines, since), failures))
         except HostError as error:
             failures.append(error)
     yield from heapq.merge(*streams, key=lambda line: line.time)
@@ -130,12 +138,13 @@ def history(
         raise failures[0]
 
 
-def _begin(session: Session, host: Host, seen: Seen, lines: int | None, since: float | None) -> Call:
+def _begin(session: Session, host: Host, source: Source, lines: int | None, since: float | None) -> Call:
+    seen = source.seen
     asked: Header = {
         'session': session.session,
         'runs': [seen.run],
         'names': [seen.name],
-        'positions': {},
+        'positions': {} if source.position is None else {seen.name: source.position},
         'lines': lines,
         'since': None if since is None else since + host.clock_offset,
         'follow': False,
@@ -162,9 +171,10 @@ def follow(
     lines: int | None = None,
     since: float | None = None,
 ) -> None:
-    """Tell what comes, from the positions of `sources` on, until interrupted; through restarts and broken connections.
+    """Tell what comes, from the positions of `sources` on, until all components have ended for good.
 
-    A host that cannot be asked any more for another reason than its connection ends the telling.
+    It goes on through restarts, by their hosts or by somebody's `restart`, and through broken connections. A host that
+    cannot be asked any more for another reason than its connection ends the telling.
 
     Args:
         session: connected.
@@ -176,23 +186,44 @@ def follow(
     Raises:
         RemoteRunnerError: that reason.
     """
-    arrived: Arrived = Queue(WAITING)
-    over = threading.Event()
+    while sources:
+        _follow_while_they_live(session, sources, tell, flush, lines, since)
+        try:
+            for line in history(session, sources, lines, since):
+                tell(line)
+        except HostError as error:
+            log.warning('%s', error)
+        else:
+            return
+
+
+def _follow_while_they_live(
+    session: Session,
+    sources: Sequence[Source],
+    tell: Callable[[Line], None],
+    flush: Callable[[], None],
+    lines: int | None,
+    since: float | None,
+) -> None:
+    """What has come may not be all yet when this returns."""
+    following = _Following(session, lines, since)
     for name in dict.fromkeys(source.seen.at for source in sources):
         own = {source.seen.name: source for source in sources if source.seen.at == name}
-        arguments = (session, name, own, lines, since, arrived, over)
-        threading.Thread(target=_follow_host, args=arguments, name=f'logs {name}', daemon=True).start()
+        following.begin(f'logs {name}', following.host, name, own)
+    following.begin('logs end', following.end, sources)
     try:
-        while True:
-            for line in _batch(arrived):
+        is_over = False
+        while not is_over:
+            found, is_over = _batch(following.arrived)
+            for line in found:
                 tell(line)
             flush()
     finally:
-        over.set()
+        following.stop()
 
 
-def _batch(arrived: Arrived) -> list[Line]:
-    """The lines that came within a moment, in the order of their times."""
+def _batch(arrived: Arrived) -> tuple[list[Line], bool]:
+    """The lines that came within a moment, in the order of their times; and whether all components have ended."""
     found: list[Line] = []
     deadline: float | None = None
     while True:
@@ -205,11 +236,13 @@ def _batch(arrived: Arrived) -> list[Line]:
             break
         if isinstance(item, RemoteRunnerError):
             raise item
+        if item is None:
+            return _in_order(found), True
         found += item.source.take(item.position, item.time, item.data)
         deadline = deadline or time.monotonic() + SETTLE
         if time.monotonic() > deadline + SETTLE or len(found) > MOST_LINES:
             break
-    return _in_order(found)
+    return _in_order(found), False
 
 
 def _in_order(lines: list[Line]) -> list[Line]:
@@ -223,60 +256,124 @@ def _in_order(lines: list[Line]) -> list[Line]:
     return [line for _, _, line in sorted((moment(line), number, line) for number, line in enumerate(lines))]
 
 
-def _follow_host(
-    session: Session,
-    name: str,
-    sources: dict[str, Source],
-    lines: int | None,
-    since: float | None,
-    arrived: Arrived,
-    over: threading.Event,
-) -> None:
-    """One host, connected to again when its connection breaks."""
+class _Following:
+    """The threads that follow: one a host, and one that finds out when nothing more can come.
 
-    def put(item: Piece | RemoteRunnerError) -> None:
-        while not over.is_set():
+    Args:
+        lines, since: see `history`.
+
+    Attributes:
+        arrived: what they bring.
+    """
+
+    def __init__(self, session: Session, lines: int | None, since: float | None) -> None:
+        self.arrived: Arrived = Queue(WAITING)
+        self._session = session
+        self._lines = lines
+        self._since = since
+        self._over = threading.Event()
+        self._calls: dict[str, Call] = {}
+
+    def begin(self, name: str, work: Callable[..., None], *arguments: object) -> None:
+        """Let a thread do this."""
+        threading.Thread(target=work, args=arguments, name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """Follow no more."""
+        self._over.set()
+        for call in list(self._calls.values()):
+            with suppress(HostError):
+                call.cancel()
+
+    def _put(self, item: Piece | RemoteRunnerError | None) -> None:
+        while not self._over.is_set():
             try:
-                arrived.put(item, timeout=INTERRUPTIBLE)
+                self.arrived.put(item, timeout=INTERRUPTIBLE)
                 break
             except Full:
                 continue
 
-    positions = {name: source.position for name, source in sources.items() if source.position is not None}
-    while not over.is_set():
-        try:
-            _follow_connection(session, session.pool.hosts[name], sources, positions, lines, since, put)
-        except HostError as error:
-            log.warning('%s', error)
-            reconnect_until(name, session.reconnect, over)
-        except RemoteRunnerError as error:
-            put(error)
-            return
+    # ---- one host ---------------------------------------------------------------------------------------------
 
+    def host(self, name: str, sources: dict[str, Source]) -> None:
+        """Follow components of one host, connected to again when its connection breaks."""
+        positions = {name: source.position for name, source in sources.items() if source.position is not None}
+        while not self._over.is_set():
+            try:
+                self._follow(name, sources, positions)
+            except HostError as error:
+                if not self._over.is_set():
+                    log.warning('%s', error)
+                reconnect_until(name, self._session.reconnect, self._over)
+            except RemoteRunnerError as error:
+                self._put(error)
+                return
 
-def _follow_connection(
-    session: Session,
-    host: Host,
-    sources: dict[str, Source],
-    positions: dict[str, int],
-    lines: int | None,
-    since: float | None,
-    put: Callable[[Piece], None],
-) -> None:
-    host.look_at_clock()
-    asked: Header = {
-        'session': session.session,
-        'runs': list({source.seen.run for source in sources.values()}),
-        'names': list(sources),
-        'positions': positions,
-        'lines': lines,
-        'since': None if since is None else since + host.clock_offset,
-        'follow': True,
-        'window': WINDOW,
-    }
-    call = host.call('logs', **asked)
-    for (name, *place), data in call.parts():
-        if place:
-            put(Piece(sources[name], place[0], place[1] - host.clock_offset, data))
-            positions[name] = place[0] + len(data)
-    call.result()
+    def _follow(self, name: str, sources: dict[str, Source], positions: dict[str, int]) -> None:
+        host = self._session.pool.hosts[name]
+        host.look_at_clock()
+        asked: Header = {
+            'session': self._session.session,
+            'runs': list({source.seen.run for source in sources.values()}),
+            'names': list(sources),
+            'positions': positions,
+            'lines': self._lines,
+            'since': None if self._since is None else self._since + host.clock_offset,
+            'follow': True,
+            'window': WINDOW,
+        }
+        call = self._calls[name] = host.call('logs', **asked)
+        if self._over.is_set():
+            call.cancel()
+        for (component, *place), data in call.parts():
+            if place:
+                self._put(Piece(sources[component], place[0], place[1] - host.clock_offset, data))
+                positions[component] = place[0] + len(data)
+        call.result()
+
+    # ---- the end ----------------------------------------------------------------------------------------------
+
+    def end(self, sources: Sequence[Source]) -> None:
+        """Wait until all have ended for good; as long as a host is out of reach, or silent, nobody knows."""
+        witness: Seen | None = None  # as long as one is there, the others need not be asked
+        while True:
+            begun = time.monotonic()
+            try:
+                if witness is None or not self._there([witness]):
+                    witness = self._first_that_lives(sources)
+                if witness is None:
+                    self._put(None)
+                    return
+            except HostError as error:
+                log.debug('%s', error)
+            except RemoteRunnerError as error:
+                self._put(error)
+                return
+            if self._over.wait(min(max(LOOK, EASE * (time.monotonic() - begun)), LAST_LOOK)):
+                return
+
+    def _first_that_lives(self, sources: Sequence[Source]) -> Seen | None:
+        """One that runs, or will again; None: nothing does, nor is about to be started by somebody."""
+        components: dict[str, list[Seen]] = {}
+        for source in sources:
+            components.setdefault(source.seen.at, []).append(source.seen)
+
+        def look() -> Seen | None:
+            return next((seen for own in components.values() for seen in self._there(own)), None)
+
+        found = look()
+        while found is None:
+            # In this order: who starts something again holds the session until it runs.
+            held = [name for name in components if is_held(self._session.pool.hosts[name], self._session.session)]
+            found = look()
+            if not held or self._over.wait(LOOK):
+                break
+        return found
+
+    def _there(self, components: Sequence[Seen]) -> list[Seen]:
+        """Those of one host that run, or of which anything does."""
+        runs = {seen.name: seen.run for seen in components}
+        asked = {'session': self._session.session, 'runs': list(set(runs.values())), 'names': list(runs)}
+        host = self._session.pool.hosts[components[0].at]
+        answer = host.request('survey', timeout=SURVEY_TIMEOUT, **asked)
+        return [seen for seen in all_seen(answer, host.name) if seen.is_there and seen.run == runs[seen.name]]

@@ -11,21 +11,27 @@ look, and what should be there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from remote_runner.defaults import FANOUT
 from remote_runner.deploy.board import Board, Tracked
 from remote_runner.deploy.holder import CHANGE, lock, whoami
-from remote_runner.deploy.plan import Plan
-from remote_runner.deploy.record import Record
 from remote_runner.deploy.secrets import Secrets
 from remote_runner.deploy.seen import Seen, all_seen
-from remote_runner.errors import ConnectionLost, HostError, HostsFailed, RemoteRunnerError, SessionFailed, UsageError
+from remote_runner.deploy.target import Target, is_meant
+from remote_runner.errors import (
+    ConnectionLost,
+    HostError,
+    HostsFailed,
+    HostSilent,
+    RemoteRunnerError,
+    SessionFailed,
+    TimeIsUp,
+    UsageError,
+)
 from remote_runner.events import Event, Events, HostConnected, HostConnecting, HostFailed
-from remote_runner.hosts.address import Address, parse_address
+from remote_runner.hosts.address import Address, fold, parse_address
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.pool import Opens, Pool
 
@@ -34,49 +40,7 @@ SURVEY_TIMEOUT = 30.0
 #: Components that a message lists.
 LISTED = 10
 
-
-class Target(NamedTuple):
-    """Where to look for a session, and what should be there.
-
-    Args:
-        session: its name.
-        addresses: its hosts.
-        runs: whose components count although they have ended; None: those of the newest run of each host.
-        expected: what should be there: component and host (as the user wrote it), with their start indexes.
-        home: the folder of the config, or the working directory.
-        secrets: what no event shows, as far as it is known.
-    """
-
-    session: str
-    addresses: tuple[Address, ...]
-    runs: tuple[str, ...] | None = None
-    expected: tuple[tuple[str, str, int], ...] = ()
-    home: Path = Path()
-    secrets: Secrets = Secrets()
-
-    @classmethod
-    def of_record(cls, record: Record) -> Target:
-        """What a record says."""
-        expected = tuple((c['name'], c['host'], c['start_index']) for c in record.components)
-        hosts = dict.fromkeys(host for _, host, _ in expected)
-        addresses = tuple(parse_address(host) for host in hosts)
-        return cls(record.session, addresses, (record.run,), expected, _home(record.config_file))
-
-    @classmethod
-    def of_plan(cls, plan: Plan) -> Target:
-        """What a config says."""
-        expected = tuple((c.name, c.host, c.start_index) for c in plan.components)
-        addresses = tuple(dict.fromkeys(c.address for c in plan.components))
-        return cls(plan.session, addresses, None, expected, Path(plan.config_dir), plan.secrets)
-
-    @classmethod
-    def of_hosts(cls, session: str, addresses: Iterable[Address]) -> Target:
-        """What hosts alone say."""
-        return cls(session, tuple(addresses), home=_home(None))
-
-
-def _home(config_file: str | None) -> Path:
-    return Path(config_file).parent if config_file else Path.cwd()
+Result = TypeVar('Result')
 
 
 class Session:
@@ -86,6 +50,7 @@ class Session:
         target: where to look.
         connector: makes the connections.
         events: hears of connections, and (once watched) of what becomes of components.
+        deadline: by when (time.monotonic) its hosts must be connected and have said how they are; None: no matter when.
 
     Attributes:
         components: all that should be there or are, by start index.
@@ -94,7 +59,14 @@ class Session:
     """
 
     def __init__(
-        self, target: Target, connector: Opens, events: Events, fanout: int = FANOUT, *, leave: bool = False
+        self,
+        target: Target,
+        connector: Opens,
+        events: Events,
+        fanout: int = FANOUT,
+        *,
+        leave: bool = False,
+        deadline: float | None = None,
     ) -> None:
         self.target = target
         self.session = target.session
@@ -102,6 +74,7 @@ class Session:
         self.failures: dict[str, RemoteRunnerError] = {}
         self.servers: dict[str, list[int]] = {}
         self.events = events
+        self._deadline = deadline
         self._same: dict[str, str] = {}  # further names of hosts, each with that under which it is connected
         self._is_quiet = False
         self._own_events = Events()
@@ -129,7 +102,11 @@ class Session:
         self.pool.close()
 
     def connect(self) -> None:
-        """Connect to all hosts and look; those that cannot be had are in `failures`."""
+        """Connect to all hosts and look; those that cannot be had are in `failures`.
+
+        Raises:
+            TimeIsUp: not all hosts have answered at the deadline.
+        """
         self._connect(self.target.addresses)
         self.look()
 
@@ -142,20 +119,50 @@ class Session:
         self.failures.clear()
         self._connect(wanted)
 
-    def _connect(self, addresses: Iterable[Address]) -> None:
+    def _connect(self, addresses: Sequence[Address]) -> None:
         for address in addresses:
             self.events.emit(HostConnecting(host=address.where))
         begun = time.monotonic()
-        machines = {host.facts.identity: name for name, host in self.pool.hosts.items()}
-        for address, outcome in self.pool.connect(addresses):
-            if not isinstance(outcome, Host):
-                self._fail(address.where, outcome)
-            elif outcome.facts.identity in machines:
-                self._same[address.where] = machines[outcome.facts.identity]
-                self.pool.forget(address.where)
-            else:
-                machines[outcome.facts.identity] = address.where
-                self.events.emit(HostConnected(host=address.where, seconds=time.monotonic() - begun))
+        machines = self.machines()
+        left = {address.where: None for address in addresses}
+        for address, outcome in self.pool.connect(addresses, self._deadline):
+            left.pop(address.where, None)
+            self.meet(address, outcome, machines, begun)
+        if left:
+            raise TimeIsUp(f'the time was up before there was a connection to {fold(left)}')
+
+    def machines(self) -> dict[str, str]:
+        """What the connected hosts are, and the name under which each is connected."""
+        return {host.facts.identity: name for name, host in list(self.pool.hosts.items())}
+
+    def meet(self, address: Address, outcome: Host | RemoteRunnerError, machines: dict[str, str], begun: float) -> None:
+        """What came of connecting to a host, which may be one of `machines` under another name; else it is one now."""
+        if not isinstance(outcome, Host):
+            self._fail(address.where, outcome)
+        elif machines.setdefault(outcome.facts.identity, address.where) != address.where:
+            self._same[address.where] = machines[outcome.facts.identity]
+            self.pool.forget(address.where)
+        else:
+            self.events.emit(HostConnected(host=address.where, seconds=time.monotonic() - begun))
+
+    def is_other_name(self, name: str) -> bool:
+        """Whether this is a further name of a host that was connected under another one."""
+        return name in self._same
+
+    def _each(self, work: Callable[[Host], Result]) -> Iterator[tuple[Host, Result | RemoteRunnerError]]:
+        """Ask all connected hosts, until the deadline."""
+        left = dict.fromkeys(self.pool.hosts)
+        for host, outcome in self.pool.each(work, self._deadline):
+            left.pop(host.name, None)
+            yield host, outcome
+        if left:
+            raise TimeIsUp(f'the time was up before it was known how components are on {fold(left)}')
+
+    def lose(self, name: str, error: RemoteRunnerError) -> None:
+        """The connection to a host is of no use any more."""
+        self.board.lost.pop(name, None)
+        self.failures[name] = error
+        self.pool.forget(name)
 
     def _fail(self, name: str, error: RemoteRunnerError) -> None:
         self.failures[name] = error
@@ -170,24 +177,32 @@ class Session:
 
     def look(self, timeout: float = SURVEY_TIMEOUT) -> None:
         """Ask all connected hosts how their components are; each has so many seconds."""
-        found = {f'{name}@{on}': Seen(name, on, index) for name, on, index in self.target.expected}
-        asked = self.pool.each(lambda host: self._ask(host, timeout=timeout))
-        answers = {host.name: (host, answer) for host, answer in asked}
-        # In an order of our own, not that of the answers: two looks show the same table.
-        for host, answer in (answers[name] for name in self._names() if name in answers):
+        seen: dict[str, list[Seen]] = {}
+        for host, answer in self._each(lambda host: self._ask(host, timeout=timeout)):
             if isinstance(answer, RemoteRunnerError):
                 self._fail(host.name, answer)
             else:
-                self._take(host, answer, found)
+                self.failures.pop(host.name, None)
+                seen[host.name] = self.hear(host, answer)
+        self.arrange(seen)
+
+    def arrange(self, seen: Mapping[str, Iterable[Seen]]) -> None:
+        """Make `components` of what hosts have said. What a host that is in `failures` said last is unknown now."""
+        found = {f'{name}@{on}': Seen(name, on, index) for name, on, index in self.target.expected}
+        # In an order of our own, not that of the answers: two looks show the same table.
+        for name in self._names():
+            failure = self.failures.get(name)
+            own = seen.get(name, ())
+            found.update((one.label, one if failure is None else _out_of_sight(one, failure)) for one in own)
         expected = {f'{name}@{on}' for name, on, _ in self.target.expected}
         if expected:  # a later part of the run may have gone without what has ended since
-            found = {label: seen for label, seen in found.items() if seen.is_there or label in expected}
-        for seen in found.values():
-            if not seen.at:
-                where = parse_address(seen.host).where
+            found = {label: one for label, one in found.items() if one.is_there or label in expected}
+        for one in found.values():
+            if not one.facts:
+                where = parse_address(one.host).where
                 failure = self.failures.get(self._same.get(where, where))
-                seen.state = 'unknown' if failure else 'missing'
-                seen.reason = failure.what if failure else 'its host knows nothing of it'
+                one.state = 'unknown' if failure else 'missing'
+                one.reason = failure.what if failure else 'its host knows nothing of it'
         self.components = sorted(found.values(), key=Seen.order)
 
     def _names(self) -> list[str]:
@@ -195,9 +210,16 @@ class Session:
         return [address.where for address in self.target.addresses]
 
     def _ask(self, host: Host, timeout: float = SURVEY_TIMEOUT, **how: bool | list[str]) -> Header:
-        runs = None if self.target.runs is None else list(self.target.runs)
-        answer: Header = host.request('survey', timeout=timeout, session=self.session, runs=runs, **how)
+        try:
+            answer: Header = host.request('survey', timeout=timeout, **self.question(), **how)
+        except HostSilent as error:
+            what = f'it has not said within {timeout:g} s how its components are'
+            raise HostSilent(what, host=host.name, remedy=error.remedy) from error
         return answer
+
+    def question(self) -> Header:
+        """What a host is asked by operation `survey`."""
+        return {'session': self.session, 'runs': None if self.target.runs is None else list(self.target.runs)}
 
     def settle(self, wanted: Iterable[Seen]) -> None:
         """Wait until nothing is left of what killed launchers of these components left.
@@ -219,9 +241,10 @@ class Session:
 
         self.each(work, {one.at for one in left})
 
-    def _take(self, host: Host, answer: Header, found: dict[str, Seen]) -> None:
+    def hear(self, host: Host, answer: Header) -> list[Seen]:
+        """What a host has answered to `question`."""
         self.servers[host.name] = answer['servers'].get(self.session, [])
-        found.update((seen.label, seen) for seen in all_seen(answer, host.name))
+        return all_seen(answer, host.name)
 
     # ---- which of them ----------------------------------------------------------------------------------------
 
@@ -262,13 +285,13 @@ class Session:
         self._is_quiet = True  # what has become of them so far is no news
         try:
             # Nothing of others: the last word of one that is to be started again is none of its new life.
-            for host, answer in self.pool.each(
+            for host, answer in self._each(
                 lambda host: self._ask(host, watch=True, names=names[host.name]) if host.name in names else None
             ):
                 if isinstance(answer, RemoteRunnerError):
                     self._fail(host.name, answer)
                 elif answer is not None:
-                    self._take(host, answer, found)
+                    found.update((one.label, one) for one in self.hear(host, answer))
             for each in tracked:
                 self._restore(each, found.get(each.key))
         finally:
@@ -299,7 +322,7 @@ class Session:
         found: dict[str, Seen] = {}
         try:
             names = [tracked.plan.name for tracked in own.values()]
-            self._take(host, self._ask(host, watch=True, names=names), found)
+            found.update((one.label, one) for one in self.hear(host, self._ask(host, watch=True, names=names)))
         except RemoteRunnerError as error:
             self.board.lose_sight(unknown, error.what)
             if isinstance(error, HostError):
@@ -338,6 +361,11 @@ class Session:
             raise failures[0]
 
 
+def _out_of_sight(seen: Seen, why: RemoteRunnerError) -> Seen:
+    """What is left to be said of a component whose host cannot be asked any more."""
+    return Seen(seen.name, seen.host, seen.index, run=seen.run, by=seen.by, reason=why.what, facts=seen.facts)
+
+
 def _who_is_there(pattern: str, components: Sequence[Seen]) -> str:
     """The component whose name is the nearest, and a few of the others."""
     from difflib import get_close_matches
@@ -358,8 +386,3 @@ def survey_run(
     """
     answer = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[run], watch=watch, names=names)
     return all_seen(answer, host.name)
-
-
-def is_meant(seen: Seen, pattern: str) -> bool:
-    """Whether a pattern of the command line means this component."""
-    return any(text == pattern or fnmatchcase(text, pattern) for text in (seen.name, seen.label))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
@@ -35,9 +36,11 @@ class Opens(Protocol):
 
 
 def each(
-    items: Iterable[Item], work: Callable[[Item], Result], fanout: int = FANOUT
+    items: Iterable[Item], work: Callable[[Item], Result], fanout: int = FANOUT, deadline: float | None = None
 ) -> Iterator[tuple[Item, Result | RemoteRunnerError]]:
     """Do `work` on all items, at most `fanout` at a time; yield each with its outcome as it comes.
+
+    Those that are not done at `deadline` (time.monotonic) are left out.
 
     An error of ours is an outcome; any other is raised here. The threads are daemons, so that an interrupted command
     does not wait for a host that does not answer.
@@ -63,11 +66,13 @@ def each(
     try:
         for _ in waiting:
             while True:
+                left = INTERRUPTIBLE if deadline is None else deadline - time.monotonic()
                 try:
-                    item, outcome = done.get(timeout=INTERRUPTIBLE)
+                    item, outcome = done.get(timeout=min(left, INTERRUPTIBLE)) if left > 0 else done.get_nowait()
                     break
                 except Empty:
-                    continue
+                    if left <= 0:
+                        return
             if isinstance(outcome, BaseException) and not isinstance(outcome, RemoteRunnerError):
                 raise outcome
             yield item, outcome
@@ -137,9 +142,11 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def connect(self, addresses: Iterable[Address]) -> Iterator[tuple[Address, Host | RemoteRunnerError]]:
-        """Connect to hosts in parallel and start their agents; yield each with its outcome as it comes."""
-        for address, outcome in each(addresses, self._open, self.fanout):
+    def connect(
+        self, addresses: Iterable[Address], deadline: float | None = None
+    ) -> Iterator[tuple[Address, Host | RemoteRunnerError]]:
+        """Connect to hosts in parallel and start their agents; yield each with its outcome as it comes, see `each`."""
+        for address, outcome in each(addresses, self._open, self.fanout, deadline):
             if isinstance(outcome, Host):
                 self.hosts[address.where] = outcome
             yield address, outcome
@@ -167,9 +174,11 @@ class Pool:
             raise ConnectionLost('the command has ended', host=host.name)
         return host
 
-    def each(self, work: Callable[[Host], Result]) -> Iterator[tuple[Host, Result | RemoteRunnerError]]:
-        """Do `work` on all connected hosts in parallel."""
-        return each(list(dict.fromkeys(self.hosts.values())), work, self.fanout)
+    def each(
+        self, work: Callable[[Host], Result], deadline: float | None = None
+    ) -> Iterator[tuple[Host, Result | RemoteRunnerError]]:
+        """Do `work` on all connected hosts in parallel, see `each`."""
+        return each(list(dict.fromkeys(self.hosts.values())), work, self.fanout, deadline)
 
     def close(self) -> None:
         """Close all connections. Safe to call twice."""

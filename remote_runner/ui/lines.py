@@ -93,6 +93,8 @@ def _said(event: e.Event) -> str:
             return 'stopped'
         case e.ComponentAborted():
             return f'start aborted: {event.reason}'
+        case e.CommandEnded():
+            return f'{event.command} ended with exit status {event.exit_status}'
         case e.RunEnded():
             return f'run {event.run} ended after {seconds(event.seconds)} with exit status {event.exit_status}'
     return ''

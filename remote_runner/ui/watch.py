@@ -11,18 +11,16 @@ from contextlib import nullcontext
 
 from remote_runner.deploy.seen import Seen
 from remote_runner.deploy.session import Session
+from remote_runner.deploy.vigil import Vigil
 from remote_runner.ui.frame import Line
 from remote_runner.ui.live import Display
 from remote_runner.ui.output import Output
 from remote_runner.ui.status import as_json, status_picture, status_table
 from remote_runner.ui.terminal import can_draw
 
-#: Seconds that one host has to answer; without that all others would be shown as they were long ago.
-PATIENCE = 3.0
-
 
 def watch(session: Session, names: Sequence[str], interval: float, *, json_lines: bool) -> None:
-    """Look and show until interrupted; hosts that are lost are connected to again.
+    """Look and show until interrupted; hosts that are lost are connected to again, and keep nobody waiting.
 
     Args:
         session: connected.
@@ -34,7 +32,7 @@ def watch(session: Session, names: Sequence[str], interval: float, *, json_lines
     is_live = can_draw(sys.stdout) and can_draw(sys.stderr) and not json_lines
     display = Display(shown.picture, owns_screen=True) if is_live else None
     output = Output()
-    never = threading.Event()
+    vigil = Vigil(session)
     with display or nullcontext():
         while output.is_open:
             shown.take()
@@ -44,9 +42,7 @@ def watch(session: Session, names: Sequence[str], interval: float, *, json_lines
                 output.write(json.dumps(as_json(session, shown.components)) + '\n')
             else:
                 output.write(status_table(shown.components, session.session, shown.rates) + '\n')
-            never.wait(interval)
-            session.come_back()
-            session.look(max(PATIENCE, interval))
+            vigil.look(interval)
 
 
 class _Shown:
@@ -56,7 +52,7 @@ class _Shown:
         self._session = session
         self._names = names
         self._lock = threading.Lock()
-        self._before: dict[str, tuple[float, float]] = {}
+        self._before: dict[str, tuple[Seen, float]] = {}  # what was shown of each, and when it was first shown
         self.components: list[Seen] = []
         self.rates: dict[str, float] = {}
 
@@ -65,11 +61,15 @@ class _Shown:
         now = time.monotonic()
         components = self._session.named(self._names)
         rates: dict[str, float] = {}
+        shown: dict[str, tuple[Seen, float]] = {}
         for seen in components:
-            then, cpu = self._before.get(seen.label, (now, 0.0))
-            if seen.cpu is not None and now > then:
-                rates[seen.label] = max(0.0, seen.cpu - cpu) / (now - then)
-        self._before = {seen.label: (now, seen.cpu) for seen in components if seen.cpu is not None}
+            before, then = self._before.get(seen.label, (None, now))
+            if before is seen and seen.label in self.rates:  # its host has not answered since
+                rates[seen.label] = self.rates[seen.label]
+            elif before is not None and before.cpu is not None and seen.cpu is not None and now > then:
+                rates[seen.label] = max(0.0, seen.cpu - before.cpu) / (now - then)
+            shown[seen.label] = (seen, then if before is seen else now)
+        self._before = shown
         with self._lock:
             self.components, self.rates = components, rates
 
