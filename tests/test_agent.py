@@ -101,9 +101,10 @@ def test_a_stream_that_nobody_reads_blocks_nothing_else(host: Host) -> None:
 
 
 def test_what_it_cannot_do_it_says(host: Host) -> None:
+    modes = [['/no/such/folder', 0o600]]
+    call = host.call('put', cache=False, folders=[], links=[], times=[], spared=[], modes=modes)
+    call.finish()
     with pytest.raises(RequestFailed, match=r'localhost: .*/no/such/folder') as caught:
-        call = host.call('put', cache=False, folders=[], links=[], times=[], spared=[], modes=[['/no/such/folder', 0o600]])
-        call.finish()
         call.result()
     assert caught.value.errno_name == 'ENOENT'
 

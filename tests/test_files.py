@@ -662,8 +662,8 @@ class TestTwoComponents:
         assert bed['h1'].path(f'{base}/target').read_text() == 'content\n'
 
     def test_with_two_sources_for_one_target(self, site: Site, bed: Testbed, base: str) -> None:
-        site.file('one')
-        site.file('two')
+        site.file('one', 'one')
+        site.file('two', 'two')
         site.write(
             component('a', 'h1', base_dir=base, files={'one': 'target'}),
             component('b', 'h1', base_dir='/', files={'two': f'{base}/target'}),

@@ -926,19 +926,27 @@ def test_one_folder_with_too_many_files(lab: Lab, monkeypatch: pytest.MonkeyPatc
 # ---- threads ------------------------------------------------------------------------------------------------------
 
 
-def test_one_file_holds_up_no_other(lab: Lab) -> None:
-    path, pipe = lab.settled(), str(lab.folder / 'pipe')
-    os.mkfifo(pipe)
+def test_one_file_holds_up_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, slow = lab.settled(), lab.file(b'two', 'slow')
     run = lab.hashes()
     found: list[str] = []
-    reading = threading.Thread(target=lambda: found.append(run.sha1(pipe)))
+    digest, entered, may_go_on = hashes._digest, threading.Event(), threading.Event()
+
+    def waiting(file: int, size: int) -> tuple[str, int]:
+        if threading.current_thread() is reading:
+            entered.set()
+            assert may_go_on.wait(60)
+        return digest(file, size)
+
+    monkeypatch.setattr(hashes, '_digest', waiting)
+    reading = threading.Thread(target=lambda: found.append(run.sha1(slow)))
     reading.start()
-    with open(pipe, 'wb') as writer:  # which waits until it is read
-        assert run.sha1(path) == run.known(path, os.stat(path)) == sha1_of(path)
-        run.save()
-        assert lab.remembered(path) == sha1_of(path)
-        assert not found
-        writer.write(b'two')
+    assert entered.wait(60)
+    assert run.sha1(path) == run.known(path, os.stat(path)) == sha1_of(path)
+    run.save()
+    assert lab.remembered(path) == sha1_of(path)
+    assert not found
+    may_go_on.set()
     reading.join()
     assert found == [hashlib.sha1(b'two').hexdigest()]
 

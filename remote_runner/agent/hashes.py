@@ -22,6 +22,7 @@ or mapping that takes longer than a minute, in a file that is not ours or on ove
 """
 
 import _thread
+import errno
 import marshal
 import os
 import stat
@@ -388,20 +389,35 @@ class Hashes:
 
     def _read(self, path: str) -> str:
         """Read a file, and remember what comes out, if that is proof."""
+        with self.reading(path) as reading:
+            digest, size = _digest(reading.file, reading.status.st_size)
+            reading.learn(digest, size)
+        return digest
+
+    def reading(self, path: str) -> "Reading":
+        """A file that somebody else reads from its begin to its end, and finds out the SHA-1 of.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        return Reading(self, path)
+
+    def begin(self, path: str, file: int) -> "Tuple[os.stat_result, Optional[object]]":
+        """The status of a file that is about to be read; and, if what is read will be proof, what `learn` wants."""
+        if self._path is None:
+            return os.fstat(file), None
         self._now()  # a step that was before this is none that spoils what is read now
         groups = self._groups
-        with open(path, 'rb', 0) as stream:
-            file = stream.fileno()
-            tick = self._clock.tick()
-            before = os.fstat(file)
-            is_quiet = self._is_quiet(path, file, before, tick)
-            digest, size = _digest(file, before.st_size)
-            is_quiet = is_quiet and size == before.st_size and _key(before) == _key(os.fstat(file))
-        if is_quiet and self._now() is not None:
+        tick = self._clock.tick()
+        status = os.fstat(file)
+        return status, groups if self._is_quiet(path, file, status, tick) else None
+
+    def learn(self, path: str, status: os.stat_result, digest: str, groups: object) -> None:
+        """It was read, as what `begin` said of it, and is still that."""
+        if self._now() is not None:
             with self._lock:
                 if groups is self._groups:
-                    self._remember(path, before, digest)
-        return digest
+                    self._remember(path, status, digest)
 
     def _is_quiet(self, path: str, file: int, status: os.stat_result, tick: int) -> bool:
         """Whether any change to a file from now on gives it another status; see the top of this file."""
@@ -535,6 +551,40 @@ class Hashes:
                 return home.load(shard, self._clock.read()[0], self._steps.offset)
         except OSError:
             return {}
+
+
+class Reading:
+    """A file that is open to be read (`with`), see `Hashes.reading`.
+
+    Attributes:
+        file: its descriptor, at its begin.
+        status: what fstat(2) said of it before anything was read.
+    """
+
+    def __init__(self, hashes: Hashes, path: str) -> None:
+        self._hashes = hashes
+        self._path = path
+        self.file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self.status, self._proof = hashes.begin(path, self.file)
+            if stat.S_ISDIR(self.status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        except BaseException:
+            os.close(self.file)
+            raise
+
+    def __enter__(self) -> "Reading":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.file)
+
+    def learn(self, digest: str, size: int) -> bool:
+        """All of it was read, so many bytes with this SHA-1; whether it is still what it was before."""
+        is_same = size == self.status.st_size and _key(self.status) == _key(os.fstat(self.file))
+        if is_same and self._proof is not None:
+            self._hashes.learn(self._path, self.status, digest, self._proof)
+        return is_same
 
 
 def _shard(folder: str) -> int:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from remote_runner.agent.hashes import Hashes, cache_path
+from remote_runner.agent.hashes import Hashes, Reading, cache_path
 from remote_runner.errors import TransferFailed
 from remote_runner.wire.columns import ANY_TIME
 
@@ -91,8 +91,32 @@ class LocalFiles:
             raise
         return future
 
-    def learn(self, local: str, digest: str) -> None:
-        """The SHA-1 of a file, found out while it was read for something else."""
+    def reading(self, local: str) -> Reading:
+        """A file that is about to be read from its begin to its end.
+
+        Raises:
+            TransferFailed: it cannot be opened, or it is not what it was when it was looked at.
+        """
+        try:
+            reading = self._hashes.reading(local)
+        except OSError as error:
+            raise TransferFailed(f'cannot read {local}: {error.strerror}') from error
+        try:
+            self.check_unchanged(local, reading.status)
+        except TransferFailed:
+            os.close(reading.file)
+            raise
+        return reading
+
+    def learn(self, local: str, reading: Reading, digest: str) -> None:
+        """All of a file was read, with this SHA-1.
+
+        Raises:
+            TransferFailed: it was changed meanwhile.
+        """
+        status = os.fstat(reading.file)
+        self.check_unchanged(local, status)
+        reading.learn(digest, status.st_size)
         future: Future[str] = Future()
         future.set_result(digest)
         with self._lock:

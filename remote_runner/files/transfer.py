@@ -124,7 +124,7 @@ def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[li
 def _answers(
     host: Host, call: Call, files: tuple[Entry, ...], local: LocalFiles
 ) -> tuple[dict[int, tuple[str, int, int, str]], Any]:
-    """What a host says of files that differ, by their numbers, and the rest of its answer. What it hashes we do, too."""
+    """What a host says of files that differ, by number, and the rest of its answer. What it hashes, we hash too."""
     found: dict[int, tuple[str, int, int, str]] = {}
     for (answers, digests), _ in _heard(host, call):
         for number, *answer in answers:
@@ -248,8 +248,12 @@ class _Sender:
             return
 
     def _small(self, entry: Entry) -> None:
-        content = _read(entry, self._local)
-        digest = self._local.known(entry.local) or hashlib.sha1(content, usedforsecurity=False).hexdigest()
+        with self._local.reading(entry.local) as reading:
+            content = _read(reading.file, entry)
+            digest = self._local.known(entry.local)
+            if digest is None:
+                digest = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+                self._local.learn(entry.local, reading, digest)
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, digest])
         self._body += content
         if len(self._body) >= PART:
@@ -259,32 +263,28 @@ class _Sender:
         """A large one; its SHA-1 is computed as it goes, if it is not known."""
         resume = basis is not None and bool(basis.partial)
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, None, resume])
-        known = self._local.known(entry.local)
-        digest = hashlib.sha1(usedforsecurity=False)
-        try:
-            fd = os.open(entry.local, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
-        try:
-            for kind, offset, length, there in steps(fd, entry, basis, self._local):
+        with self._local.reading(entry.local) as reading:
+            digest = self._local.known(entry.local)
+            sha1 = None if digest else hashlib.sha1(usedforsecurity=False)
+            for kind, offset, length, there in steps(reading.file, entry, basis, self._local):
                 if kind != 'data':
                     self._items.append(_spared(kind, length, there))
                     self._spared += length
-                for piece in _pieces(fd, entry, offset, length):
-                    if known is None:
-                        digest.update(piece)
+                if kind != 'data' and sha1 is None:
+                    continue
+                for piece in _pieces(reading.file, entry, offset, length):
+                    if sha1 is not None:
+                        sha1.update(piece)
                     if kind == 'data':
                         self._items.append(['d', len(piece)])
                         self._body += piece
                         self._flush()
-                    elif known is not None:
-                        break
-            self._local.check_unchanged(entry.local, os.fstat(fd))
-        finally:
-            os.close(fd)
-        self._items.append(['e', known or digest.hexdigest()])
-        if known is None:
-            self._local.learn(entry.local, digest.hexdigest())
+            if sha1 is not None:
+                digest = sha1.hexdigest()
+                self._local.learn(entry.local, reading, digest)
+            else:
+                self._local.check_unchanged(entry.local, os.fstat(reading.file))
+        self._items.append(['e', digest])
 
     def _flush(self) -> None:
         if not self._items:
@@ -304,15 +304,10 @@ def _spared(kind: str, length: int, there: int) -> list[Any]:
     return ['c', length, there] if kind == 'copy' else ['p' if kind == 'partial' else 'z', length]
 
 
-def _read(entry: Entry, local: LocalFiles) -> bytes:
+def _read(file: int, entry: Entry) -> bytes:
     """The content of a small file, exactly as many bytes as the manifest says."""
     try:
-        fd = os.open(entry.local, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            content = os.read(fd, entry.size + 1)
-            local.check_unchanged(entry.local, os.fstat(fd))
-        finally:
-            os.close(fd)
+        content = os.read(file, entry.size + 1)
     except OSError as error:
         raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
     if len(content) != entry.size:

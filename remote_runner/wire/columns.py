@@ -1,8 +1,8 @@
 """Many files in the body of one frame, column by column: 20,000 of them cost either side a few milliseconds.
 
-Layout, all numbers little-endian, of `n` files: sizes (int64), modification times (int64, in ns; `ANY_TIME`: whichever it
-has), permission bits (uint16), SHA-1s (20 bytes; zeros: not known yet), names (joined by NUL). Which folders they are
-in, and how many in each, says the header: [[folder, count], ...].
+Layout, all numbers little-endian, of `n` files: sizes (int64), modification times (int64, in ns; `ANY_TIME`: it may
+have any), permission bits (uint16), SHA-1s (20 bytes; zeros: not known yet), names (joined by NUL). Which folders they
+are in, and how many in each, says the header: [[folder, count], ...].
 """
 
 import struct
