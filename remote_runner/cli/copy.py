@@ -73,19 +73,24 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.deploy.copying import Copying, Wanted, exit_status
     from remote_runner.events import Events
     from remote_runner.hosts.ssh import Connector
-    from remote_runner.ui.output import JsonLines
+    from remote_runner.ui.copied import Summary
+    from remote_runner.ui.output import JsonLines, Output
     from remote_runner.ui.terminal import Terminal
 
     events = Events()
-    terminal = Terminal(table=False)
+    summary = Summary()
+    terminal = Terminal(table=False, quiet=True)
     events.listen(terminal)
-    if options.json:
-        events.listen(JsonLines())
+    events.listen(JsonLines() if options.json else summary)
     wanted = Wanted(tuple(options.sources), options.dest, tuple(options.patterns), options.links == 'keep')
-    with Connector(ahead=ahead) as connector, terminal:
+    with Connector(ahead=ahead) as connector:
         try:
             copying = Copying(wanted, Bringer(copy_options(options), events), events)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        failures = copying.copy(addresses, connector, options.fanout, leave=True)
+        try:
+            with terminal:
+                failures = copying.copy(addresses, connector, options.fanout, leave=True)
+        finally:
+            Output().write(summary.text())
     return exit_status(failures.values())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 
 from remote_runner.events import Events, FilesCompared, FilesSending, FilesSent
+from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Manifest, Placed, build_manifest
 from remote_runner.files.options import CopyOptions
@@ -28,7 +29,15 @@ class Bringer:
     def __init__(self, options: CopyOptions, events: Events) -> None:
         self._options = options
         self._events = events
+        self._limit = Limit(options.rate) if options.rate else None
+        #: What came of each host.
+        self.done: list[FilesSent] = []
         self.local = LocalFiles(remembered=options.remembered, times=options.times)
+
+    def give_up(self) -> None:
+        """Nothing is wanted any more: who waits to send need not."""
+        if self._limit is not None:
+            self._limit.end()
 
     def manifest(self, placed: Iterable[Placed]) -> Manifest:
         """What is to stand on a host, see `build_manifest`."""
@@ -54,17 +63,25 @@ class Bringer:
     def send(self, host: Host, manifest: Manifest, difference: Difference, begun: float) -> None:
         """Do it; `begun` is when it was begun, by time.monotonic(). Raises as `bring` does."""
 
-        def progress(arrived: int, of: int) -> None:
-            self._events.emit(FilesSending(host=host.name, bytes=arrived, of_bytes=of))
-
-        send(host, manifest, difference, self.local, progress)
-        self._events.emit(
-            FilesSent(
-                host=host.name,
-                files=len(manifest.files),
-                sent=len(difference.send),
-                modes=len(difference.modes),
-                bytes=difference.bytes,
-                seconds=time.monotonic() - begun,
+        def progress(arrived: int, of: int, files: int, of_files: int) -> None:
+            self._events.emit(
+                FilesSending(host=host.name, bytes=arrived, of_bytes=of, files=files, of_files=of_files)
             )
+
+        sent_bytes = send(host, manifest, difference, self.local, progress, self._limit)
+        modes = {path for path, _ in difference.modes}
+        times = {path for path, _ in difference.times} - modes
+        sent = FilesSent(
+            host=host.name,
+            files=len(manifest.files),
+            sent=len(difference.send),
+            modes=len(modes),
+            bytes=difference.bytes,
+            seconds=time.monotonic() - begun,
+            sent_bytes=sent_bytes,
+            times=len(times),
+            unchanged=len(manifest.files) - len(difference.send) - len(modes) - len(times),
+            hashed=difference.hashed,
         )
+        self.done.append(sent)
+        self._events.emit(sent)

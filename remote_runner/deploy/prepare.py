@@ -154,6 +154,7 @@ class Preparation:
     def give_up(self) -> None:
         """Begin no further step on any host."""
         self._given_up = True
+        self._bringer.give_up()
 
     def clean(self, host: Host, *, has_own_session: bool) -> None:
         """After a run that was ended early: quit a session that nothing ran in, remove folders that nothing needs.

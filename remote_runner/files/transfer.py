@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
 from remote_runner.files.delta import LEAST, Basis, Looking, steps
+from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.hosts.host import Call, Host
@@ -29,7 +31,8 @@ PART = 1 << 18
 #: Seconds between two reports of progress.
 REPORT_STEP = 0.1
 
-Progress = Callable[[int, int], None]
+#: Hears of bytes and files: how many of how many.
+Progress = Callable[[int, int, int, int], None]
 
 
 class Difference(NamedTuple):
@@ -43,6 +46,7 @@ class Difference(NamedTuple):
         bases: what there is already of large files of `send`, by path.
         folders: (path, mode) of folders to make.
         bits: (path, mode) of folders that need these permission bits when all is in them.
+        hashed: how many of the other files the host had to read.
     """
 
     send: tuple[Entry, ...]
@@ -52,6 +56,12 @@ class Difference(NamedTuple):
     bases: Mapping[str, Basis] = MappingProxyType({})
     folders: tuple[tuple[str, int | None], ...] = ()
     bits: tuple[tuple[str, int], ...] = ()
+    hashed: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.send or self.modes or self.times or self.links or self.folders or self.bits)
 
     @property
     def bytes(self) -> int:
@@ -84,8 +94,9 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
         if not call.send(places, pack(rows)):
             break  # its answer says why
     call.finish()
-    found, result = _answers(host, call, manifest.files, local)
+    found, read, result = _answers(host, call, manifest.files, local)
     send: list[Entry] = []
+    sending: list[int] = []
     modes: list[tuple[str, int]] = []
     times: list[tuple[str, int]] = []
     for number in sorted(found):
@@ -94,6 +105,7 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
             raise TransferFailed(f'{entry.remote} is a folder there, and a file here ({entry.local})', host=host.name)
         if kind != 'file' or not digest or digest != local.sha1(entry.local):
             send.append(entry)
+            sending.append(number)
             continue
         if mode != entry.mode:
             modes.append((entry.remote, entry.mode))
@@ -113,6 +125,7 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
         tuple(links),
         folders=tuple(folder for folder in folders if there[folder] < 0),
         bits=tuple(folder for folder in manifest.bits if there[folder] != folder[1]),
+        hashed=len(read.difference(sending)),
     ), large
 
 
@@ -138,19 +151,23 @@ def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[li
 
 def _answers(
     host: Host, call: Call, files: tuple[Entry, ...], local: LocalFiles
-) -> tuple[dict[int, tuple[str, int, int, str]], Any]:
-    """What a host says of files that differ, by number, and the rest of its answer. What it hashes, we hash too."""
+) -> tuple[dict[int, tuple[str, int, int, str]], set[int], Any]:
+    """What a host says of files that differ, by number; the numbers of those that it had to read, and the rest of its
+    answer. What it hashes, we hash too.
+    """
     found: dict[int, tuple[str, int, int, str]] = {}
+    read: set[int] = set()
     for (answers, digests), _ in _heard(host, call):
         for number, *answer in answers:
             found[number] = tuple(answer)
         local.hash_soon(files[number].local for number, *answer in answers if answer[-1])
         for number, digest in digests:
+            read.add(number)
             if number in found:
                 found[number] = (*found[number][:-1], digest)
             elif digest != local.sha1(files[number].local):
                 found[number] = ('file', files[number].mode, files[number].mtime, digest)
-    return found, _result(host, call)
+    return found, read, _result(host, call)
 
 
 def _heard(host: Host, call: Call) -> Iterator[tuple[Any, bytes]]:
@@ -178,19 +195,19 @@ def send(
     difference: Difference,
     local: LocalFiles,
     progress: Progress,
-    limit: Callable[[int], object] = lambda size: None,
+    limit: Limit | None = None,
 ) -> int:
     """Bring a host up to date; how many bytes of content were sent.
 
     Args:
-        progress: hears how many bytes are there of how many, now and then.
-        limit: is told how many bytes are sent before they are, and may wait.
+        progress: hears how many bytes and files are there of how many, now and then.
+        limit: how fast, with all others that have it.
 
     Raises:
         ConnectionLost: the connection broke.
         TransferFailed: a file could not be read here or written there; those written already are whole.
     """
-    if not any(difference):
+    if difference.is_empty:
         return 0
     spared = [path for path, basis in difference.bases.items() if basis.partial]
     call = host.call(
@@ -210,7 +227,7 @@ def send(
         call.cancel()
         raise
     _result(host, call)
-    progress(difference.bytes, difference.bytes)
+    sender.report(difference.bytes, len(difference.send))
     return sender.sent
 
 
@@ -236,24 +253,29 @@ class _Sender:
         local: LocalFiles,
         difference: Difference,
         progress: Progress,
-        limit: Callable[[int], object],
+        limit: Limit | None,
     ) -> None:
         self._call = call
         self._local = local
         self._difference = difference
         self._progress = progress
         self._limit = limit
+        self._part = PART if limit is None else min(PART, limit.part)
         self._reported = time.monotonic()
         self._items: list[list[Any]] = []
         self._body = bytearray()
         self._spared = 0  # bytes that need not be sent
+        self._files = 0  # that are whole in what was sent
+        self._flushed: deque[tuple[int, int]] = deque()  # bytes after which so many files are there
+        self._there = 0
+        self._of = (difference.bytes, len(difference.send))
         self.sent = 0
 
     def run(self) -> None:
         """Send all files."""
         try:
             for entry in self._difference.send:
-                if entry.size < PART:
+                if entry.size < self._part:
                     self._small(entry)
                 else:
                     self._large(entry, self._difference.bases.get(entry.remote))
@@ -270,7 +292,8 @@ class _Sender:
                 self._local.learn(entry.local, reading, digest)
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, digest])
         self._body += content
-        if len(self._body) >= PART:
+        self._files += 1
+        if len(self._body) >= self._part:
             self._flush()
 
     def _large(self, entry: Entry, basis: Basis | None) -> None:
@@ -286,7 +309,7 @@ class _Sender:
                     self._spared += length
                 if kind != 'data' and sha1 is None:
                     continue
-                for piece in _pieces(reading.file, entry, offset, length):
+                for piece in _pieces(reading.file, entry, offset, length, self._part):
                     if sha1 is not None:
                         sha1.update(piece)
                     if kind == 'data':
@@ -299,18 +322,28 @@ class _Sender:
             else:
                 self._local.check_unchanged(entry.local, os.fstat(reading.file))
         self._items.append(['e', digest])
+        self._files += 1
 
     def _flush(self) -> None:
         if not self._items:
             return
-        self._limit(len(self._body))
+        if self._limit is not None:
+            self._limit(len(self._body))
         if not self._call.send(self._items, bytes(self._body)):
             raise _Enough
         self.sent += len(self._body)
         self._items, self._body = [], bytearray()
+        self._flushed.append((self.sent, self._files))
         if time.monotonic() - self._reported > REPORT_STEP:
-            self._reported = time.monotonic()
-            self._progress(self._call.delivered + self._spared, self._difference.bytes)
+            delivered = self._call.delivered
+            while self._flushed and self._flushed[0][0] <= delivered:
+                _, self._there = self._flushed.popleft()
+            self.report(delivered + self._spared, self._there)
+
+    def report(self, arrived: int, files: int) -> None:
+        """Say how far it is."""
+        self._reported = time.monotonic()
+        self._progress(arrived, self._of[0], files, self._of[1])
 
 
 def _spared(kind: str, length: int, there: int) -> list[Any]:
@@ -329,12 +362,12 @@ def _read(file: int, entry: Entry) -> bytes:
     return content
 
 
-def _pieces(fd: int, entry: Entry, offset: int, length: int) -> Iterator[bytes]:
-    """So many bytes of a file."""
+def _pieces(fd: int, entry: Entry, offset: int, length: int, part: int) -> Iterator[bytes]:
+    """So many bytes of a file, `part` of them at once."""
     end = offset + length
     while offset < end:
         try:
-            piece = os.pread(fd, min(PART, end - offset), offset)
+            piece = os.pread(fd, min(part, end - offset), offset)
         except OSError as error:
             raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
         if not piece:

@@ -93,6 +93,8 @@ def _said(event: e.Event) -> str:
             return 'stopped'
         case e.ComponentAborted():
             return f'start aborted: {event.reason}'
+        case e.CopyEnded():
+            return f'copy ended with exit status {event.exit_status} after {seconds(event.seconds)}'
         case e.CommandEnded():
             return f'{event.command} ended with exit status {event.exit_status}'
         case e.RunEnded():
@@ -101,12 +103,14 @@ def _said(event: e.Event) -> str:
 
 
 def _files_sent(event: e.FilesSent) -> str:
-    unchanged = event.files - event.sent - event.modes
+    unchanged = event.files - event.sent - event.modes - event.times
     facts = []
     if event.sent:
         facts.append(f'{count(event.sent, "file")} sent ({size(event.bytes)}) in {seconds(event.seconds)}')
     if event.modes:
         facts.append(f'permission bits of {count(event.modes, "file")} changed')
+    if event.times:
+        facts.append(f'times of {count(event.times, "file")} set')
     if unchanged:
         facts.append(f'{unchanged} unchanged' if facts else f'{count(unchanged, "file")} unchanged')
     return ', '.join(facts)
