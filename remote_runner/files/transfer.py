@@ -232,6 +232,7 @@ class _Sender:
         self._reported = time.monotonic()
         self._items: list[list[Any]] = []
         self._body = bytearray()
+        self._buffer = memoryview(bytearray(PART))
         self._spared = 0  # bytes that need not be sent
         self.sent = 0
 
@@ -262,6 +263,7 @@ class _Sender:
     def _large(self, entry: Entry, basis: Basis | None) -> None:
         """A large one; its SHA-1 is computed as it goes, if it is not known."""
         resume = basis is not None and bool(basis.partial)
+        self._flush()
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, None, resume])
         with self._local.reading(entry.local) as reading:
             digest = self._local.known(entry.local)
@@ -272,13 +274,12 @@ class _Sender:
                     self._spared += length
                 if kind != 'data' and sha1 is None:
                     continue
-                for piece in _pieces(reading.file, entry, offset, length):
+                for piece in self._pieces(reading.file, entry, offset, length):
                     if sha1 is not None:
                         sha1.update(piece)
                     if kind == 'data':
                         self._items.append(['d', len(piece)])
-                        self._body += piece
-                        self._flush()
+                        self._put(piece)
             if sha1 is not None:
                 digest = sha1.hexdigest()
                 self._local.learn(entry.local, reading, digest)
@@ -286,14 +287,32 @@ class _Sender:
                 self._local.check_unchanged(entry.local, os.fstat(reading.file))
         self._items.append(['e', digest])
 
+    def _pieces(self, fd: int, entry: Entry, offset: int, length: int) -> Iterator[memoryview]:
+        """So many bytes of a file; each piece is there until the next is asked for."""
+        end = offset + length
+        while offset < end:
+            try:
+                size = os.preadv(fd, [self._buffer[: min(PART, end - offset)]], offset)
+            except OSError as error:
+                raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
+            if not size:
+                raise TransferFailed(f'{entry.local} became shorter while it was copied')
+            offset += size
+            yield self._buffer[:size]
+
     def _flush(self) -> None:
-        if not self._items:
-            return
-        self._limit(len(self._body))
-        if not self._call.send(self._items, bytes(self._body)):
+        """Send what small files there are."""
+        if self._items:
+            body, self._body = self._body, bytearray()
+            self._put(memoryview(body))
+
+    def _put(self, body: memoryview) -> None:
+        """Send what there is to say and to send."""
+        self._limit(len(body))
+        if not self._call.send(self._items, body):
             raise _Enough
-        self.sent += len(self._body)
-        self._items, self._body = [], bytearray()
+        self.sent += len(body)
+        self._items = []
         if time.monotonic() - self._reported > REPORT_STEP:
             self._reported = time.monotonic()
             self._progress(self._call.delivered + self._spared, self._difference.bytes)
@@ -313,17 +332,3 @@ def _read(file: int, entry: Entry) -> bytes:
     if len(content) != entry.size:
         raise TransferFailed(f'{entry.local} was changed while it was copied')
     return content
-
-
-def _pieces(fd: int, entry: Entry, offset: int, length: int) -> Iterator[bytes]:
-    """So many bytes of a file."""
-    end = offset + length
-    while offset < end:
-        try:
-            piece = os.pread(fd, min(PART, end - offset), offset)
-        except OSError as error:
-            raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
-        if not piece:
-            raise TransferFailed(f'{entry.local} became shorter while it was copied')
-        offset += len(piece)
-        yield piece
