@@ -276,6 +276,16 @@ def _key(status: os.stat_result) -> bytes:
         return b''
 
 
+def entry(status: os.stat_result, digest: bytes) -> bytes:
+    """What `Hashes.of_folder` holds of a file of this status and SHA-1; b'' if nothing can be."""
+    try:
+        return (
+            _STATUS.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) + digest
+        )
+    except struct.error:
+        return b''
+
+
 def _age(status: os.stat_result, tick: int) -> int:
     """Nanoseconds since the tick of its last change was over; 0 or less if it is not."""
     needed = _MARGIN if status.st_ctime_ns % _SECOND else _MARGIN + _WHOLE_SECONDS
@@ -363,6 +373,18 @@ class Hashes:
             return None  # another thread noticed a step of the clock
         self._used.add(folder)
         return entry[_KEY:].hex()
+
+    def of_folder(self, folder: str, device: int) -> "Names":
+        """What is known of the files in a folder: by name, an entry that holds good for the file that has its `entry`.
+
+        For many files at once. Nothing where each has to be asked for by itself (`known`): on the network.
+        """
+        if self._path is None or self._mounts.kind(folder, device) not in (_LOCAL, _LAYERED) or self._now() is None:
+            return {}
+        with self._lock:
+            names = self._names(folder)
+        self._used.add(folder)
+        return names
 
     def _now(self) -> "Optional[int]":
         """Unix time; None if the clock was set back, and all is forgotten."""
