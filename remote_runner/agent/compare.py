@@ -33,7 +33,8 @@ def compare(request: "Request") -> "Dict[str, object]":
     computed. The second holds [number, SHA-1] of those, when it is; '' for a file that we may replace and not read.
 
     `links` ([path, text]) are to be symbolic links; the result says of each whether it is: `same`, `folder`, or
-    anything else. It says, too, how many copies were interrupted that can be gone on with.
+    anything else. Of `folders` it says the permission bits (-1: it is none). It says, too, how many copies were
+    interrupted that can be gone on with.
     """
     hashes = request.agent.hashes(request.header['cache'])
     interrupted = copies.interrupted()
@@ -54,7 +55,8 @@ def compare(request: "Request") -> "Dict[str, object]":
     request.send([[], read], b'')
     links = [_link_state(expand(path), text) for path, text in request.header['links']]
     request.agent.save_hashes()
-    return {'links': links, 'interrupted': len(interrupted)}
+    folders = [_bits(expand(path)) for path in request.header['folders']]
+    return {'links': links, 'folders': folders, 'interrupted': len(interrupted)}
 
 
 def _differing(
@@ -129,6 +131,15 @@ def _read(hashes: "Hashes", path: str, status: os.stat_result) -> str:
         return hashes.sha1(path, status)
     except PermissionError:
         return ''
+
+
+def _bits(path: str) -> int:
+    """The permission bits of a folder; -1 where there is none, or nobody can tell."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return -1
+    return mode & 0o7777 if stat.S_ISDIR(mode) else -1
 
 
 def _link_state(path: str, text: str) -> str:

@@ -47,6 +47,11 @@ class LocalFiles:
             self._seen[local] = status
         return status.st_size, status.st_mode & 0o7777, status.st_mtime_ns if self._times else ANY_TIME
 
+    def saw(self, local: str, status: os.stat_result) -> tuple[int, int, int]:
+        """The same of a file that somebody else has just looked at."""
+        status = self._seen.setdefault(local, status)
+        return status.st_size, status.st_mode & 0o7777, status.st_mtime_ns if self._times else ANY_TIME
+
     def is_sparse(self, local: str) -> bool:
         """Whether a file may have holes."""
         status = self._seen[local]

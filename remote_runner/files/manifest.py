@@ -38,11 +38,13 @@ class Manifest(NamedTuple):
         files: with content.
         folders: path and permission bits of those that are named themselves; None: whatever is usual there.
         links: path and text of symbolic links.
+        bits: path and permission bits of folders that get these bits whether they are there already or not.
     """
 
     files: tuple[Entry, ...]
     folders: tuple[tuple[str, int | None], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
+    bits: tuple[tuple[str, int], ...] = ()
 
     @property
     def bytes(self) -> int:

@@ -41,6 +41,8 @@ class Difference(NamedTuple):
         times: (path, ns) of files that need another modification time.
         links: (path, text) of symbolic links to make.
         bases: what there is already of large files of `send`, by path.
+        folders: (path, mode) of folders to make.
+        bits: (path, mode) of folders that need these permission bits when all is in them.
     """
 
     send: tuple[Entry, ...]
@@ -48,6 +50,8 @@ class Difference(NamedTuple):
     times: tuple[tuple[str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     bases: Mapping[str, Basis] = MappingProxyType({})
+    folders: tuple[tuple[str, int | None], ...] = ()
+    bits: tuple[tuple[str, int], ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -63,16 +67,19 @@ def compare(host: Host, manifest: Manifest, local: LocalFiles, *, always_copy: b
         TransferFailed: a local file cannot be read, or a path on the host cannot be looked at.
     """
     if always_copy:
-        return Difference(manifest.files, links=manifest.links)
+        folders = (*manifest.folders, *manifest.bits)
+        return Difference(manifest.files, links=manifest.links, folders=folders, bits=manifest.bits)
     difference, large = look(host, manifest, local)
     return difference._replace(bases=_bases(host, large))
 
 
 def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference, list[Entry]]:
     """What `compare` does first; the large files of which something is there already."""
-    if not manifest.files and not manifest.links:
+    if not any(manifest):
         return Difference(()), []
-    call = host.call('compare', cache=local.remembered, links=manifest.links)
+    folders = (*manifest.folders, *manifest.bits)
+    paths = [path for path, _ in folders]
+    call = host.call('compare', cache=local.remembered, links=manifest.links, folders=paths)
     for places, rows in _rows(manifest.files, local):
         if not call.send(places, pack(rows)):
             break  # its answer says why
@@ -98,7 +105,15 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
     links = [link for link, state in zip(manifest.links, result['links'], strict=True) if state != 'same']
     missing = {manifest.files[number].remote for number, answer in found.items() if answer[0] != 'file'}
     large = [e for e in send if e.size >= LEAST and (result['interrupted'] or e.remote not in missing)]
-    return Difference(tuple(send), tuple(modes), tuple(times), tuple(links)), large
+    there = dict(zip(folders, result['folders'], strict=True))
+    return Difference(
+        tuple(send),
+        tuple(modes),
+        tuple(times),
+        tuple(links),
+        folders=tuple(folder for folder in folders if there[folder] < 0),
+        bits=tuple(folder for folder in manifest.bits if there[folder] != folder[1]),
+    ), large
 
 
 def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[list[Any]], list[Row]]]:
@@ -175,15 +190,14 @@ def send(
         ConnectionLost: the connection broke.
         TransferFailed: a file could not be read here or written there; those written already are whole.
     """
-    work = (manifest.folders, *difference[:4])
-    if not any(work):
+    if not any(difference):
         return 0
     spared = [path for path, basis in difference.bases.items() if basis.partial]
     call = host.call(
         'put',
         cache=local.remembered,
-        folders=manifest.folders,
-        modes=difference.modes,
+        folders=difference.folders,
+        modes=[*difference.modes, *difference.bits],
         times=difference.times,
         links=difference.links,
         spared=spared,
