@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby, zip_longest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -253,12 +254,13 @@ class _Sender:
     def run(self) -> None:
         """Send all files."""
         try:
-            for entry in self._difference.send:
-                if entry.size < PART:
-                    self._small(entry)
-                else:
-                    self._large(entry, self._difference.bases.get(entry.remote))
-            self._flush()
+            for is_small, entries in groupby(self._difference.send, lambda entry: entry.size < PART):
+                for entry in _interleaved(list(entries)) if is_small else entries:
+                    if is_small:
+                        self._small(entry)
+                    else:
+                        self._large(entry, self._difference.bases.get(entry.remote))
+                self._flush()
         except _Enough:
             return
 
@@ -330,6 +332,13 @@ class _Sender:
         if time.monotonic() - self._reported > REPORT_STEP:
             self._reported = time.monotonic()
             self._progress(self._call.delivered + self._spared, self._difference.bytes)
+
+
+def _interleaved(entries: list[Entry]) -> Iterator[Entry]:
+    """Entries of two folders in turns: a host writes two files at a time, and not well into one folder."""
+    half = (len(entries) + 1) // 2
+    for pair in zip_longest(entries[:half], entries[half:]):
+        yield from filter(None, pair)
 
 
 def _spared(kind: str, length: int, there: int) -> list[Any]:
