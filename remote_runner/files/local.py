@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from remote_runner.agent.hashes import Hashes, Reading, cache_path
@@ -23,7 +23,7 @@ class LocalFiles:
 
     def __init__(self, *, remembered: bool = True, times: bool = True) -> None:
         self.remembered = remembered
-        self._times = times
+        self.times = times
         self._hashes = Hashes(cache_path() if remembered else None)
         self._lock = threading.Lock()
         self._seen: dict[str, os.stat_result] = {}
@@ -45,12 +45,11 @@ class LocalFiles:
             if not stat.S_ISREG(status.st_mode):
                 raise TransferFailed(f'cannot read {local}: it is no file')
             self._seen[local] = status
-        return status.st_size, status.st_mode & 0o7777, status.st_mtime_ns if self._times else ANY_TIME
+        return status.st_size, status.st_mode & 0o7777, status.st_mtime_ns if self.times else ANY_TIME
 
-    def saw(self, local: str, status: os.stat_result) -> tuple[int, int, int]:
-        """The same of a file that somebody else has just looked at."""
-        status = self._seen.setdefault(local, status)
-        return status.st_size, status.st_mode & 0o7777, status.st_mtime_ns if self._times else ANY_TIME
+    def saw(self, statuses: Mapping[str, os.stat_result]) -> None:
+        """Somebody else has just looked at these files."""
+        self._seen.update(statuses)
 
     def is_sparse(self, local: str) -> bool:
         """Whether a file may have holes."""
