@@ -10,20 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, zip_longest
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
 from remote_runner.files.delta import LEAST, Basis, Looking, steps
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.hosts.host import Call, Host
-from remote_runner.wire.columns import ANY_TIME, ROWS, UNKNOWN, pack
-
-if TYPE_CHECKING:
-    from remote_runner.wire.columns import Row
+from remote_runner.wire.columns import ANY_TIME
 
 #: Bytes of one part: many small files, or a piece of a large one.
 PART = 1 << 18
@@ -46,7 +43,7 @@ class Difference(NamedTuple):
         bits: (path, mode) of folders that need these permission bits when all is in them.
     """
 
-    send: tuple[Entry, ...]
+    send: Sequence[Entry]
     modes: tuple[tuple[str, int], ...] = ()
     times: tuple[tuple[str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
@@ -81,8 +78,8 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
     folders = (*manifest.folders, *manifest.bits)
     paths = [path for path, _ in folders]
     call = host.call('compare', cache=local.remembered, links=manifest.links, folders=paths)
-    for places, rows in _rows(manifest.files, local):
-        if not call.send(places, pack(rows)):
+    for places, body in manifest.parts(local):
+        if not call.send(places, body):
             break  # its answer says why
     call.finish()
     found, result = _answers(host, call, manifest.files, local)
@@ -117,28 +114,8 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
     ), large
 
 
-def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[list[Any]], list[Row]]]:
-    """The files for `wire/columns.py`, in parts."""
-    places: list[list[Any]] = []
-    rows: list[Row] = []
-    last = None
-    for entry in files:
-        folder, _, name = entry.remote.rpartition('/')
-        if folder != last or not places:
-            places.append([folder or '/', 0])
-            last = folder
-        places[-1][1] += 1
-        digest = local.known(entry.local)
-        rows.append((entry.size, entry.mtime, entry.mode, UNKNOWN if digest is None else bytes.fromhex(digest), name))
-        if len(rows) >= ROWS:
-            yield places, rows
-            places, rows = [], []
-    if rows:
-        yield places, rows
-
-
 def _answers(
-    host: Host, call: Call, files: tuple[Entry, ...], local: LocalFiles
+    host: Host, call: Call, files: Sequence[Entry], local: LocalFiles
 ) -> tuple[dict[int, tuple[str, int, int, str]], Any]:
     """What a host says of files that differ, by number, and the rest of its answer. What it hashes, we hash too."""
     found: dict[int, tuple[str, int, int, str]] = {}
