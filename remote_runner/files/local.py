@@ -40,6 +40,7 @@ class LocalFiles:
         self._seen: dict[str, os.stat_result | Status] = {}
         self._adopted: Callable[[], Iterable[tuple[str, Status]]] | None = None
         self._folders: dict[tuple[str, int], Mapping[str, bytes]] = {}
+        self._sent: set[str] = set()
         self._digests: dict[str, Future[str]] = {}
         self._workers: ThreadPoolExecutor | None = None
 
@@ -112,6 +113,17 @@ class LocalFiles:
             workers = self._workers
         for local in locals_:
             workers.submit(self._hash, local)
+
+    def is_ours_to_hash(self, local: str) -> bool:
+        """Whether a file is hashed by who sends it to the first host. For others, who do not wait for that host, it is
+        hashed beside them.
+        """
+        with self._lock:
+            if local not in self._sent:
+                self._sent.add(local)
+                return True
+        self.hash_soon([local])
+        return False
 
     def sha1(self, local: str) -> str:
         """The SHA-1 of a file in hexadecimal; computed by the first who asks.

@@ -260,7 +260,8 @@ class _Sender:
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, None, resume])
         with self._local.reading(entry.local) as reading:
             digest = self._local.known(entry.local)
-            sha1 = None if digest else hashlib.sha1(usedforsecurity=False)
+            computes = digest is None and self._local.is_ours_to_hash(entry.local)
+            sha1 = hashlib.sha1(usedforsecurity=False) if computes else None
             for kind, offset, length, there in steps(reading.file, entry, basis, self._local):
                 if kind != 'data':
                     self._items.append(_spared(kind, length, there))
@@ -278,7 +279,7 @@ class _Sender:
                 self._local.learn(entry.local, reading, digest)
             else:
                 self._local.check_unchanged(entry.local, os.fstat(reading.file))
-        self._items.append(['e', digest])
+        self._items.append(['e', digest or self._local.sha1(entry.local)])
 
     def _pieces(self, fd: int, entry: Entry, offset: int, length: int) -> Iterator[memoryview]:
         """So many bytes of a file; each piece is there until the next is asked for."""
