@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from remote_runner.cli.options import (
     Parser,
@@ -15,6 +17,11 @@ from remote_runner.cli.options import (
     dial_hosts,
 )
 from remote_runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from remote_runner.files.ahead import Gathering
+    from remote_runner.files.local import LocalFiles
+    from remote_runner.files.manifest import Manifest
 
 _DESCRIPTION = """\
 Copy files and folders to many hosts. What is there already is not sent again.
@@ -67,6 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_intermixed_args(arguments)
     if not options.dest:
         raise UsageError('DEST is empty', remedy='. is the home there')
+    gathering = _begin_to_gather(options)
     addresses, ahead = dial_hosts(options)
     # The rest is imported, and the files are looked at, while the hosts answer.
     from remote_runner.deploy.bring import Bringer
@@ -85,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     wanted = Wanted(tuple(options.sources), options.dest, tuple(options.patterns), options.links == 'keep')
     with Connector(ahead=ahead) as connector:
         try:
-            copying = Copying(wanted, Bringer(copy_options(options), events), events)
+            copying = Copying(wanted, Bringer(copy_options(options), events), events, gathering)
         except ValueError as error:
             raise UsageError(str(error)) from error
         try:
@@ -94,3 +102,18 @@ def main(arguments: Sequence[str]) -> int:
         finally:
             Output().write(summary.text())
     return exit_status(failures.values())
+
+
+def _begin_to_gather(options: argparse.Namespace) -> Gathering | None:
+    """Look at folders while all else begins; a file is looked at soon enough."""
+    if not any(map(os.path.isdir, options.sources)):
+        return None
+    from remote_runner.files.ahead import Gathering
+
+    def gather(local: LocalFiles) -> Manifest:
+        from remote_runner.files.sources import gather
+
+        keep_links = options.links == 'keep'
+        return gather(local, options.sources, options.dest, exclude=options.patterns, keep_links=keep_links)
+
+    return Gathering(gather, remembered=not options.no_hash_cache, times=not options.no_times)

@@ -17,6 +17,7 @@ from remote_runner.deploy.bring import Bringer
 from remote_runner.deploy.prepare import GIVE_UP_TIMEOUT, SHORT
 from remote_runner.errors import RemoteRunnerError, RequestFailed, TransferFailed
 from remote_runner.events import CopyEnded, Events, HostConnected, HostConnecting, HostFailed, HostMerged
+from remote_runner.files.ahead import Gathering
 from remote_runner.files.manifest import Manifest
 from remote_runner.files.sources import gather, is_ambiguous
 from remote_runner.hosts.address import Address
@@ -50,18 +51,19 @@ class Copying:
         wanted: what and where to.
         bringer: how.
         events: hears what happens.
+        gathering: has begun to look at what is wanted, where a process of its own does that.
 
     Raises:
         SourcesFailed: something is not there, or cannot be read.
         ValueError: a pattern of `exclude` can match nothing.
     """
 
-    def __init__(self, wanted: Wanted, bringer: Bringer, events: Events) -> None:
+    def __init__(self, wanted: Wanted, bringer: Bringer, events: Events, gathering: Gathering | None = None) -> None:
         self._wanted = wanted
         self._bringer = bringer
         self._events = events
         self._is_ambiguous = is_ambiguous(wanted.sources, wanted.dest)
-        self._manifest = self._gather(into=True)
+        self._manifest = gathering.result(bringer.local) if gathering else self._gather(into=True)
         self._of_one = self._gather(into=False) if self._is_ambiguous else self._manifest
         self._lock = threading.Lock()
         self._machines: dict[str, str] = {}

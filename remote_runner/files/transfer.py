@@ -11,9 +11,10 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, zip_longest
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
 from remote_runner.files.delta import LEAST, Basis, Looking, steps
@@ -21,10 +22,7 @@ from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.hosts.host import Call, Host
-from remote_runner.wire.columns import ANY_TIME, ROWS, UNKNOWN, pack
-
-if TYPE_CHECKING:
-    from remote_runner.wire.columns import Row
+from remote_runner.wire.columns import ANY_TIME
 
 #: Bytes of one part: many small files, or a piece of a large one.
 PART = 1 << 18
@@ -49,7 +47,7 @@ class Difference(NamedTuple):
         hashed: how many of the other files the host had to read.
     """
 
-    send: tuple[Entry, ...]
+    send: Sequence[Entry]
     modes: tuple[tuple[str, int], ...] = ()
     times: tuple[tuple[str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
@@ -90,8 +88,8 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
     folders = (*manifest.folders, *manifest.bits)
     paths = [path for path, _ in folders]
     call = host.call('compare', cache=local.remembered, links=manifest.links, folders=paths)
-    for places, rows in _rows(manifest.files, local):
-        if not call.send(places, pack(rows)):
+    for places, body in manifest.parts(local):
+        if not call.send(places, body):
             break  # its answer says why
     call.finish()
     found, read, result = _answers(host, call, manifest.files, local)
@@ -129,28 +127,8 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
     ), large
 
 
-def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[list[Any]], list[Row]]]:
-    """The files for `wire/columns.py`, in parts."""
-    places: list[list[Any]] = []
-    rows: list[Row] = []
-    last = None
-    for entry in files:
-        folder, _, name = entry.remote.rpartition('/')
-        if folder != last or not places:
-            places.append([folder or '/', 0])
-            last = folder
-        places[-1][1] += 1
-        digest = local.known(entry.local)
-        rows.append((entry.size, entry.mtime, entry.mode, UNKNOWN if digest is None else bytes.fromhex(digest), name))
-        if len(rows) >= ROWS:
-            yield places, rows
-            places, rows = [], []
-    if rows:
-        yield places, rows
-
-
 def _answers(
-    host: Host, call: Call, files: tuple[Entry, ...], local: LocalFiles
+    host: Host, call: Call, files: Sequence[Entry], local: LocalFiles
 ) -> tuple[dict[int, tuple[str, int, int, str]], set[int], Any]:
     """What a host says of files that differ, by number; the numbers of those that it had to read, and the rest of its
     answer. What it hashes, we hash too.
@@ -264,6 +242,7 @@ class _Sender:
         self._reported = time.monotonic()
         self._items: list[list[Any]] = []
         self._body = bytearray()
+        self._buffer = memoryview(bytearray(PART))
         self._spared = 0  # bytes that need not be sent
         self._files = 0  # that are whole in what was sent
         self._flushed: deque[tuple[int, int]] = deque()  # bytes after which so many files are there
@@ -274,12 +253,13 @@ class _Sender:
     def run(self) -> None:
         """Send all files."""
         try:
-            for entry in self._difference.send:
-                if entry.size < self._part:
-                    self._small(entry)
-                else:
-                    self._large(entry, self._difference.bases.get(entry.remote))
-            self._flush()
+            for is_small, entries in groupby(self._difference.send, lambda entry: entry.size < self._part):
+                for entry in _interleaved(list(entries)) if is_small else entries:
+                    if is_small:
+                        self._small(entry)
+                    else:
+                        self._large(entry, self._difference.bases.get(entry.remote))
+                self._flush()
         except _Enough:
             return
 
@@ -299,40 +279,59 @@ class _Sender:
     def _large(self, entry: Entry, basis: Basis | None) -> None:
         """A large one; its SHA-1 is computed as it goes, if it is not known."""
         resume = basis is not None and bool(basis.partial)
+        self._flush()
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, None, resume])
         with self._local.reading(entry.local) as reading:
             digest = self._local.known(entry.local)
-            sha1 = None if digest else hashlib.sha1(usedforsecurity=False)
+            computes = digest is None and self._local.is_ours_to_hash(entry.local)
+            sha1 = hashlib.sha1(usedforsecurity=False) if computes else None
             for kind, offset, length, there in steps(reading.file, entry, basis, self._local):
                 if kind != 'data':
                     self._items.append(_spared(kind, length, there))
                     self._spared += length
                 if kind != 'data' and sha1 is None:
                     continue
-                for piece in _pieces(reading.file, entry, offset, length, self._part):
+                for piece in self._pieces(reading.file, entry, offset, length):
                     if sha1 is not None:
                         sha1.update(piece)
                     if kind == 'data':
                         self._items.append(['d', len(piece)])
-                        self._body += piece
-                        self._flush()
+                        self._put(piece)
             if sha1 is not None:
                 digest = sha1.hexdigest()
                 self._local.learn(entry.local, reading, digest)
             else:
                 self._local.check_unchanged(entry.local, os.fstat(reading.file))
-        self._items.append(['e', digest])
+        self._items.append(['e', digest or self._local.sha1(entry.local)])
         self._files += 1
 
+    def _pieces(self, fd: int, entry: Entry, offset: int, length: int) -> Iterator[memoryview]:
+        """So many bytes of a file; each piece is there until the next is asked for."""
+        end = offset + length
+        while offset < end:
+            try:
+                size = os.preadv(fd, [self._buffer[: min(self._part, end - offset)]], offset)
+            except OSError as error:
+                raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
+            if not size:
+                raise TransferFailed(f'{entry.local} became shorter while it was copied')
+            offset += size
+            yield self._buffer[:size]
+
     def _flush(self) -> None:
-        if not self._items:
-            return
+        """Send what small files there are."""
+        if self._items:
+            body, self._body = self._body, bytearray()
+            self._put(memoryview(body))
+
+    def _put(self, body: memoryview) -> None:
+        """Send what there is to say and to send."""
         if self._limit is not None:
-            self._limit(len(self._body))
-        if not self._call.send(self._items, bytes(self._body)):
+            self._limit(len(body))
+        if not self._call.send(self._items, body):
             raise _Enough
-        self.sent += len(self._body)
-        self._items, self._body = [], bytearray()
+        self.sent += len(body)
+        self._items = []
         self._flushed.append((self.sent, self._files))
         if time.monotonic() - self._reported > REPORT_STEP:
             delivered = self._call.delivered
@@ -344,6 +343,13 @@ class _Sender:
         """Say how far it is."""
         self._reported = time.monotonic()
         self._progress(arrived, self._of[0], files, self._of[1])
+
+
+def _interleaved(entries: list[Entry]) -> Iterator[Entry]:
+    """Entries of two folders in turns: a host writes two files at a time, and not well into one folder."""
+    half = (len(entries) + 1) // 2
+    for pair in zip_longest(entries[:half], entries[half:]):
+        yield from filter(None, pair)
 
 
 def _spared(kind: str, length: int, there: int) -> list[Any]:
@@ -360,17 +366,3 @@ def _read(file: int, entry: Entry) -> bytes:
     if len(content) != entry.size:
         raise TransferFailed(f'{entry.local} was changed while it was copied')
     return content
-
-
-def _pieces(fd: int, entry: Entry, offset: int, length: int, part: int) -> Iterator[bytes]:
-    """So many bytes of a file, `part` of them at once."""
-    end = offset + length
-    while offset < end:
-        try:
-            piece = os.pread(fd, min(part, end - offset), offset)
-        except OSError as error:
-            raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
-        if not piece:
-            raise TransferFailed(f'{entry.local} became shorter while it was copied')
-        offset += len(piece)
-        yield piece
