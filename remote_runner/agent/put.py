@@ -31,7 +31,7 @@ _BEGIN = 5
 
 def put(request: "Request") -> "Dict[str, object]":
     """Operation `put`: make `folders` ([path, mode or None]), write the files that come as parts, make `links`
-    ([path, text]), set `modes` ([path, mode]) and `times` ([path, ns]).
+    ([path, text]), set `modes` ([path, mode]) and `times` ([path, ns]), and at last `bits` ([path, mode]) of folders.
 
     Each part lists what to do with its body, from begin to end:
 
@@ -44,9 +44,7 @@ def put(request: "Request") -> "Dict[str, object]":
     """
     header = request.header
     for path, mode in header['folders']:
-        made = make_folders(expand(path))
-        if mode is not None and expand(path) in made:
-            os.chmod(expand(path), mode | stat.S_IRWXU)
+        _make_folder(expand(path), mode)
     hashes = request.agent.hashes(header['cache'])
     writer = _Writer(hashes, [os.path.realpath(expand(path)) for path in header['spared']])
     try:
@@ -61,8 +59,20 @@ def put(request: "Request") -> "Dict[str, object]":
         os.chmod(expand(path), mode)
     for path, mtime in header['times']:
         _set_time(expand(path), mtime)
+    for path, mode in header.get('bits', ()):
+        os.chmod(expand(path), mode)
     request.agent.save_hashes()
     return {}
+
+
+def _make_folder(path: str, mode: "Optional[int]") -> None:
+    """Make a folder, and those above it; with a mode, but so that we may write into it."""
+    try:
+        made = make_folders(path)
+    except OSError as error:
+        raise Failure('cannot make the folder {}: {}'.format(path, error.strerror), kind='transfer') from None
+    if mode is not None and path in made:
+        os.chmod(path, mode | stat.S_IRWXU)
 
 
 def _set_time(path: str, mtime: int) -> None:

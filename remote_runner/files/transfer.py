@@ -192,10 +192,11 @@ def send(
         'put',
         cache=local.remembered,
         folders=difference.folders,
-        modes=[*difference.modes, *difference.bits],
+        modes=difference.modes,
         times=difference.times,
         links=difference.links,
         spared=spared,
+        bits=difference.bits[::-1],  # what is below a folder first: afterwards it may not be reached
     )
     sender = _Sender(call, local, difference, progress, limit)
     try:

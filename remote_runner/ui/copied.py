@@ -51,8 +51,9 @@ class Summary:
         sent = list(self._sent.values())
         size_, over = sum(one.bytes for one in sent), sum(one.sent_bytes for one in sent)
         hosts = f'{len(sent)} of {count(len(self._hosts), "host")}' if len(sent) < len(self._hosts) else 'all hosts'
-        text = f'{hosts}: {count(sum(one.sent for one in sent), "file")} sent{_bytes(size_, over)}'
-        text += f' in {seconds(taken)}'
+        files = sum(one.sent for one in sent)
+        text = f'{count(files, "file")} sent{_bytes(size_, over)}' if files else 'nothing to send'
+        text = f'{hosts}: {text} in {seconds(taken)}'
         return f'{text}, {size(int(over / taken))}/s' if over and taken > 0 else text
 
 
@@ -78,11 +79,11 @@ def _sent_facts(event: e.FilesSent) -> str:
     if event.unchanged:
         facts.append(f'{count(event.unchanged, "file")} unchanged')
     compared = event.modes + event.times + event.unchanged
-    if event.hashed and compared > event.hashed:
-        facts.append(f'by SHA-1: {event.hashed} read, {compared - event.hashed} remembered')
-    elif compared:
-        facts.append('by SHA-1 read' if event.hashed else 'by remembered SHA-1')
-    return ', '.join(facts) or 'no files'
+    if not compared:
+        return ', '.join(facts) or 'no files'
+    remembered = compared - event.hashed
+    rules = [f'{number} {how}' for number, how in ((event.hashed, 'read'), (remembered, 'remembered')) if number]
+    return f'{", ".join(facts)} (SHA-1: {", ".join(rules)})'
 
 
 def _bytes(size_: int, over: int) -> str:
