@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PART = 1 << 18
 #: Seconds between two reports of progress.
 REPORT_STEP = 0.1
+#: Large files that a host looks at at the same time.
+LOOKS = 16
 
 Progress = Callable[[int, int], None]
 
@@ -41,6 +43,7 @@ class Difference(NamedTuple):
         times: (path, ns) of files that need another modification time.
         links: (path, text) of symbolic links to make.
         bases: what there is already of large files of `send`, by path.
+        interrupted: copies that were not brought to their end, and are gone when this is done.
     """
 
     send: tuple[Entry, ...]
@@ -48,6 +51,7 @@ class Difference(NamedTuple):
     times: tuple[tuple[str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     bases: Mapping[str, Basis] = MappingProxyType({})
+    interrupted: int = 0
 
     @property
     def bytes(self) -> int:
@@ -98,7 +102,8 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
     links = [link for link, state in zip(manifest.links, result['links'], strict=True) if state != 'same']
     missing = {manifest.files[number].remote for number, answer in found.items() if answer[0] != 'file'}
     large = [e for e in send if e.size >= LEAST and (result['interrupted'] or e.remote not in missing)]
-    return Difference(tuple(send), tuple(modes), tuple(times), tuple(links)), large
+    found_copies = result['interrupted']
+    return Difference(tuple(send), tuple(modes), tuple(times), tuple(links), interrupted=found_copies), large
 
 
 def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[list[Any]], list[Row]]]:
@@ -107,7 +112,9 @@ def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[li
     rows: list[Row] = []
     last = None
     for entry in files:
-        folder, _, name = entry.remote.rpartition('/')
+        folder, slash, name = entry.remote.rpartition('/')
+        if not slash:
+            folder, name = entry.remote, '.'  # a home
         if folder != last or not places:
             places.append([folder or '/', 0])
             last = folder
@@ -147,13 +154,14 @@ def _heard(host: Host, call: Call) -> Iterator[tuple[Any, bytes]]:
 
 def _bases(host: Host, large: list[Entry]) -> dict[str, Basis]:
     """What a host has already of large files that it is sent."""
-    looking = [(entry, Looking(host, entry)) for entry in large]
     bases: dict[str, Basis] = {}
-    for entry, each in looking:
-        try:
-            bases[entry.remote] = each.result()
-        except RequestFailed:
-            continue  # it changes just now: all of it is sent
+    for begin in range(0, len(large), LOOKS):
+        looking = [(entry, Looking(host, entry)) for entry in large[begin : begin + LOOKS]]
+        for entry, each in looking:
+            try:
+                bases[entry.remote] = each.result()
+            except RequestFailed:
+                continue  # it changes just now: all of it is sent
     return bases
 
 
@@ -175,9 +183,26 @@ def send(
         ConnectionLost: the connection broke.
         TransferFailed: a file could not be read here or written there; those written already are whole.
     """
-    work = (manifest.folders, *difference[:4])
-    if not any(work):
+    if not manifest.folders and not any(difference):
         return 0
+    sent, stale = _put(host, manifest, difference, local, progress, limit)
+    if stale:  # what was there already is something else by now: all of them is sent
+        whole = Difference(tuple(entry for entry in difference.send if entry.remote in stale))
+        before = difference.bytes - whole.bytes
+        sent += _put(host, Manifest(()), whole, local, lambda n, _: progress(before + n, difference.bytes), limit)[0]
+    progress(difference.bytes, difference.bytes)
+    return sent
+
+
+def _put(
+    host: Host,
+    manifest: Manifest,
+    difference: Difference,
+    local: LocalFiles,
+    progress: Progress,
+    limit: Callable[[int], object],
+) -> tuple[int, set[str]]:
+    """How many bytes were sent, and the files that were to be made from what is not there any more."""
     spared = [path for path, basis in difference.bases.items() if basis.partial]
     call = host.call(
         'put',
@@ -195,9 +220,7 @@ def send(
     except TransferFailed:
         call.cancel()
         raise
-    _result(host, call)
-    progress(difference.bytes, difference.bytes)
-    return sender.sent
+    return sender.sent, set(_result(host, call)['stale'])
 
 
 def _result(host: Host, call: Call) -> Any:
@@ -257,7 +280,7 @@ class _Sender:
                 self._local.learn(entry.local, reading, digest)
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, digest])
         self._body += content
-        if len(self._body) >= PART:
+        if len(self._body) >= PART or len(self._items) >= ROWS:
             self._flush()
 
     def _large(self, entry: Entry, basis: Basis | None) -> None:
