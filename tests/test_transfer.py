@@ -923,16 +923,19 @@ def inside(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 class TestNoRoom:
     @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG])
-    @pytest.mark.parametrize('size', [0, 3000, 4 * MB])
-    def test_at_any_write(self, inside: Lab, monkeypatch: pytest.MonkeyPatch, number: int, size: int) -> None:
+    @pytest.mark.parametrize(('size', 'room'), [(5 * MB, 0), (5 * MB, 3000), (5 * MB, 4 * MB), (99_999, 9)])
+    def test_at_any_write(
+        self, inside: Lab, monkeypatch: pytest.MonkeyPatch, number: int, size: int, room: int
+    ) -> None:
         lab = inside
         write(lab.here / 'a', 'fits')
-        write(lab.here / 'file', noise(5 * MB))
+        write(lab.here / 'file', noise(size))
         write(lab.there / 'file', 'old')
-        room = size + 4
 
         def full(fd: int, data: memoryview) -> int:
             nonlocal room
+            if data == b'fits':
+                return os.write(fd, data)
             if room == 0:
                 raise OSError(number, os.strerror(number))
             written = os.write(fd, data[:room])  # as the kernel does: first less, then nothing
@@ -940,20 +943,20 @@ class TestNoRoom:
             return written
 
         with monkeypatch.context() as patch:
-            patch.setattr('remote_runner.agent.put.write', full)
+            patch.setattr('remote_runner.agent.small.write', full)
             with pytest.raises(TransferFailed) as caught:
                 lab.bring()
         what = str(caught.value)
         assert f'{lab.there}/file' in what
         assert os.strerror(number) in what
         if number in (errno.ENOSPC, errno.EDQUOT):
-            found = re.search(rf'\({5 * MB} bytes, (\d+) are free there\)', what)
+            found = re.search(rf'\({size} bytes, (\d+) are free there\)', what)
             assert found
             assert int(found[1]) > 0
         assert (lab.there / 'a').read_text() == 'fits'
         assert (lab.there / 'file').read_text() == 'old'
         assert lab.rubbish() == []
-        assert lab.bring().sent == 5 * MB
+        assert lab.bring().sent == size
         lab.is_equal()
 
 

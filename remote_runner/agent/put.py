@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from remote_runner.agent import copies
+from remote_runner.agent import copies, small
 from remote_runner.agent.files import expand, make_folders
 from remote_runner.agent.hashes import new_sha1
 from remote_runner.agent.request import Failure
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 PIECE = 1 << 20
 #: Items of this length at least begin a file.
 _BEGIN = 5
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def put(request: "Request") -> "Dict[str, object]":
@@ -89,13 +88,17 @@ class _Writer:
         self._path = ''
         #: The paths, as they came, of files that were to be made from what is not there any more.
         self.stale: "List[str]" = []
+        self._writers = small.Writers(hashes, _failure)
         self._folders: "Dict[str, str]" = {}
+        self._new: "Set[str]" = set()
+        self._turns: "Dict[str, int]" = {}
         self._journal = copies.Journal()
         self._is_clean = True
         self._body = memoryview(b'')
 
     def take(self, items: "List[List[Any]]", body: memoryview) -> None:
         self._body = body
+        whole: "List[List[small.Small]]" = [[] for _ in range(small.WRITERS)]
         for item in items:
             if len(item) < _BEGIN:
                 self._step(item)
@@ -103,11 +106,15 @@ class _Writer:
             path, size, mode, mtime, digest = item[:_BEGIN]
             if self._file is not None:
                 raise Failure('a file has no end', kind='transfer')
-            self._path = path
-            self._file = _Incoming(*self._target(path), size, mode, mtime, resume=digest is None and item[_BEGIN])
-            if digest is not None:
-                self._file.write(self._cut(size))
-                self._end(digest)
+            folder, name = self._target(path)
+            if digest is None:
+                self._path = path
+                self._file = _Incoming(folder, name, size, mode, mtime, resume=item[_BEGIN])
+            else:
+                number = self._turns.setdefault(folder, len(self._turns) % small.WRITERS)
+                whole[number].append((folder, name, mode, mtime, digest, self._cut(size)))
+        if any(whole):
+            self._writers.add(whole)
         if self._body:
             raise Failure('{} bytes too many came'.format(len(self._body)), kind='transfer')
 
@@ -155,6 +162,8 @@ class _Writer:
         if not slash:
             place, name = path, '.'  # a home
         folder = self._folder(place)
+        if folder in self._new:
+            return folder, name  # nothing is in it but what we write
         try:
             status = os.lstat(folder + '/' + name)
         except OSError:
@@ -196,7 +205,9 @@ class _Writer:
             raise Failure('cannot make the link {}: {}'.format(path, error.strerror), kind='transfer') from None
 
     def _enter(self, folder: str) -> None:
-        if not make_folders(folder):
+        if make_folders(folder):
+            self._new.add(folder)
+        else:
             copies.sweep(folder, self._spared)
         self._journal.note(folder)
 
@@ -204,9 +215,11 @@ class _Writer:
         """All parts came."""
         if self._file is not None:
             raise Failure('the contents ended too early', kind='transfer')
+        self._writers.finish()
 
     def close(self) -> None:
         """Leave nothing of a file that is not whole, but what is worth to be gone on with."""
+        self._writers.stop()
         if self._file is not None:
             self._is_clean = self._file.give_up(keep=not self._file.has_failed)
         self._journal.close(self._is_clean)
@@ -237,11 +250,7 @@ class _Incoming:
     def _open(self) -> None:
         if self._resumed and self._open_interrupted():
             return
-        try:
-            self._fd = os.open(self._temporary, _FLAGS, 0o600)
-        except FileExistsError:  # of a process that had our number
-            os.unlink(self._temporary)
-            self._fd = os.open(self._temporary, _FLAGS, 0o600)
+        self._fd = small.create(self._temporary, 0o600)
 
     def _open_interrupted(self) -> bool:
         """Go on with an interrupted copy, if it is still there."""
@@ -259,14 +268,9 @@ class _Incoming:
 
     def _failure(self, error: OSError, verb: str = 'write') -> Failure:
         self.has_failed = True
-        folder = os.path.dirname(self.target)
-        where = folder if isinstance(error, PermissionError) else self.target
-        what = 'cannot {} {}: {}'.format(verb, where, error.strerror)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            if self._fd >= 0:
-                os.ftruncate(self._fd, 0)  # what came of it is no use, and was free before
-            what += ' ({} bytes{})'.format(self._size, _free(folder))
-        return Failure(what, kind='transfer', errno_name=errno.errorcode.get(error.errno or 0, ''))
+        if self._fd >= 0 and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            os.ftruncate(self._fd, 0)  # what came of it is no use, and was free before
+        return _failure(self.target, self._size, error, verb)
 
     def write(self, data: memoryview) -> None:
         """More of its content."""
@@ -276,7 +280,7 @@ class _Incoming:
         self._digest.update(data)
         try:
             while data:
-                data = data[write(self._fd, data) :]
+                data = data[small.write(self._fd, data) :]
         except OSError as error:
             raise self._failure(error) from None
 
@@ -351,23 +355,21 @@ class _Incoming:
         """The content is whole: whether it is wrong, and what was there already may be why."""
         return self._is_spoilt or (self._reuses and self._digest.hexdigest() != expected)
 
-    def finish(self, expected: str) -> "Optional[os.stat_result]":
-        """The content is whole: check it and put it in its place; what stat(2) says of it, if it is still there."""
+    def finish(self, expected: str) -> os.stat_result:
+        """The content is whole: check it and put it in its place; what fstat(2) said of it just before."""
         if self._done != self._size or self._digest.hexdigest() != expected:
-            what = '{}: what came is not what was sent (SHA-1); was it changed meanwhile?'
-            raise Failure(what.format(self.target), kind='mismatch')
+            raise small.mismatch(self.target)
         try:
             os.ftruncate(self._fd, self._size)  # it may end with a hole
             if self._mtime != ANY_TIME:
                 os.utime(self._fd, ns=(int(time.time() * 1e9), self._mtime))
             os.fchmod(self._fd, self._mode)
-            written = os.fstat(self._fd).st_ino
+            status = os.fstat(self._fd)
             self._close()  # a program that is open for writing cannot be run
             os.rename(self._temporary, self.target)
-            status = os.lstat(self.target)
         except OSError as error:
             raise self._failure(error) from None
-        return status if status.st_ino == written else None
+        return status
 
     def _close(self) -> None:
         for fd in (self._fd, self._source):
@@ -403,6 +405,16 @@ def _data(fd: int, begin: int, end: int) -> "Tuple[int, int]":
         os.lseek(fd, place, os.SEEK_SET)
 
 
+def _failure(target: str, size: int, error: OSError, verb: str = 'write') -> Failure:
+    """Why a file of so many bytes cannot be written (or read)."""
+    folder = os.path.dirname(target)
+    where = folder if isinstance(error, PermissionError) else target
+    what = 'cannot {} {}: {}'.format(verb, where, error.strerror)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what += ' ({} bytes{})'.format(size, _free(folder))
+    return Failure(what, kind='transfer', errno_name=errno.errorcode.get(error.errno or 0, ''))
+
+
 def _free(folder: str) -> str:
     """How much room there is, in words."""
     try:
@@ -411,6 +423,3 @@ def _free(folder: str) -> str:
         return ''
     return ', {} are free there'.format(system.f_bavail * system.f_frsize)
 
-
-#: The seam where writing can fail.
-write = os.write

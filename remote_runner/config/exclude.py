@@ -27,6 +27,10 @@ class Exclusion:
             raise TypeError(f'exclude must be a pattern or a list of patterns, is {shown(patterns)}')
         self._rules = tuple(reversed([_rule(pattern) for pattern in patterns]))
 
+    def __bool__(self) -> bool:
+        """Whether there is any pattern."""
+        return bool(self._rules)
+
     def excludes(self, path: str, *, is_folder: bool) -> bool:
         """Whether a file, link or folder is left out, where no folder that it is in is.
 

@@ -10,19 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, zip_longest
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
 from remote_runner.files.delta import LEAST, Basis, Looking, steps
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.hosts.host import Call, Host
-from remote_runner.wire.columns import ANY_TIME, ROWS, UNKNOWN, pack
-
-if TYPE_CHECKING:
-    from remote_runner.wire.columns import Row
+from remote_runner.wire.columns import ANY_TIME, ROWS
 
 #: Bytes of one part: many small files, or a piece of a large one.
 PART = 1 << 18
@@ -43,14 +41,18 @@ class Difference(NamedTuple):
         times: (path, ns) of files that need another modification time.
         links: (path, text) of symbolic links to make.
         bases: what there is already of large files of `send`, by path.
+        folders: (path, mode) of folders to make.
+        bits: (path, mode) of folders that need these permission bits when all is in them.
         interrupted: copies that were not brought to their end, and are gone when this is done.
     """
 
-    send: tuple[Entry, ...]
+    send: Sequence[Entry]
     modes: tuple[tuple[str, int], ...] = ()
     times: tuple[tuple[str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     bases: Mapping[str, Basis] = MappingProxyType({})
+    folders: tuple[tuple[str, int | None], ...] = ()
+    bits: tuple[tuple[str, int], ...] = ()
     interrupted: int = 0
 
     @property
@@ -67,18 +69,21 @@ def compare(host: Host, manifest: Manifest, local: LocalFiles, *, always_copy: b
         TransferFailed: a local file cannot be read, or a path on the host cannot be looked at.
     """
     if always_copy:
-        return Difference(manifest.files, links=manifest.links)
+        folders = (*manifest.folders, *manifest.bits)
+        return Difference(manifest.files, links=manifest.links, folders=folders, bits=manifest.bits)
     difference, large = look(host, manifest, local)
     return difference._replace(bases=_bases(host, large))
 
 
 def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference, list[Entry]]:
     """What `compare` does first; the large files of which something is there already."""
-    if not manifest.files and not manifest.links:
+    if not any(manifest):
         return Difference(()), []
-    call = host.call('compare', cache=local.remembered, links=manifest.links)
-    for places, rows in _rows(manifest.files, local):
-        if not call.send(places, pack(rows)):
+    folders = (*manifest.folders, *manifest.bits)
+    paths = [path for path, _ in folders]
+    call = host.call('compare', cache=local.remembered, links=manifest.links, folders=paths)
+    for places, body in manifest.parts(local):
+        if not call.send(places, body):
             break  # its answer says why
     call.finish()
     found, result = _answers(host, call, manifest.files, local)
@@ -102,34 +107,20 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
     links = [link for link, state in zip(manifest.links, result['links'], strict=True) if state != 'same']
     missing = {manifest.files[number].remote for number, answer in found.items() if answer[0] != 'file'}
     large = [e for e in send if e.size >= LEAST and (result['interrupted'] or e.remote not in missing)]
-    found_copies = result['interrupted']
-    return Difference(tuple(send), tuple(modes), tuple(times), tuple(links), interrupted=found_copies), large
-
-
-def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[list[Any]], list[Row]]]:
-    """The files for `wire/columns.py`, in parts."""
-    places: list[list[Any]] = []
-    rows: list[Row] = []
-    last = None
-    for entry in files:
-        folder, slash, name = entry.remote.rpartition('/')
-        if not slash:
-            folder, name = entry.remote, '.'  # a home
-        if folder != last or not places:
-            places.append([folder or '/', 0])
-            last = folder
-        places[-1][1] += 1
-        digest = local.known(entry.local)
-        rows.append((entry.size, entry.mtime, entry.mode, UNKNOWN if digest is None else bytes.fromhex(digest), name))
-        if len(rows) >= ROWS:
-            yield places, rows
-            places, rows = [], []
-    if rows:
-        yield places, rows
+    there = dict(zip(folders, result['folders'], strict=True))
+    return Difference(
+        tuple(send),
+        tuple(modes),
+        tuple(times),
+        tuple(links),
+        folders=tuple(folder for folder in folders if there[folder] < 0),
+        bits=tuple(folder for folder in manifest.bits if there[folder] != folder[1]),
+        interrupted=result['interrupted'],
+    ), large
 
 
 def _answers(
-    host: Host, call: Call, files: tuple[Entry, ...], local: LocalFiles
+    host: Host, call: Call, files: Sequence[Entry], local: LocalFiles
 ) -> tuple[dict[int, tuple[str, int, int, str]], Any]:
     """What a host says of files that differ, by number, and the rest of its answer. What it hashes, we hash too."""
     found: dict[int, tuple[str, int, int, str]] = {}
@@ -183,20 +174,19 @@ def send(
         ConnectionLost: the connection broke.
         TransferFailed: a file could not be read here or written there; those written already are whole.
     """
-    if not manifest.folders and not any(difference):
+    if not any(difference):
         return 0
-    sent, stale = _put(host, manifest, difference, local, progress, limit)
+    sent, stale = _put(host, difference, local, progress, limit)
     if stale:  # what was there already is something else by now: all of them is sent
         whole = Difference(tuple(entry for entry in difference.send if entry.remote in stale))
         before = difference.bytes - whole.bytes
-        sent += _put(host, Manifest(()), whole, local, lambda n, _: progress(before + n, difference.bytes), limit)[0]
+        sent += _put(host, whole, local, lambda n, _: progress(before + n, difference.bytes), limit)[0]
     progress(difference.bytes, difference.bytes)
     return sent
 
 
 def _put(
     host: Host,
-    manifest: Manifest,
     difference: Difference,
     local: LocalFiles,
     progress: Progress,
@@ -207,8 +197,8 @@ def _put(
     call = host.call(
         'put',
         cache=local.remembered,
-        folders=manifest.folders,
-        modes=difference.modes,
+        folders=difference.folders,
+        modes=[*difference.modes, *difference.bits],
         times=difference.times,
         links=difference.links,
         spared=spared,
@@ -262,12 +252,13 @@ class _Sender:
     def run(self) -> None:
         """Send all files."""
         try:
-            for entry in self._difference.send:
-                if entry.size < PART:
-                    self._small(entry)
-                else:
-                    self._large(entry, self._difference.bases.get(entry.remote))
-            self._flush()
+            for is_small, entries in groupby(self._difference.send, lambda entry: entry.size < PART):
+                for entry in _interleaved(list(entries)) if is_small else entries:
+                    if is_small:
+                        self._small(entry)
+                    else:
+                        self._large(entry, self._difference.bases.get(entry.remote))
+                self._flush()
         except _Enough:
             return
 
@@ -290,7 +281,8 @@ class _Sender:
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, None, resume])
         with self._local.reading(entry.local) as reading:
             digest = self._local.known(entry.local)
-            sha1 = None if digest else hashlib.sha1(usedforsecurity=False)
+            computes = digest is None and self._local.is_ours_to_hash(entry.local)
+            sha1 = hashlib.sha1(usedforsecurity=False) if computes else None
             for kind, offset, length, there in steps(reading.file, entry, basis, self._local):
                 if kind != 'data':
                     self._items.append(_spared(kind, length, there))
@@ -308,7 +300,7 @@ class _Sender:
                 self._local.learn(entry.local, reading, digest)
             else:
                 self._local.check_unchanged(entry.local, os.fstat(reading.file))
-        self._items.append(['e', digest])
+        self._items.append(['e', digest or self._local.sha1(entry.local)])
 
     def _pieces(self, fd: int, entry: Entry, offset: int, length: int) -> Iterator[memoryview]:
         """So many bytes of a file; each piece is there until the next is asked for."""
@@ -339,6 +331,13 @@ class _Sender:
         if time.monotonic() - self._reported > REPORT_STEP:
             self._reported = time.monotonic()
             self._progress(self._call.delivered + self._spared, self._difference.bytes)
+
+
+def _interleaved(entries: list[Entry]) -> Iterator[Entry]:
+    """Entries of two folders in turns: a host writes two files at a time, and not well into one folder."""
+    half = (len(entries) + 1) // 2
+    for pair in zip_longest(entries[:half], entries[half:]):
+        yield from filter(None, pair)
 
 
 def _spared(kind: str, length: int, there: int) -> list[Any]:
