@@ -108,7 +108,7 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
             if is_clean:
-                os.unlink(self._path)
+                _forget(self._path)
 
 
 def interrupted() -> "List[Copy]":
@@ -173,4 +173,4 @@ def _forget(journal: str) -> None:
     try:
         os.unlink(journal)
     except OSError:
-        return  # another agent was faster
+        return  # somebody was faster

@@ -93,7 +93,9 @@ def _pack(files: Sequence[Entry], local: LocalFiles) -> Iterator[Part]:
     rows: list[Row] = []
     last = None
     for entry in files:
-        folder, _, name = entry.remote.rpartition('/')
+        folder, slash, name = entry.remote.rpartition('/')
+        if not slash:
+            folder, name = entry.remote, '.'  # a home
         if folder != last or not places:
             places.append([folder or '/', 0])
             last = folder
