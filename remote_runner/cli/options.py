@@ -133,6 +133,8 @@ def add_copy_options(group: argparse._ActionsContainer) -> None:
     group.add_argument('--no-times', action='store_true', help='do not keep modification times')
     what = 'hash all files of equal size, here and on the hosts, also those that were not changed since the last time'
     group.add_argument('--no-hash-cache', action='store_true', help=what)
+    what = 'delete what stands there below folders that are brought with all that is in them, and is gone here'
+    group.add_argument('--delete', action='store_true', help=what)
 
 
 def copy_options(arguments: argparse.Namespace) -> CopyOptions:
@@ -140,7 +142,10 @@ def copy_options(arguments: argparse.Namespace) -> CopyOptions:
     from remote_runner.files.options import CopyOptions
 
     return CopyOptions(
-        always_copy=arguments.always_copy, times=not arguments.no_times, remembered=not arguments.no_hash_cache
+        always_copy=arguments.always_copy,
+        times=not arguments.no_times,
+        remembered=not arguments.no_hash_cache,
+        delete=arguments.delete,
     )
 
 

@@ -62,6 +62,7 @@ _OF_DEPLOYING = (
     'always_copy',
     'no_times',
     'no_hash_cache',
+    'delete',
     'terminate',
     'on_failure',
     'skip_unreachable',

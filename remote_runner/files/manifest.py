@@ -31,6 +31,35 @@ class Entry(NamedTuple):
     mtime: int = ANY_TIME
 
 
+class Tree(NamedTuple):
+    """A folder of a host that becomes what one of this machine is.
+
+    Args:
+        root: its path on the host.
+        exclude: patterns of what is left out of it, see `config/exclude.py`.
+    """
+
+    root: str
+    exclude: tuple[str, ...] = ()
+
+
+class Mirror(NamedTuple):
+    """Folders from which goes what is not in the manifest: `--delete`.
+
+    Args:
+        trees: these folders.
+        also: further paths of the host that stay.
+        apart: (path, what it is) of folders that none of the trees may hold.
+    """
+
+    trees: tuple[Tree, ...] = ()
+    also: tuple[str, ...] = ()
+    apart: tuple[tuple[str, str], ...] = ()
+
+
+NO_MIRROR = Mirror()
+
+
 class Manifest(NamedTuple):
     """All that should stand on one host, each path once.
 
@@ -38,11 +67,13 @@ class Manifest(NamedTuple):
         files: with content.
         folders: path and permission bits of those that are named themselves; None: whatever is usual there.
         links: path and text of symbolic links.
+        mirror: from where the rest goes.
     """
 
     files: tuple[Entry, ...]
     folders: tuple[tuple[str, int | None], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
+    mirror: Mirror = NO_MIRROR
 
     @property
     def bytes(self) -> int:

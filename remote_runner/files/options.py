@@ -12,8 +12,10 @@ class CopyOptions(NamedTuple):
         always_copy: send all files, whatever is there.
         times: modification times are kept.
         remembered: SHA-1s of earlier runs are believed, where the file was certainly not changed since.
+        delete: what stands below the trees of a manifest and is not in it is deleted.
     """
 
     always_copy: bool = False
     times: bool = True
     remembered: bool = True
+    delete: bool = False

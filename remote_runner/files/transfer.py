@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
+from remote_runner.files.delete import NOTHING, Surplus
 from remote_runner.files.delta import LEAST, Basis, Looking, steps
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
@@ -41,6 +42,7 @@ class Difference(NamedTuple):
         times: (path, ns) of files that need another modification time.
         links: (path, text) of symbolic links to make.
         bases: what there is already of large files of `send`, by path.
+        surplus: what is to be deleted afterwards, see `files/delete.py`.
     """
 
     send: tuple[Entry, ...]
@@ -48,6 +50,7 @@ class Difference(NamedTuple):
     times: tuple[tuple[str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     bases: Mapping[str, Basis] = MappingProxyType({})
+    surplus: Surplus = NOTHING
 
     @property
     def bytes(self) -> int:
