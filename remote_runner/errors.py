@@ -73,6 +73,17 @@ class ConfigFaults(ConfigError):
         super().__init__(f'the config has {count}; no host was touched:\n' + '\n'.join(f'  - {f}' for f in self.faults))
 
 
+class SourcesFailed(RemoteRunnerError):
+    """What is to be copied is not there, or cannot be read; all faults in one report."""
+
+    exit_status = 2
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        what = 'this cannot be copied' if len(self.faults) > 1 else 'it cannot be copied'
+        super().__init__(f'{what}; no host was touched:\n' + '\n'.join(f'  - {fault}' for fault in self.faults))
+
+
 def together(faults: Sequence[RemoteRunnerError]) -> RemoteRunnerError:
     """Several faults as one report; a single one as itself."""
     return faults[0] if len(faults) == 1 else ConfigFaults([str(fault) for fault in faults])

@@ -20,7 +20,7 @@ from remote_runner.agent.copies import temporary_path
 from remote_runner.agent.main import operation
 from remote_runner.agent.request import Failure
 from remote_runner.config.exclude import Exclusion
-from remote_runner.errors import ConfigError, RequestFailed
+from remote_runner.errors import ConfigError, DeletionFailed, DeletionIncomplete, RequestFailed
 from remote_runner.files.delete import Deleted, Surplus, check_trees, delete, find_surplus
 from remote_runner.files.manifest import Entry, Manifest, Mirror, Tree
 from tests.commands import Done, Site, alias_of, component, ssh_config
@@ -288,6 +288,20 @@ class TestRefused:
         check_trees(HERE, Mirror((Tree(root),), apart=(('~/work/x', 'base_dir of x@h'),)))
 
 
+class TestErrors:
+    def test_many_are_counted(self) -> None:
+        error = DeletionFailed([(f'/x/{number}', 'no') for number in range(25)], host='h')
+        lines = str(error).splitlines()
+        assert lines[0] == 'h: cannot delete /x/0: no'
+        assert lines[19:] == ['h: cannot delete /x/19: no', 'h: … and 5 more']
+        assert len(error.failures) == 25
+
+    def test_of_several_hosts(self) -> None:
+        error = DeletionIncomplete([DeletionFailed([('/x', 'no')], host=host) for host in ('h1', 'h2')])
+        assert str(error) == 'h1: cannot delete /x: no\nh2: cannot delete /x: no'
+        assert error.exit_status == 1
+
+
 class TestChangedSince:
     """What was changed between the look and the deed stays."""
 
@@ -491,16 +505,18 @@ class TestRun:
         config = ssh_config(site.folder, bed, alias_of(bed, 'h1', 'anne').replace('User root', f'User {user}'))
         site.ssh_config = config
         site.write(tree('x', 'anne', f'{home}/work', "'src', '.'"))
-        make(bed['h1'].path(f'{home}/work'), 'locked/old', 'locked/older', 'old', 'closed/inside')
+        make(bed['h1'].path(f'{home}/work'), 'locked/old', 'locked/older', 'old', 'closed/inside', 'listed/inside')
         bed['h1'].run(['chown', '-R', user, f'{home}/work'])
-        bed['h1'].run(['chown', '-R', 'root', f'{home}/work/locked', f'{home}/work/closed'])
+        bed['h1'].run(['chown', '-R', 'root', f'{home}/work/locked', f'{home}/work/closed', f'{home}/work/listed'])
         bed['h1'].run(['chmod', '700', f'{home}/work/closed'])
+        bed['h1'].run(['chmod', '744', f'{home}/work/listed'])
         done = site.deploy('--delete', status=1)
         assert len(done.events('component_started')) == 1
         event = done.event('files_deleted')
-        assert (event['deleted'], event['failed']) == (1, 3)
+        assert (event['deleted'], event['failed']) == (1, 4)
         for path, reason in [
-            ('closed', 'cannot look into it: Permission denied'),
+            ('closed', 'it cannot be looked at: Permission denied'),
+            ('listed/inside', 'it cannot be looked at: Permission denied'),
             ('locked/old', 'Permission denied'),
             ('locked/older', 'Permission denied'),
         ]:
@@ -574,6 +590,43 @@ class TestRun:
 
     def test_the_option_needs_a_config(self, site: Site) -> None:
         assert '--delete needs a config' in site.run('run', 'x', '--delete', status=2).stderr
+
+
+class TestCopy:
+    """`remote_runner copy --delete`."""
+
+    BESIDE = ('old', 'x.log', 'empty', 'empty/old')
+
+    @pytest.mark.parametrize(
+        ('sources', 'top', 'expected'),
+        [
+            (['src/'], '', {'a', 'deep', 'deep/b', 'empty', 'x.log'}),
+            (['src/', 'file'], '', {'a', 'deep', 'deep/b', 'empty', 'x.log', 'file'}),
+            (['src'], '/src', {'src', *(f'src/{path}' for path in ('a', 'deep', 'deep/b', 'empty')), *BESIDE}),
+            (['file'], None, {'file', *BESIDE}),
+        ],
+    )
+    def test_what_is_gone_here_goes_there(
+        self, site: Site, bed: Testbed, base: str, sources: list[str], top: str | None, expected: set[str]
+    ) -> None:
+        make(site.folder, 'src/a', 'src/deep/b', 'src/empty/', 'src/y.log', 'file')
+        there = bed['h1'].path(base)
+        make(there, 'old', 'x.log', 'empty/old')
+        if top:
+            make(bed['h1'].path(base + top), 'old', 'deep/old')
+        words = ['copy', '-F', site.ssh_config, 'h1', *sources, base, '--exclude', '*.log', '--json']
+        done = site.run(*words, '--delete', cwd=site.folder)
+        assert left(there) == expected
+        events = done.events('files_deleted')
+        assert [event['deleted'] for event in events] == ([] if top is None else [2])
+        assert 'files_deleted' not in site.run(*words, cwd=site.folder).stdout
+
+    def test_what_is_none_of_ours_is_refused(self, site: Site, bed: Testbed) -> None:
+        make(site.folder, 'src/a')
+        words = ['copy', '-F', site.ssh_config, 'h1', 'src/', '.', '--delete']
+        done = site.run(*words, cwd=site.folder, status=2)
+        assert 'h1: --delete: /root is the home directory' in done.stderr
+        assert not bed['h1'].path('/root/a').exists()
 
 
 class TestKeepRunning:

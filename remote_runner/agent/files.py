@@ -100,6 +100,11 @@ def make_folders(folder: str) -> "List[str]":
     return made
 
 
+def are_folders(request: "Request") -> "Dict[str, object]":
+    """Operation `are_folders`: which of `paths` are folders, or links to some."""
+    return {'folders': [os.path.isdir(expand(path)) for path in request.header['paths']]}
+
+
 def remove(request: "Request") -> "Dict[str, object]":
     """Operation `remove`: remove the `temporary` folders of components that never ran, with all that is in them, and
     those of `folders` (made by this run, outermost first) that are empty; others hold something that was wanted.

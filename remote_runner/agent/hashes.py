@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from typing import Callable, Dict, List, Optional, Set, Tuple
 
     Names = Dict[str, bytes]
+    #: Path, status before it was renamed, SHA-1, and when that was done at the latest.
+    Written = Tuple[str, os.stat_result, str, int]
     Groups = Dict[str, Tuple[int, Names]]
 
 PIECE = 1 << 20
@@ -276,6 +278,25 @@ def _key(status: os.stat_result) -> bytes:
         return b''
 
 
+def entry(status: os.stat_result, digest: bytes) -> bytes:
+    """What `Hashes.of_folder` holds of a file of this status and SHA-1; b'' if nothing can be."""
+    try:
+        return (
+            _STATUS.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) + digest
+        )
+    except struct.error:
+        return b''
+
+
+def _is_as_written(status: os.stat_result, then: os.stat_result, renamed: int) -> bool:
+    """Whether a file is what it was before it was renamed, at this time or a moment earlier."""
+    return (
+        (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        == (then.st_dev, then.st_ino, then.st_size, then.st_mtime_ns)
+        and then.st_ctime_ns <= status.st_ctime_ns <= renamed
+    )
+
+
 def _age(status: os.stat_result, tick: int) -> int:
     """Nanoseconds since the tick of its last change was over; 0 or less if it is not."""
     needed = _MARGIN if status.st_ctime_ns % _SECOND else _MARGIN + _WHOLE_SECONDS
@@ -318,8 +339,8 @@ class Hashes:
         self._used: "Set[str]" = set()
         #: What is not saved yet.
         self._fresh: "Dict[str, Names]" = {}
-        #: What may become an entry when its tick is over: path, status, SHA-1.
-        self._pending: "List[Tuple[str, os.stat_result, str]]" = []
+        #: What may become an entry when its tick is over.
+        self._pending: "List[Written]" = []
 
     def sha1(self, path: str, status: "Optional[os.stat_result]" = None) -> str:
         """The SHA-1 of a file's content in hexadecimal.
@@ -363,6 +384,18 @@ class Hashes:
             return None  # another thread noticed a step of the clock
         self._used.add(folder)
         return entry[_KEY:].hex()
+
+    def of_folder(self, folder: str, device: int) -> "Names":
+        """What is known of the files in a folder: by name, an entry that holds good for the file that has its `entry`.
+
+        For many files at once. Nothing where each has to be asked for by itself (`known`): on the network.
+        """
+        if self._path is None or self._mounts.kind(folder, device) not in (_LOCAL, _LAYERED) or self._now() is None:
+            return {}
+        with self._lock:
+            names = self._names(folder)
+        self._used.add(folder)
+        return names
 
     def _now(self) -> "Optional[int]":
         """Unix time; None if the clock was set back, and all is forgotten."""
@@ -452,31 +485,36 @@ class Hashes:
 
         Args:
             path: where it is now.
-            status: as fstat(2) told it after the renaming.
+            status: as fstat(2) told it before the renaming, or after it.
             digest: the SHA-1 in hexadecimal.
         """
         if self._path is None or not stat.S_ISREG(status.st_mode) or status.st_mtime_ns >= status.st_ctime_ns:
             return
-        if self._mounts.kind(path, status.st_dev) not in (_LOCAL, _LAYERED) or self._now() is None:
+        if self._mounts.kind(path, status.st_dev) not in (_LOCAL, _LAYERED):
+            return
+        now = self._now()
+        if now is None:
             return
         with self._lock:
-            self._pending.append((path, status, digest))
+            self._pending.append((path, status, digest, now))
             if len(self._pending) % _PENDING == 0:
                 self._pending = self._confirm(self._pending)
 
-    def _confirm(self, pending: "List[Tuple[str, os.stat_result, str]]") -> "List[Tuple[str, os.stat_result, str]]":
+    def _confirm(self, pending: "List[Written]") -> "List[Written]":
         """With the lock held: remember the files that are as we left them; those are returned for which it is early."""
         early = []
         tick = self._clock.tick()
-        for path, status, digest in pending:
-            if _age(status, tick) <= 0:
-                early.append((path, status, digest))
-                continue
+        for one in pending:
+            path, then, digest, renamed = one
             try:
-                is_same = _key(os.stat(path)) == _key(status)
+                status = os.stat(path)
             except OSError:
                 continue  # it is not there any more
-            if is_same:
+            if not _is_as_written(status, then, renamed):
+                continue
+            if _age(status, tick) <= 0:
+                early.append(one)
+            else:
                 self._remember(path, status, digest)
         return early
 

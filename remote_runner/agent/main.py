@@ -210,6 +210,7 @@ def machine_identity() -> str:
 OPERATIONS = {
     'exec': 'processes.execute',
     'prepare': 'files.prepare',
+    'are_folders': 'files.are_folders',
     'compare': 'compare.compare',
     'blocks': 'compare.blocks',
     'put': 'put.put',

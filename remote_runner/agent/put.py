@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from remote_runner.agent import copies
+from remote_runner.agent import copies, small
 from remote_runner.agent.files import expand, make_folders
 from remote_runner.agent.hashes import new_sha1
 from remote_runner.agent.request import Failure
@@ -18,7 +18,7 @@ from remote_runner.wire.columns import ANY_TIME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
     from remote_runner.agent.hashes import Hashes
     from remote_runner.agent.request import Request
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 PIECE = 1 << 20
 #: Items of this length at least begin a file.
 _BEGIN = 5
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def put(request: "Request") -> "Dict[str, object]":
@@ -96,13 +95,17 @@ class _Writer:
         self._hashes = hashes
         self._spared = spared
         self._file: "Optional[_Incoming]" = None
+        self._writers = small.Writers(hashes, _failure)
         self._folders: "Dict[str, str]" = {}
+        self._new: "Set[str]" = set()
+        self._turns: "Dict[str, int]" = {}
         self._journal = copies.Journal()
         self._is_clean = True
         self._body = memoryview(b'')
 
     def take(self, items: "List[List[Any]]", body: memoryview) -> None:
         self._body = body
+        whole: "List[List[small.Small]]" = [[] for _ in range(small.WRITERS)]
         for item in items:
             if len(item) < _BEGIN:
                 self._step(item)
@@ -110,10 +113,14 @@ class _Writer:
             path, size, mode, mtime, digest = item[:_BEGIN]
             if self._file is not None:
                 raise Failure('a file has no end', kind='transfer')
-            self._file = _Incoming(*self._target(path), size, mode, mtime, resume=digest is None and item[_BEGIN])
-            if digest is not None:
-                self._file.write(self._cut(size))
-                self._end(digest)
+            folder, name = self._target(path)
+            if digest is None:
+                self._file = _Incoming(folder, name, size, mode, mtime, resume=item[_BEGIN])
+            else:
+                number = self._turns.setdefault(folder, len(self._turns) % small.WRITERS)
+                whole[number].append((folder, name, mode, mtime, digest, self._cut(size)))
+        if any(whole):
+            self._writers.add(whole)
         if self._body:
             raise Failure('{} bytes too many came'.format(len(self._body)), kind='transfer')
 
@@ -148,8 +155,7 @@ class _Writer:
         except BaseException:
             self._is_clean = incoming.give_up(keep=False) and self._is_clean
             raise
-        if status is not None:
-            self._hashes.written(incoming.target, status, digest)
+        self._hashes.written(incoming.target, status, digest)
 
     def _target(self, path: str) -> "Tuple[str, str]":
         """The real folder and the name of a file; a link is followed, and stays."""
@@ -159,6 +165,8 @@ class _Writer:
             folder = os.path.realpath(expand(place or '/'))
             self._enter(folder)
             self._folders[place] = folder
+        if folder in self._new:
+            return folder, name  # nothing is in it but what we write
         try:
             status = os.lstat(folder + '/' + name)
         except OSError:
@@ -173,7 +181,9 @@ class _Writer:
         return folder, name
 
     def _enter(self, folder: str) -> None:
-        if not make_folders(folder):
+        if make_folders(folder):
+            self._new.add(folder)
+        else:
             copies.sweep(folder, self._spared)
         self._journal.note(folder)
 
@@ -181,10 +191,12 @@ class _Writer:
         """All parts came."""
         if self._file is not None:
             raise Failure('the contents ended too early', kind='transfer')
+        self._writers.finish()
         copies.remove_interrupted(())
 
     def close(self) -> None:
         """Leave nothing of a file that is not whole, but what is worth to be gone on with."""
+        self._writers.stop()
         if self._file is not None:
             self._is_clean = self._file.give_up(keep=not self._file.has_failed)
         self._journal.close(self._is_clean)
@@ -218,20 +230,11 @@ class _Incoming:
             os.rename(copy.path, self._temporary)
             self._fd = os.open(self._temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             return
-        try:
-            self._fd = os.open(self._temporary, _FLAGS, 0o600)
-        except FileExistsError:  # of a process that had our number
-            os.unlink(self._temporary)
-            self._fd = os.open(self._temporary, _FLAGS, 0o600)
+        self._fd = small.create(self._temporary, 0o600)
 
     def _failure(self, error: OSError) -> Failure:
         self.has_failed = True
-        folder = os.path.dirname(self.target)
-        where = folder if isinstance(error, PermissionError) else self.target
-        what = 'cannot write {}: {}'.format(where, error.strerror)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what += ' ({} bytes{})'.format(self._size, _free(folder))
-        return Failure(what, kind='transfer', errno_name=errno.errorcode.get(error.errno or 0, ''))
+        return _failure(self.target, self._size, error)
 
     def write(self, data: memoryview) -> None:
         """More of its content."""
@@ -239,7 +242,7 @@ class _Incoming:
         self._digest.update(data)
         try:
             while data:
-                data = data[write(self._fd, data) :]
+                data = data[small.write(self._fd, data) :]
         except OSError as error:
             raise self._failure(error) from None
 
@@ -297,23 +300,21 @@ class _Incoming:
             size -= len(piece)
             offset += len(piece)
 
-    def finish(self, expected: str) -> "Optional[os.stat_result]":
-        """The content is whole: check it and put it in its place; what stat(2) says of it, if it is still there."""
+    def finish(self, expected: str) -> os.stat_result:
+        """The content is whole: check it and put it in its place; what fstat(2) said of it just before."""
         if self._done != self._size or self._digest.hexdigest() != expected:
-            what = '{}: what came is not what was sent (SHA-1); was it changed meanwhile?'
-            raise Failure(what.format(self.target), kind='mismatch')
+            raise small.mismatch(self.target)
         try:
             os.ftruncate(self._fd, self._size)  # it may end with a hole
             if self._mtime != ANY_TIME:
                 os.utime(self._fd, ns=(int(time.time() * 1e9), self._mtime))
             os.fchmod(self._fd, self._mode)
-            written = os.fstat(self._fd).st_ino
+            status = os.fstat(self._fd)
             self._close()  # a program that is open for writing cannot be run
             os.rename(self._temporary, self.target)
-            status = os.lstat(self.target)
         except OSError as error:
             raise self._failure(error) from None
-        return status if status.st_ino == written else None
+        return status
 
     def _close(self) -> None:
         for fd in (self._fd, self._source):
@@ -333,6 +334,16 @@ class _Incoming:
         return True
 
 
+def _failure(target: str, size: int, error: OSError) -> Failure:
+    """Why a file of so many bytes cannot be written."""
+    folder = os.path.dirname(target)
+    where = folder if isinstance(error, PermissionError) else target
+    what = 'cannot write {}: {}'.format(where, error.strerror)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what += ' ({} bytes{})'.format(size, _free(folder))
+    return Failure(what, kind='transfer', errno_name=errno.errorcode.get(error.errno or 0, ''))
+
+
 def _free(folder: str) -> str:
     """How much room there is, in words."""
     try:
@@ -341,6 +352,3 @@ def _free(folder: str) -> str:
         return ''
     return ', {} are free there'.format(system.f_bavail * system.f_frsize)
 
-
-#: The seam where writing can fail.
-write = os.write

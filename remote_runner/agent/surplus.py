@@ -337,6 +337,10 @@ class Finder:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
+            except OSError as error:  # of a folder that may be listed and not entered
+                self.closed.append((path, str(error.strerror)))
+                folder.stays = True
+                continue
             if path in self._mount_points or (is_folder and status.st_dev != folder.status.st_dev):
                 self.mounts.append(path)
                 folder.stays = True

@@ -34,6 +34,7 @@ COMMANDS = {
     'signal': ('remote_runner.cli.signal', 'send a signal to components'),
     'wait': ('remote_runner.cli.wait', 'wait until components have ended, or are ready'),
     'ps': ('remote_runner.cli.ps', 'show all sessions of given hosts'),
+    'copy': ('remote_runner.cli.copy', 'copy files and folders to many hosts'),
     'exec': ('remote_runner.cli.exec', 'run a command on many hosts'),
     'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),
     'doctor': ('remote_runner.cli.doctor', 'find out whether hosts have what a deployment needs'),

@@ -133,7 +133,7 @@ def add_copy_options(group: argparse._ActionsContainer) -> None:
     group.add_argument('--no-times', action='store_true', help='do not keep modification times')
     what = 'hash all files of equal size, here and on the hosts, also those that were not changed since the last time'
     group.add_argument('--no-hash-cache', action='store_true', help=what)
-    what = 'delete what stands there below folders that are brought with all that is in them, and is gone here'
+    what = 'below folders that are brought with all that is in them, delete there what is gone here'
     group.add_argument('--delete', action='store_true', help=what)
 
 
@@ -172,15 +172,21 @@ def add_hosts_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-x', '--exclude', action='append', default=[], metavar='HOSTS', help='leave these out')
 
 
-def add_hosts_argument(parser: argparse.ArgumentParser) -> None:
-    """HOSTS and `-x`, for commands about hosts; `parse_hosts` takes what `hosts_or_files` makes of them."""
+def add_hosts_argument(
+    parser: argparse.ArgumentParser, *, words: int | str = '+', exclude: str = '--exclude'
+) -> None:
+    """HOSTS and `-x`, for commands about hosts; `parse_hosts` takes what `hosts_or_files` makes of them.
+
+    `words`: how many there may be, as `nargs` of argparse; `exclude`: what `-x` is called in full.
+    """
     parser.add_argument(
         'hosts',
-        nargs='+',
+        nargs=words,
         metavar='HOSTS',
         help='[user@]name[:port], several with commas, folded as node[1-40], or a FILE with one a line',
     )
-    parser.add_argument('-x', '--exclude', action='append', default=[], metavar='HOSTS', help='leave these out')
+    what = 'leave these hosts out' if exclude != '--exclude' else 'leave these out'
+    parser.add_argument('-x', exclude, dest='exclude', action='append', default=[], metavar='HOSTS', help=what)
 
 
 def hosts_or_files(texts: Sequence[str]) -> list[str]:

@@ -36,6 +36,10 @@ class Exclusion:
         self.patterns: tuple[str, ...] = tuple(plain(pattern) for pattern in written)
         self._rules = Rules(self.rules)
 
+    def __bool__(self) -> bool:
+        """Whether there is any pattern."""
+        return bool(self.rules)
+
     def excludes(self, path: str, *, is_folder: bool) -> bool:
         """Whether a file, link or folder is left out, where no folder that it is in is.
 

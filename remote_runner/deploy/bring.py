@@ -86,7 +86,7 @@ class Bringer:
 
     def delete(self, host: Host, manifest: Manifest, difference: Difference) -> None:
         """Delete what is gone here, after all was sent; raises as `bring` does."""
-        if not self._options.delete or not manifest.mirror.trees:
+        if not self._options.delete or not manifest.mirror:
             return
         surplus = difference.surplus
         for path in surplus.mounts:

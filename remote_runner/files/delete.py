@@ -42,6 +42,10 @@ class Surplus(NamedTuple):
     mounts: tuple[str, ...] = ()
     closed: tuple[tuple[str, str], ...] = ()
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to tell."""
+        return any(self[:])
+
     @property
     def total(self) -> int:
         """How many files, links and folders."""
@@ -78,7 +82,7 @@ def check_trees(host: Host, mirror: Mirror) -> None:
         ConfigError: one is not.
         ConnectionLost: the connection broke.
     """
-    if mirror.trees:
+    if mirror:
         call = host.call('check_trees', trees=[tree.root for tree in mirror.trees], apart=mirror.apart)
         _result(host, call)
 
@@ -92,7 +96,7 @@ def find_surplus(host: Host, manifest: Manifest) -> Surplus:
         TransferFailed: the host cannot say.
     """
     mirror = manifest.mirror
-    if not mirror.trees:
+    if not mirror:
         return NOTHING
     trees = [[tree.root, Exclusion(tree.exclude).rules] for tree in mirror.trees]
     links = [path for path, _ in manifest.links]
@@ -109,13 +113,13 @@ def find_surplus(host: Host, manifest: Manifest) -> Surplus:
         for tree, real in zip(mirror.trees, result['trees'], strict=True)
         if any(folder == real or folder.startswith(f'{real}/') for folder in touched)
     ]
-    closed = tuple((path, f'cannot look into it: {reason}') for path, reason in result['closed'])
+    closed = tuple((path, f'it cannot be looked at: {reason}') for path, reason in result['closed'])
     return Surplus(tuple(groups), frozenset(roots), tuple(result['mounts']), closed)
 
 
 def _wanted(manifest: Manifest) -> Iterator[str]:
     yield from (entry.remote for entry in manifest.files)
-    yield from (path for path, _ in manifest.folders)
+    yield from (path for path, _ in (*manifest.folders, *manifest.bits))
     yield from manifest.mirror.also
 
 

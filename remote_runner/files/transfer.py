@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, zip_longest
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
 from remote_runner.files.delete import NOTHING, Surplus
@@ -20,10 +21,7 @@ from remote_runner.files.delta import LEAST, Basis, Looking, steps
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.hosts.host import Call, Host
-from remote_runner.wire.columns import ANY_TIME, ROWS, UNKNOWN, pack
-
-if TYPE_CHECKING:
-    from remote_runner.wire.columns import Row
+from remote_runner.wire.columns import ANY_TIME
 
 #: Bytes of one part: many small files, or a piece of a large one.
 PART = 1 << 18
@@ -42,14 +40,18 @@ class Difference(NamedTuple):
         times: (path, ns) of files that need another modification time.
         links: (path, text) of symbolic links to make.
         bases: what there is already of large files of `send`, by path.
+        folders: (path, mode) of folders to make.
+        bits: (path, mode) of folders that need these permission bits when all is in them.
         surplus: what is to be deleted afterwards, see `files/delete.py`.
     """
 
-    send: tuple[Entry, ...]
+    send: Sequence[Entry]
     modes: tuple[tuple[str, int], ...] = ()
     times: tuple[tuple[str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     bases: Mapping[str, Basis] = MappingProxyType({})
+    folders: tuple[tuple[str, int | None], ...] = ()
+    bits: tuple[tuple[str, int], ...] = ()
     surplus: Surplus = NOTHING
 
     @property
@@ -66,18 +68,21 @@ def compare(host: Host, manifest: Manifest, local: LocalFiles, *, always_copy: b
         TransferFailed: a local file cannot be read, or a path on the host cannot be looked at.
     """
     if always_copy:
-        return Difference(manifest.files, links=manifest.links)
+        folders = (*manifest.folders, *manifest.bits)
+        return Difference(manifest.files, links=manifest.links, folders=folders, bits=manifest.bits)
     difference, large = look(host, manifest, local)
     return difference._replace(bases=_bases(host, large))
 
 
 def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference, list[Entry]]:
     """What `compare` does first; the large files of which something is there already."""
-    if not manifest.files and not manifest.links:
+    if not any(manifest):
         return Difference(()), []
-    call = host.call('compare', cache=local.remembered, links=manifest.links)
-    for places, rows in _rows(manifest.files, local):
-        if not call.send(places, pack(rows)):
+    folders = (*manifest.folders, *manifest.bits)
+    paths = [path for path, _ in folders]
+    call = host.call('compare', cache=local.remembered, links=manifest.links, folders=paths)
+    for places, body in manifest.parts(local):
+        if not call.send(places, body):
             break  # its answer says why
     call.finish()
     found, result = _answers(host, call, manifest.files, local)
@@ -101,31 +106,19 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
     links = [link for link, state in zip(manifest.links, result['links'], strict=True) if state != 'same']
     missing = {manifest.files[number].remote for number, answer in found.items() if answer[0] != 'file'}
     large = [e for e in send if e.size >= LEAST and (result['interrupted'] or e.remote not in missing)]
-    return Difference(tuple(send), tuple(modes), tuple(times), tuple(links)), large
-
-
-def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[list[Any]], list[Row]]]:
-    """The files for `wire/columns.py`, in parts."""
-    places: list[list[Any]] = []
-    rows: list[Row] = []
-    last = None
-    for entry in files:
-        folder, _, name = entry.remote.rpartition('/')
-        if folder != last or not places:
-            places.append([folder or '/', 0])
-            last = folder
-        places[-1][1] += 1
-        digest = local.known(entry.local)
-        rows.append((entry.size, entry.mtime, entry.mode, UNKNOWN if digest is None else bytes.fromhex(digest), name))
-        if len(rows) >= ROWS:
-            yield places, rows
-            places, rows = [], []
-    if rows:
-        yield places, rows
+    there = dict(zip(folders, result['folders'], strict=True))
+    return Difference(
+        tuple(send),
+        tuple(modes),
+        tuple(times),
+        tuple(links),
+        folders=tuple(folder for folder in folders if there[folder] < 0),
+        bits=tuple(folder for folder in manifest.bits if there[folder] != folder[1]),
+    ), large
 
 
 def _answers(
-    host: Host, call: Call, files: tuple[Entry, ...], local: LocalFiles
+    host: Host, call: Call, files: Sequence[Entry], local: LocalFiles
 ) -> tuple[dict[int, tuple[str, int, int, str]], Any]:
     """What a host says of files that differ, by number, and the rest of its answer. What it hashes, we hash too."""
     found: dict[int, tuple[str, int, int, str]] = {}
@@ -178,15 +171,14 @@ def send(
         ConnectionLost: the connection broke.
         TransferFailed: a file could not be read here or written there; those written already are whole.
     """
-    work = (manifest.folders, *difference[:4])
-    if not any(work):
+    if not any(difference):
         return 0
     spared = [path for path, basis in difference.bases.items() if basis.partial]
     call = host.call(
         'put',
         cache=local.remembered,
-        folders=manifest.folders,
-        modes=difference.modes,
+        folders=difference.folders,
+        modes=[*difference.modes, *difference.bits],
         times=difference.times,
         links=difference.links,
         spared=spared,
@@ -235,18 +227,20 @@ class _Sender:
         self._reported = time.monotonic()
         self._items: list[list[Any]] = []
         self._body = bytearray()
+        self._buffer = memoryview(bytearray(PART))
         self._spared = 0  # bytes that need not be sent
         self.sent = 0
 
     def run(self) -> None:
         """Send all files."""
         try:
-            for entry in self._difference.send:
-                if entry.size < PART:
-                    self._small(entry)
-                else:
-                    self._large(entry, self._difference.bases.get(entry.remote))
-            self._flush()
+            for is_small, entries in groupby(self._difference.send, lambda entry: entry.size < PART):
+                for entry in _interleaved(list(entries)) if is_small else entries:
+                    if is_small:
+                        self._small(entry)
+                    else:
+                        self._large(entry, self._difference.bases.get(entry.remote))
+                self._flush()
         except _Enough:
             return
 
@@ -265,41 +259,67 @@ class _Sender:
     def _large(self, entry: Entry, basis: Basis | None) -> None:
         """A large one; its SHA-1 is computed as it goes, if it is not known."""
         resume = basis is not None and bool(basis.partial)
+        self._flush()
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, None, resume])
         with self._local.reading(entry.local) as reading:
             digest = self._local.known(entry.local)
-            sha1 = None if digest else hashlib.sha1(usedforsecurity=False)
+            computes = digest is None and self._local.is_ours_to_hash(entry.local)
+            sha1 = hashlib.sha1(usedforsecurity=False) if computes else None
             for kind, offset, length, there in steps(reading.file, entry, basis, self._local):
                 if kind != 'data':
                     self._items.append(_spared(kind, length, there))
                     self._spared += length
                 if kind != 'data' and sha1 is None:
                     continue
-                for piece in _pieces(reading.file, entry, offset, length):
+                for piece in self._pieces(reading.file, entry, offset, length):
                     if sha1 is not None:
                         sha1.update(piece)
                     if kind == 'data':
                         self._items.append(['d', len(piece)])
-                        self._body += piece
-                        self._flush()
+                        self._put(piece)
             if sha1 is not None:
                 digest = sha1.hexdigest()
                 self._local.learn(entry.local, reading, digest)
             else:
                 self._local.check_unchanged(entry.local, os.fstat(reading.file))
-        self._items.append(['e', digest])
+        self._items.append(['e', digest or self._local.sha1(entry.local)])
+
+    def _pieces(self, fd: int, entry: Entry, offset: int, length: int) -> Iterator[memoryview]:
+        """So many bytes of a file; each piece is there until the next is asked for."""
+        end = offset + length
+        while offset < end:
+            try:
+                size = os.preadv(fd, [self._buffer[: min(PART, end - offset)]], offset)
+            except OSError as error:
+                raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
+            if not size:
+                raise TransferFailed(f'{entry.local} became shorter while it was copied')
+            offset += size
+            yield self._buffer[:size]
 
     def _flush(self) -> None:
-        if not self._items:
-            return
-        self._limit(len(self._body))
-        if not self._call.send(self._items, bytes(self._body)):
+        """Send what small files there are."""
+        if self._items:
+            body, self._body = self._body, bytearray()
+            self._put(memoryview(body))
+
+    def _put(self, body: memoryview) -> None:
+        """Send what there is to say and to send."""
+        self._limit(len(body))
+        if not self._call.send(self._items, body):
             raise _Enough
-        self.sent += len(self._body)
-        self._items, self._body = [], bytearray()
+        self.sent += len(body)
+        self._items = []
         if time.monotonic() - self._reported > REPORT_STEP:
             self._reported = time.monotonic()
             self._progress(self._call.delivered + self._spared, self._difference.bytes)
+
+
+def _interleaved(entries: list[Entry]) -> Iterator[Entry]:
+    """Entries of two folders in turns: a host writes two files at a time, and not well into one folder."""
+    half = (len(entries) + 1) // 2
+    for pair in zip_longest(entries[:half], entries[half:]):
+        yield from filter(None, pair)
 
 
 def _spared(kind: str, length: int, there: int) -> list[Any]:
@@ -316,17 +336,3 @@ def _read(file: int, entry: Entry) -> bytes:
     if len(content) != entry.size:
         raise TransferFailed(f'{entry.local} was changed while it was copied')
     return content
-
-
-def _pieces(fd: int, entry: Entry, offset: int, length: int) -> Iterator[bytes]:
-    """So many bytes of a file."""
-    end = offset + length
-    while offset < end:
-        try:
-            piece = os.pread(fd, min(PART, end - offset), offset)
-        except OSError as error:
-            raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
-        if not piece:
-            raise TransferFailed(f'{entry.local} became shorter while it was copied')
-        offset += len(piece)
-        yield piece

@@ -28,6 +28,8 @@ ANSWER_TIMEOUT = 30.0
 #: Seconds that a thread waits before it looks again: a signal that comes just before a wait without time limit begins
 #: would be seen only at its end.
 INTERRUPTIBLE = 0.5
+#: Bytes of a body that is sent without being copied.
+LARGE = 1 << 15
 #: Seconds that a frame of a request with a time limit may wait for another that is being written.
 FRAME_TIMEOUT = 3.0
 
@@ -307,7 +309,11 @@ class Host:
         if not self._writing.acquire(timeout=-1 if timeout is None else timeout):
             raise HostSilent('it does not take what is sent to it', host=self.name)
         try:
-            self._channel.write(frames.encode(header, body))
+            if len(body) < LARGE:
+                self._channel.write(frames.encode(header, body))
+            else:  # to join them costs more than a packet
+                self._channel.write(frames.begin(header, len(body)))
+                self._channel.write(body)
         finally:
             self._writing.release()
 

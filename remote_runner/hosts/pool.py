@@ -151,6 +151,17 @@ class Pool:
                 self.hosts[address.where] = outcome
             yield address, outcome
 
+    def serve(
+        self, addresses: Iterable[Address], work: Callable[[Host], Result]
+    ) -> Iterator[tuple[Address, Result | RemoteRunnerError]]:
+        """Connect to hosts in parallel and do `work` on each as soon as it is there; yield as `each` does."""
+
+        def connect_and_work(address: Address) -> Result:
+            host = self.hosts[address.where] = self._open(address)
+            return work(host)
+
+        return each(addresses, connect_and_work, self.fanout)
+
     def reconnect(self, address: Address) -> Host:
         """Connect again to a host whose connection broke.
 

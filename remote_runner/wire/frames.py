@@ -36,8 +36,13 @@ class FrameError(ValueError):
 
 def encode(header: "dict[str, object]", body: "bytes | memoryview" = b'') -> bytes:
     """The bytes of one frame."""
+    return begin(header, len(body)) + body
+
+
+def begin(header: "dict[str, object]", size: int) -> bytes:
+    """What comes before the body of a frame."""
     text = dumps(header).encode('ascii')
-    return PREFIX.pack(len(text), len(body)) + text + body
+    return PREFIX.pack(len(text), size) + text
 
 
 class Decoder:

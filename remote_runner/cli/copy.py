@@ -1,0 +1,115 @@
+"""`remote_runner copy HOSTS SRC... DEST`: files and folders to many hosts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from remote_runner.cli.options import (
+    Parser,
+    add_connection_options,
+    add_copy_options,
+    add_hosts_argument,
+    add_log_level,
+    copy_options,
+    dial_hosts,
+)
+from remote_runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from remote_runner.files.ahead import Gathering
+    from remote_runner.files.local import LocalFiles
+    from remote_runner.files.manifest import Manifest
+
+_DESCRIPTION = """\
+Copy files and folders to many hosts. What is there already is not sent again.
+
+    remote_runner copy node[1-40] data/ /srv/data
+    remote_runner copy @hosts.txt program settings.toml '~/tools/'
+    remote_runner copy node[1-40] data/ /srv/data --delete --exclude '*.log'
+
+`folder` becomes DEST/folder; what is in `folder/` comes into DEST, as with rsync. A file becomes DEST, or comes into it
+if DEST ends with a slash, is a folder there, or there are several SRC. A relative DEST is below the home there. Nothing
+is removed on the hosts, unless --delete is given: then what a folder there has, and the SRC has not.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's options."""
+    parser = Parser(
+        prog='remote_runner copy',
+        description=_DESCRIPTION,
+        usage='%(prog)s HOSTS SRC... DEST [options]',
+        epilog='exit status: 0 all is there, 1 a file could not be brought, 2 wrong usage, or a SRC cannot be read,\n'
+        '3 a host could not be reached, trusted or authenticated, 130 interrupted',
+    )
+    add_hosts_argument(parser, words=1, exclude='--exclude-hosts')
+    parser.add_argument('sources', nargs='+', metavar='SRC', help='a file or folder of this machine')
+    parser.add_argument('dest', metavar='DEST', help='where to on the hosts; `~/...` is written in quotes')
+    how = parser.add_argument_group('how to copy')
+    how.add_argument(
+        '--exclude',
+        dest='patterns',
+        action='append',
+        default=[],
+        metavar='PATTERN',
+        help='leave this out, a pattern as in a .gitignore in each SRC; repeatable, the last one that matches counts',
+    )
+    how.add_argument(
+        '--links',
+        choices=('follow', 'keep'),
+        default='follow',
+        help='symbolic links: copy what they lead to (the default), or the links themselves',
+    )
+    add_copy_options(how)
+    parser.add_argument('--json', action='store_true', help='write events to stdout, one JSON object a line')
+    add_log_level(parser)
+    add_connection_options(parser)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; its exit status."""
+    options = make_parser().parse_intermixed_args(arguments)
+    if not options.dest:
+        raise UsageError('DEST is empty', remedy='. is the home there')
+    gathering = _begin_to_gather(options)
+    addresses, ahead = dial_hosts(options)
+    # The rest is imported, and the files are looked at, while the hosts answer.
+    from remote_runner.deploy.bring import Bringer
+    from remote_runner.deploy.copying import Copying, Wanted, exit_status
+    from remote_runner.events import Events
+    from remote_runner.hosts.ssh import Connector
+    from remote_runner.ui.output import JsonLines
+    from remote_runner.ui.terminal import Terminal
+
+    events = Events()
+    terminal = Terminal(table=False)
+    events.listen(terminal)
+    if options.json:
+        events.listen(JsonLines())
+    wanted = Wanted(tuple(options.sources), options.dest, tuple(options.patterns), options.links == 'keep')
+    with Connector(ahead=ahead) as connector, terminal:
+        try:
+            copying = Copying(wanted, Bringer(copy_options(options), events), events, gathering)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        failures = copying.copy(addresses, connector, options.fanout, leave=True)
+    return exit_status(failures.values())
+
+
+def _begin_to_gather(options: argparse.Namespace) -> Gathering | None:
+    """Look at folders while all else begins; a file is looked at soon enough."""
+    if not any(map(os.path.isdir, options.sources)):
+        return None
+    from remote_runner.files.ahead import Gathering
+
+    def gather(local: LocalFiles) -> Manifest:
+        from remote_runner.files.sources import gather
+
+        keep_links = options.links == 'keep'
+        return gather(local, options.sources, options.dest, exclude=options.patterns, keep_links=keep_links)
+
+    return Gathering(gather, remembered=not options.no_hash_cache, times=not options.no_times)

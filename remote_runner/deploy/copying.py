@@ -1,0 +1,126 @@
+"""Copying files and folders to many hosts, without a config.
+
+    outcome = copy(wanted, addresses, connector, events)
+
+Each host is copied to as soon as it is connected, and one that fails stops no other.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from remote_runner.defaults import FANOUT
+from remote_runner.deploy.bring import Bringer
+from remote_runner.deploy.prepare import GIVE_UP_TIMEOUT, SHORT
+from remote_runner.errors import RemoteRunnerError, RequestFailed, TransferFailed
+from remote_runner.events import Events, HostConnected, HostConnecting, HostFailed, HostMerged
+from remote_runner.files.ahead import Gathering
+from remote_runner.files.manifest import Manifest
+from remote_runner.files.sources import gather, is_ambiguous
+from remote_runner.hosts.address import Address
+from remote_runner.hosts.host import Host
+from remote_runner.hosts.pool import Opens, Pool, distinct
+
+
+class Wanted(NamedTuple):
+    """What is to be copied, and where to; see `files/sources.py`.
+
+    Args:
+        sources: files and folders of this machine.
+        dest: a path on the hosts.
+        exclude: what is left out.
+        keep_links: links stay links.
+    """
+
+    sources: tuple[str, ...]
+    dest: str
+    exclude: tuple[str, ...] = ()
+    keep_links: bool = False
+
+
+class Copying:
+    """One command that copies: what it has gathered, and where it is copied to. A context manager.
+
+    Args:
+        wanted: what and where to.
+        bringer: how.
+        events: hears what happens.
+        gathering: has begun to look at what is wanted, where a process of its own does that.
+
+    Raises:
+        SourcesFailed: something is not there, or cannot be read.
+        ValueError: a pattern of `exclude` can match nothing.
+    """
+
+    def __init__(self, wanted: Wanted, bringer: Bringer, events: Events, gathering: Gathering | None = None) -> None:
+        self._wanted = wanted
+        self._bringer = bringer
+        self._events = events
+        self._is_ambiguous = is_ambiguous(wanted.sources, wanted.dest)
+        self._manifest = gathering.result(bringer.local) if gathering else self._gather(into=True)
+        self._of_one = self._gather(into=False) if self._is_ambiguous else self._manifest
+        self._lock = threading.Lock()
+        self._machines: dict[str, str] = {}
+        self._begun = 0.0
+
+    def _gather(self, *, into: bool) -> Manifest:
+        sources, dest, exclude, keep_links = self._wanted
+        return gather(self._bringer.local, sources, dest, exclude=exclude, keep_links=keep_links, into=into)
+
+    def copy(
+        self, addresses: Iterable[Address], connector: Opens, fanout: int = FANOUT, *, leave: bool = False
+    ) -> dict[str, RemoteRunnerError]:
+        """Copy to all hosts; the errors of those on which it failed.
+
+        Two names of one machine and user are one host. `leave`: see `Pool`.
+
+        Raises:
+            KeyboardInterrupt: the hosts have let go of what they were at; of large files they keep what came.
+        """
+        self._begun = time.monotonic()
+        failures: dict[str, RemoteRunnerError] = {}
+        with Pool(connector, fanout=fanout, leave=leave) as pool:
+            try:
+                hosts = distinct(addresses, connector, fanout)
+                for address, others in hosts.items():
+                    self._events.emit(HostConnecting(host=address.where))
+                    for other in others:
+                        self._events.emit(HostMerged(host=other.where, same_as=address.where))
+                for address, failure in pool.serve(hosts, self._serve):
+                    if failure is not None:
+                        failures[address.where] = failure
+                        self._events.emit(HostFailed(host=address.where, error=str(failure)))
+            except KeyboardInterrupt:
+                for _ in pool.each(lambda host: host.give_up(GIVE_UP_TIMEOUT)):
+                    continue
+                raise
+            finally:
+                self._bringer.local.save()
+        return failures
+
+    def _serve(self, host: Host) -> None:
+        """Copy to a host that is connected."""
+        with self._lock:
+            first = self._machines.setdefault(host.facts.identity, host.name)
+        if first != host.name:
+            self._events.emit(HostMerged(host=host.name, same_as=first))
+            return
+        self._events.emit(HostConnected(host=host.name, seconds=time.monotonic() - self._begun))
+        self._bringer.bring(host, self._manifest_for(host))
+
+    def _manifest_for(self, host: Host) -> Manifest:
+        if not self._is_ambiguous:
+            return self._manifest
+        try:
+            [is_folder] = host.request('are_folders', timeout=SHORT, paths=[self._wanted.dest])['folders']
+        except RequestFailed as error:
+            raise TransferFailed(error.what, host=host.name) from error
+        return self._manifest if is_folder else self._of_one
+
+
+def exit_status(failures: Iterable[RemoteRunnerError]) -> int:
+    """0 all is there, 1 a file could not be brought, 3 a host could not be reached, trusted or authenticated."""
+    return max((failure.exit_status for failure in failures), default=0)

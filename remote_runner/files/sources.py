@@ -1,0 +1,201 @@
+"""Files and folders of this machine that are to stand below a folder of other hosts: what `rsync SRC... DEST` means."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from remote_runner.config.exclude import Exclusion
+from remote_runner.config.paths import link_target, neighbour
+from remote_runner.config.trees import walk
+from remote_runner.errors import SourcesFailed
+from remote_runner.files.local import LocalFiles
+from remote_runner.files.manifest import Entry, Manifest, Mirror, Tree
+from remote_runner.wire.columns import ANY_TIME
+
+#: Where the type stands in st_mode, and that of a regular file: inode(7).
+_TYPE, _REGULAR = 12, 0o10
+#: Last names of paths that name no folder of their own: what is in it is meant.
+_INSIDE = ('', '.', '..')
+
+
+def is_ambiguous(sources: Sequence[str], dest: str) -> bool:
+    """Whether it depends on what is there on a host: a single file goes to DEST, or into DEST if that is a folder."""
+    return len(sources) == 1 and not os.path.isdir(sources[0]) and not _names_folder(dest)  # noqa: PTH112 - `x/` is one
+
+
+def gather(
+    local: LocalFiles,
+    sources: Sequence[str],
+    dest: str,
+    *,
+    exclude: Sequence[str] = (),
+    keep_links: bool = False,
+    into: bool = True,
+) -> Manifest:
+    """What should stand on a host.
+
+    Args:
+        local: is told of all files.
+        sources: files and folders; `folder` becomes `DEST/folder`, what is in `folder/` comes into DEST.
+        dest: a path on the host; relative: below the home there.
+        exclude: what is left out, patterns as in a `.gitignore` in each folder.
+        keep_links: links stay links; else they are followed. One that ends with a slash is followed in any case.
+        into: DEST is a folder; else a single file is to become DEST itself.
+
+    Raises:
+        SourcesFailed: something is not there, not readable, no file, or two would have one path; all at once.
+        ValueError: a pattern can match nothing.
+    """
+    gatherer = _Gatherer(local, Exclusion(exclude), keep_links)
+    place = _place(dest)
+    here = os.getcwd()  # noqa: PTH109 - to the letter
+    for source in sources:
+        gatherer.take(source if source.startswith('/') else f'{here}/{source}', place, into=into or len(sources) > 1)
+    if gatherer.faults:
+        raise SourcesFailed(gatherer.faults)
+    return gatherer.manifest()
+
+
+def _names_folder(dest: str) -> bool:
+    """Whether DEST cannot be a file."""
+    return dest.rpartition('/')[2] in _INSIDE or (dest.startswith('~') and '/' not in dest)
+
+
+def _place(dest: str) -> str:
+    """DEST as hosts take it, without a slash at its end; empty: the root."""
+    absolute = dest if dest.startswith(('/', '~')) else f'~/{dest}'
+    return absolute.rstrip('/')
+
+
+class _Gatherer:
+    """Collects it source by source."""
+
+    def __init__(self, local: LocalFiles, exclusion: Exclusion, keep_links: bool) -> None:
+        self.faults: list[str] = []
+        self._local = local
+        self._exclusion = exclusion
+        self._keep_links = keep_links
+        self._files: dict[str, Entry] = {}
+        self._folders: dict[str, int | None] = {}
+        self._bits: dict[str, int] = {}
+        self._links: dict[str, tuple[str, str]] = {}
+        self._trees: list[Tree] = []
+
+    def manifest(self) -> Manifest:
+        """What it came to."""
+        links = tuple((remote, text) for remote, (_, text) in self._links.items())
+        folders, bits = tuple(self._folders.items()), tuple(self._bits.items())
+        return Manifest(tuple(self._files.values()), folders, links, bits, mirror=Mirror(tuple(self._trees)))
+
+    def take(self, source: str, place: str, *, into: bool) -> None:
+        """Collect what one SRC means."""
+        name = source.rpartition('/')[2]
+        try:
+            is_link = self._keep_links and os.path.islink(source) and name not in _INSIDE  # noqa: PTH114 - `x/` is none
+            status = os.stat(source, follow_symlinks=not is_link)  # noqa: PTH116 - `x/` is a folder
+        except OSError as error:
+            self._fault(source, error)
+            return
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if name not in _INSIDE and self._exclusion.excludes(name, is_folder=is_folder):
+            return
+        if is_folder:
+            self._take_tree(source, place if name in _INSIDE else f'{place}/{name}', is_top=name in _INSIDE)
+            return
+        if into:
+            self._folders.setdefault(place or '/', None)
+        remote = f'{place}/{name}' if into else place
+        if is_link:
+            self._take_link(source, remote)
+        else:
+            self._take_file(source, remote, status)
+
+    def _take_tree(self, source: str, place: str, *, is_top: bool) -> None:
+        seen: dict[str, os.stat_result] = {}
+        entries: dict[str, Entry] = {}
+        times = self._local.times
+        self._trees.append(Tree(place or '/', self._exclusion.patterns))
+        try:
+            for path, local, kind, status, _ in walk(source, self._exclusion, keep_links=self._keep_links):
+                remote = f'{place}/{path}' if path else place
+                if status is not None:
+                    self._take_folder(local, remote or '/', status, is_top and not path)
+                    continue
+                if kind == 'link':
+                    self._take_link(local, remote)
+                    continue
+                try:
+                    seen[local] = status = os.stat(local)  # noqa: PTH116 - of many files
+                except OSError as error:
+                    self._fault(local, error)
+                    continue
+                mode = status.st_mode
+                if mode >> _TYPE != _REGULAR:
+                    self._refuse(local, mode)
+                    continue
+                mtime = status.st_mtime_ns if times else ANY_TIME
+                entries[remote] = Entry(local, remote, status.st_size, mode & 0o7777, mtime)
+        except OSError as error:
+            self._fault(error.filename or source, error)
+        except ValueError as error:
+            self.faults.append(f'the link {error}')
+        self._local.saw(seen)
+        self._add(entries)
+
+    def _take_file(self, local: str, remote: str, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            self._refuse(local, status.st_mode)
+            return
+        self._local.saw({local: status})
+        self._add({remote: Entry(local, remote, *self._local.look(local))})
+
+    def _add(self, entries: dict[str, Entry]) -> None:
+        """Add files, each path of which stands there once."""
+        for remote in entries.keys() & self._files.keys():
+            self._collision(remote, self._files[remote].local, entries[remote].local)
+        for remote in entries.keys() & self._links.keys():
+            self._collision(remote, self._links[remote][0], entries[remote].local)
+        for remote in entries.keys() & (self._folders.keys() | self._bits.keys()):
+            self.faults.append(f'{entries[remote].local} would become {remote}, which is to be a folder')
+        self._files.update(entries)
+
+    def _refuse(self, local: str, mode: int) -> None:
+        self.faults.append(f'{local} is no file, folder or link, but {_kind(mode)}')
+
+    def _take_folder(self, local: str, remote: str, status: os.stat_result, is_top: bool) -> None:
+        mode = stat.S_IMODE(status.st_mode)
+        if remote in self._files or remote in self._links:
+            self.faults.append(f'{local} would become {remote}, which is to be a file')
+        elif is_top:
+            self._folders.setdefault(remote, mode)
+        else:
+            self._bits.setdefault(remote, mode)
+
+    def _take_link(self, local: str, remote: str) -> None:
+        if remote in self._files or remote in self._links:
+            other = self._files[remote].local if remote in self._files else self._links[remote][0]
+            self._collision(remote, other, local)
+            return
+        try:
+            self._links[remote] = (local, link_target(local))
+        except OSError as error:
+            self._fault(local, error)
+
+    def _collision(self, remote: str, one: str, other: str) -> None:
+        if os.path.abspath(one) != os.path.abspath(other):  # noqa: PTH100 - to the letter
+            self.faults.append(f'{one} and {other} would both become {remote}')
+
+    def _fault(self, path: str, error: OSError) -> None:
+        if os.path.islink(path) and isinstance(error, FileNotFoundError):  # noqa: PTH114
+            self.faults.append(f'the link {path} leads to {link_target(path)}, where nothing is')
+            return
+        hint = neighbour(Path(path).absolute()) if isinstance(error, FileNotFoundError) else None
+        self.faults.append(f'cannot read {path}: {error.strerror}' + (f' ({hint})' if hint else ''))
+
+
+def _kind(mode: int) -> str:
+    names = {stat.S_IFIFO: 'a pipe', stat.S_IFSOCK: 'a socket', stat.S_IFBLK: 'a device', stat.S_IFCHR: 'a device'}
+    return names.get(stat.S_IFMT(mode), 'something else')
