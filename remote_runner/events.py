@@ -156,6 +156,17 @@ class FilesSent(Event):
     hashed: int = 0
 
 
+class FilesDeleted(Event):
+    """With `--delete`: so many files, links and folders that are gone here were deleted; `failed` could not be.
+
+    `paths` are the first of all these there; those of folders end with a slash.
+    """
+
+    deleted: int
+    failed: int
+    paths: tuple[str, ...]
+
+
 class ComponentStarting(Event):
     """The window of a component is being opened."""
 

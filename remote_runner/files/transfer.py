@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
+from remote_runner.files.delete import NOTHING, Surplus
 from remote_runner.files.delta import LEAST, Basis, Looking, steps
 from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
@@ -48,6 +49,7 @@ class Difference(NamedTuple):
         bits: (path, mode) of folders that need these permission bits when all is in them.
         hashed: how many of the other files the host had to read.
         interrupted: copies that were not brought to their end, and are gone when this is done.
+        surplus: what is to be deleted afterwards, see `files/delete.py`.
     """
 
     send: Sequence[Entry]
@@ -59,6 +61,7 @@ class Difference(NamedTuple):
     bits: tuple[tuple[str, int], ...] = ()
     hashed: int = 0
     interrupted: int = 0
+    surplus: Surplus = NOTHING
 
     @property
     def is_empty(self) -> bool:
