@@ -357,6 +357,12 @@ class TestLimited:
         for host in ('h1', 'h2', 'h3'):
             assert copier.there(host=host).read_bytes() == (copier.here / 'f').read_bytes()
 
+    def test_compressed(self, copier: Copier) -> None:
+        copier.file('d/text', 'some text, ' * 300_000)
+        copier.file('d/random', os.urandom(3_000_000))
+        copier.copy('h1', '-C', 'd', copier.base)
+        assert seen(copier.there('/d')) == seen(copier.here / 'd')
+
     def test_none(self, copier: Copier) -> None:
         copier.file('f', os.urandom(1 << 20))
         copier.copy('h1', 'f', copier.base, '--bwlimit', '0')

@@ -113,6 +113,11 @@ class TestRecords:
             'INFO',
             'h1: permission bits of 2 files changed, 3 unchanged',
         ),
+        (
+            e.FilesSent(host='h1', files=5, sent=1, modes=0, bytes=9, seconds=1, sent_bytes=9, times=1, unchanged=3),
+            'INFO',
+            'h1: 1 file sent (9 B) in 1.00 s, times of 1 file set, 3 unchanged',
+        ),
         (e.ComponentStarting(host='h1', component='c', index=0), 'DEBUG', 'c@h1: starting'),
         (e.ComponentFailed(host='h1', component='c', reason='a\nINFO: b'), 'ERROR', 'c@h1: a\\nINFO: b'),
         (e.ComponentExited(host='h1', component='c', status=0), 'INFO', 'c@h1: exited with status 0'),
