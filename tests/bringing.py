@@ -151,8 +151,12 @@ class Lab:
                 return self.bring_to(host, what)
             finally:
                 host.close()
-                if host.facts.pid != os.getpid():
-                    wait_for_end(host.facts.pid)
+                self.wait_for(host)
+
+    def wait_for(self, host: Host) -> None:
+        """Wait for the end of an agent."""
+        if host.facts.pid != os.getpid():
+            wait_for_end(host.facts.pid)
 
     def bring_to(self, host: Host, what: Iterable[Placed] | None = None) -> Brought:
         """The same over a connection that stays."""
