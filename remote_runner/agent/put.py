@@ -31,7 +31,7 @@ _BEGIN = 5
 
 def put(request: "Request") -> "Dict[str, object]":
     """Operation `put`: make `folders` ([path, mode or None]), write the files that come as parts, make `links`
-    ([path, text]), set `modes` ([path, mode]) and `times` ([path, ns]).
+    ([path, text]), set `modes` ([path, mode]) and `times` ([path, ns]), and at last `bits` ([path, mode]) of folders.
 
     Each part lists what to do with its body, from begin to end:
 
@@ -46,10 +46,7 @@ def put(request: "Request") -> "Dict[str, object]":
     header = request.header
     made: "Set[str]" = set()
     for path, mode in header['folders']:
-        path = expand(path)
-        made.update(make_folders(path))
-        if mode is not None and path in made:
-            os.chmod(path, mode | stat.S_IRWXU)
+        _make_folder(expand(path), mode, made)
     hashes = request.agent.hashes(header['cache'])
     spared = [os.path.realpath(expand(path)) for path in header['spared']]
     copies.remove_interrupted(spared)  # before what they hold is missing elsewhere
@@ -67,8 +64,20 @@ def put(request: "Request") -> "Dict[str, object]":
         os.chmod(expand(path), mode)
     for path, mtime in header['times']:
         _set_time(expand(path), mtime)
+    for path, mode in header.get('bits', ()):
+        os.chmod(expand(path), mode)
     request.agent.save_hashes()
     return {'stale': writer.stale}
+
+
+def _make_folder(path: str, mode: "Optional[int]", made: "Set[str]") -> None:
+    """Make a folder, and those above it; one that is new gets its mode, but so that we may write into it."""
+    try:
+        made.update(make_folders(path))
+    except OSError as error:
+        raise Failure('cannot make the folder {}: {}'.format(path, error.strerror), kind='transfer') from None
+    if mode is not None and path in made:
+        os.chmod(path, mode | stat.S_IRWXU)
 
 
 def _set_time(path: str, mtime: int) -> None:

@@ -28,10 +28,11 @@ Copy files and folders to many hosts. What is there already is not sent again.
 
     remote_runner copy node[1-40] data/ /srv/data
     remote_runner copy @hosts.txt program settings.toml '~/tools/'
+    remote_runner copy node[1-40] data/ /srv/data --delete --exclude '*.log'
 
 `folder` becomes DEST/folder; what is in `folder/` comes into DEST, as with rsync. A file becomes DEST, or comes into it
 if DEST ends with a slash, is a folder there, or there are several SRC. A relative DEST is below the home there. Nothing
-is removed on the hosts.
+is removed on the hosts, unless --delete is given: then what a folder there has, and the SRC has not.
 """
 
 
@@ -81,21 +82,26 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.deploy.copying import Copying, Wanted, exit_status
     from remote_runner.events import Events
     from remote_runner.hosts.ssh import Connector
-    from remote_runner.ui.output import JsonLines
+    from remote_runner.ui.copied import Summary
+    from remote_runner.ui.output import JsonLines, Output
     from remote_runner.ui.terminal import Terminal
 
     events = Events()
-    terminal = Terminal(table=False)
+    summary = Summary()
+    terminal = Terminal(table=False, quiet=True)
     events.listen(terminal)
-    if options.json:
-        events.listen(JsonLines())
+    events.listen(JsonLines() if options.json else summary)
     wanted = Wanted(tuple(options.sources), options.dest, tuple(options.patterns), options.links == 'keep')
-    with Connector(ahead=ahead) as connector, terminal:
+    with Connector(ahead=ahead) as connector:
         try:
             copying = Copying(wanted, Bringer(copy_options(options), events), events, gathering)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        failures = copying.copy(addresses, connector, options.fanout, leave=True)
+        try:
+            with terminal:
+                failures = copying.copy(addresses, connector, options.fanout, leave=True)
+        finally:
+            Output().write(summary.text())
     return exit_status(failures.values())
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, zip_longest
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
+from remote_runner.files.delete import NOTHING, Surplus
 from remote_runner.files.delta import LEAST, Basis, Looking, steps
+from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.hosts.host import Call, Host
@@ -29,7 +32,8 @@ REPORT_STEP = 0.1
 #: Large files that a host looks at at the same time.
 LOOKS = 16
 
-Progress = Callable[[int, int], None]
+#: Hears of bytes and files: how many of how many.
+Progress = Callable[[int, int, int, int], None]
 
 
 class Difference(NamedTuple):
@@ -43,7 +47,9 @@ class Difference(NamedTuple):
         bases: what there is already of large files of `send`, by path.
         folders: (path, mode) of folders to make.
         bits: (path, mode) of folders that need these permission bits when all is in them.
+        hashed: how many of the other files the host had to read.
         interrupted: copies that were not brought to their end, and are gone when this is done.
+        surplus: what is to be deleted afterwards, see `files/delete.py`.
     """
 
     send: Sequence[Entry]
@@ -53,7 +59,15 @@ class Difference(NamedTuple):
     bases: Mapping[str, Basis] = MappingProxyType({})
     folders: tuple[tuple[str, int | None], ...] = ()
     bits: tuple[tuple[str, int], ...] = ()
+    hashed: int = 0
     interrupted: int = 0
+    surplus: Surplus = NOTHING
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        work = (self.send, self.modes, self.times, self.links, self.folders, self.bits, self.interrupted)
+        return not any(work)
 
     @property
     def bytes(self) -> int:
@@ -86,8 +100,9 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
         if not call.send(places, body):
             break  # its answer says why
     call.finish()
-    found, result = _answers(host, call, manifest.files, local)
+    found, read, result = _answers(host, call, manifest.files, local)
     send: list[Entry] = []
+    sending: list[int] = []
     modes: list[tuple[str, int]] = []
     times: list[tuple[str, int]] = []
     for number in sorted(found):
@@ -96,6 +111,7 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
             raise TransferFailed(f'{entry.remote} is a folder there, and a file here ({entry.local})', host=host.name)
         if kind != 'file' or not digest or digest != local.sha1(entry.local):
             send.append(entry)
+            sending.append(number)
             continue
         if mode != entry.mode:
             modes.append((entry.remote, entry.mode))
@@ -115,25 +131,30 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
         tuple(links),
         folders=tuple(folder for folder in folders if there[folder] < 0),
         bits=tuple(folder for folder in manifest.bits if there[folder] != folder[1]),
+        hashed=len(read.difference(sending)),
         interrupted=result['interrupted'],
     ), large
 
 
 def _answers(
     host: Host, call: Call, files: Sequence[Entry], local: LocalFiles
-) -> tuple[dict[int, tuple[str, int, int, str]], Any]:
-    """What a host says of files that differ, by number, and the rest of its answer. What it hashes, we hash too."""
+) -> tuple[dict[int, tuple[str, int, int, str]], set[int], Any]:
+    """What a host says of files that differ, by number; the numbers of those that it had to read, and the rest of its
+    answer. What it hashes, we hash too.
+    """
     found: dict[int, tuple[str, int, int, str]] = {}
+    read: set[int] = set()
     for (answers, digests), _ in _heard(host, call):
         for number, *answer in answers:
             found[number] = tuple(answer)
         local.hash_soon(files[number].local for number, *answer in answers if answer[-1])
         for number, digest in digests:
+            read.add(number)
             if number in found:
                 found[number] = (*found[number][:-1], digest)
             elif digest != local.sha1(files[number].local):
                 found[number] = ('file', files[number].mode, files[number].mtime, digest)
-    return found, _result(host, call)
+    return found, read, _result(host, call)
 
 
 def _heard(host: Host, call: Call) -> Iterator[tuple[Any, bytes]]:
@@ -162,26 +183,24 @@ def send(
     difference: Difference,
     local: LocalFiles,
     progress: Progress,
-    limit: Callable[[int], object] = lambda size: None,
+    limit: Limit | None = None,
 ) -> int:
     """Bring a host up to date; how many bytes of content were sent.
 
     Args:
-        progress: hears how many bytes are there of how many, now and then.
-        limit: is told how many bytes are sent before they are, and may wait.
+        progress: hears how many bytes and files are there of how many, now and then.
+        limit: how fast, with all others that have it.
 
     Raises:
         ConnectionLost: the connection broke.
         TransferFailed: a file could not be read here or written there; those written already are whole.
     """
-    if not any(difference):
+    if difference.is_empty:
         return 0
     sent, stale = _put(host, difference, local, progress, limit)
     if stale:  # what was there already is something else by now: all of them is sent
         whole = Difference(tuple(entry for entry in difference.send if entry.remote in stale))
-        before = difference.bytes - whole.bytes
-        sent += _put(host, whole, local, lambda n, _: progress(before + n, difference.bytes), limit)[0]
-    progress(difference.bytes, difference.bytes)
+        sent += _put(host, whole, local, progress, limit)[0]
     return sent
 
 
@@ -190,7 +209,7 @@ def _put(
     difference: Difference,
     local: LocalFiles,
     progress: Progress,
-    limit: Callable[[int], object],
+    limit: Limit | None,
 ) -> tuple[int, set[str]]:
     """How many bytes were sent, and the files that were to be made from what is not there any more."""
     spared = [path for path, basis in difference.bases.items() if basis.partial]
@@ -198,10 +217,11 @@ def _put(
         'put',
         cache=local.remembered,
         folders=difference.folders,
-        modes=[*difference.modes, *difference.bits],
+        modes=difference.modes,
         times=difference.times,
         links=difference.links,
         spared=spared,
+        bits=difference.bits[::-1],  # what is below a folder first: afterwards it may not be reached
     )
     sender = _Sender(call, local, difference, progress, limit)
     try:
@@ -210,7 +230,9 @@ def _put(
     except TransferFailed:
         call.cancel()
         raise
-    return sender.sent, set(_result(host, call)['stale'])
+    stale = set(_result(host, call)['stale'])
+    sender.report(difference.bytes, len(difference.send))
+    return sender.sent, stale
 
 
 def _result(host: Host, call: Call) -> Any:
@@ -235,24 +257,29 @@ class _Sender:
         local: LocalFiles,
         difference: Difference,
         progress: Progress,
-        limit: Callable[[int], object],
+        limit: Limit | None,
     ) -> None:
         self._call = call
         self._local = local
         self._difference = difference
         self._progress = progress
         self._limit = limit
+        self._part = PART if limit is None else min(PART, limit.part)
         self._reported = time.monotonic()
         self._items: list[list[Any]] = []
         self._body = bytearray()
         self._buffer = memoryview(bytearray(PART))
         self._spared = 0  # bytes that need not be sent
+        self._files = 0  # that are whole in what was sent
+        self._flushed: deque[tuple[int, int]] = deque()  # bytes after which so many files are there
+        self._there = 0
+        self._of = (difference.bytes, len(difference.send))
         self.sent = 0
 
     def run(self) -> None:
         """Send all files."""
         try:
-            for is_small, entries in groupby(self._difference.send, lambda entry: entry.size < PART):
+            for is_small, entries in groupby(self._difference.send, lambda entry: entry.size < self._part):
                 for entry in _interleaved(list(entries)) if is_small else entries:
                     if is_small:
                         self._small(entry)
@@ -271,7 +298,8 @@ class _Sender:
                 self._local.learn(entry.local, reading, digest)
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, digest])
         self._body += content
-        if len(self._body) >= PART or len(self._items) >= ROWS:
+        self._files += 1
+        if len(self._body) >= self._part or len(self._items) >= ROWS:
             self._flush()
 
     def _large(self, entry: Entry, basis: Basis | None) -> None:
@@ -301,13 +329,14 @@ class _Sender:
             else:
                 self._local.check_unchanged(entry.local, os.fstat(reading.file))
         self._items.append(['e', digest or self._local.sha1(entry.local)])
+        self._files += 1
 
     def _pieces(self, fd: int, entry: Entry, offset: int, length: int) -> Iterator[memoryview]:
         """So many bytes of a file; each piece is there until the next is asked for."""
         end = offset + length
         while offset < end:
             try:
-                size = os.preadv(fd, [self._buffer[: min(PART, end - offset)]], offset)
+                size = os.preadv(fd, [self._buffer[: min(self._part, end - offset)]], offset)
             except OSError as error:
                 raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
             if not size:
@@ -323,14 +352,23 @@ class _Sender:
 
     def _put(self, body: memoryview) -> None:
         """Send what there is to say and to send."""
-        self._limit(len(body))
+        if self._limit is not None:
+            self._limit(len(body))
         if not self._call.send(self._items, body):
             raise _Enough
         self.sent += len(body)
         self._items = []
+        self._flushed.append((self.sent, self._files))
         if time.monotonic() - self._reported > REPORT_STEP:
-            self._reported = time.monotonic()
-            self._progress(self._call.delivered + self._spared, self._difference.bytes)
+            delivered = self._call.delivered
+            while self._flushed and self._flushed[0][0] <= delivered:
+                _, self._there = self._flushed.popleft()
+            self.report(delivered + self._spared, self._there)
+
+    def report(self, arrived: int, files: int) -> None:
+        """Say how far it is."""
+        self._reported = time.monotonic()
+        self._progress(arrived, self._of[0], files, self._of[1])
 
 
 def _interleaved(entries: list[Entry]) -> Iterator[Entry]:
