@@ -200,7 +200,12 @@ def send(
     sent, stale = _put(host, difference, local, progress, limit)
     if stale:  # what was there already is something else by now: all of them is sent
         whole = Difference(tuple(entry for entry in difference.send if entry.remote in stale))
-        sent += _put(host, whole, local, progress, limit)[0]
+        size, count = difference.bytes, len(difference.send)
+
+        def rest(there: int, of: int, files: int, of_files: int) -> None:
+            progress(size - of + there, size, count - of_files + files, count)
+
+        sent += _put(host, whole, local, rest, limit)[0]
     return sent
 
 
@@ -231,7 +236,8 @@ def _put(
         call.cancel()
         raise
     stale = set(_result(host, call)['stale'])
-    sender.report(difference.bytes, len(difference.send))
+    if not stale:
+        sender.report(difference.bytes, len(difference.send))
     return sender.sent, stale
 
 
