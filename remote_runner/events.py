@@ -137,13 +137,18 @@ class FilesSending(Event):
 
 
 class FilesSent(Event):
-    """All files of a host are there: `sent` were sent (`bytes` bytes), `modes` got other permission bits alone."""
+    """All files of a host are there: `sent` were sent (`bytes` bytes), `modes` got other permission bits alone.
+
+    `shared` were brought by the hosts `shared_with`, which see the same folder; this one has seen that they came.
+    """
 
     files: int
     sent: int
     modes: int
     bytes: int
     seconds: float
+    shared: int = 0
+    shared_with: tuple[str, ...] = ()
 
 
 class ComponentStarting(Event):

@@ -92,6 +92,7 @@ class Copying:
                         failures[address.where] = failure
                         self._events.emit(HostFailed(host=address.where, error=str(failure)))
             except KeyboardInterrupt:
+                self._bringer.give_up()
                 for _ in pool.each(lambda host: host.give_up(GIVE_UP_TIMEOUT)):
                     continue
                 raise

@@ -16,6 +16,7 @@ from remote_runner.deploy.keep import end_others, has_changed_files, unchanged, 
 from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.session import survey_run
+from remote_runner.deploy.sharing import Turn
 from remote_runner.errors import RequestFailed, SessionFailed, TransferFailed
 from remote_runner.events import Events, SessionQuit
 from remote_runner.files.manifest import Manifest, Placed, remote_path
@@ -53,7 +54,7 @@ class Preparation:
         self.base_dirs: dict[str, str] = {}
         self._created: dict[str, list[str]] = {}
         self._temporary: dict[str, dict[str, str]] = {}
-        self._bringer = Bringer(options.copying, events)
+        self._bringer = Bringer(options.copying, events, self._whose)
         self._given_up = False
         self._busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -75,16 +76,23 @@ class Preparation:
 
     def _keep_what_is_unchanged(self, host: Host) -> None:
         """With `--keep-running`: end what has changed or is not wanted any more, and bring its files."""
+        with self._bringer.turn(host) as turn:
+            self._keep(host, turn)
+
+    def _keep(self, host: Host, turn: Turn) -> None:
         session, run, own = self._plan.session, self._options.join or '', self._own(host)
         kept = unchanged(survey_run(host, session, run), run, [tracked.plan for tracked in own])
         self._prepare(host, {key: seen.facts['cwd'] for key, seen in kept.items()})
         begun = time.monotonic()
         manifest = self._manifest(own)
-        difference = Difference(()) if manifest is None else self._bringer.compare(host, manifest)
+        difference = Difference(()) if manifest is None else self._bringer.compare(host, manifest, turn)
         staying = [
             tracked
             for tracked in own
-            if tracked.key in kept and not has_changed_files(tracked.plan, self.base_dirs[tracked.key], difference)
+            if tracked.key in kept
+            and not has_changed_files(
+                tracked.plan, self.base_dirs[tracked.key], difference, turn.changed_by_others
+            )
         ]
         if staying or self._options.is_part:
             patience = max(tracked.plan.stop_timeout for tracked in own)
@@ -93,7 +101,7 @@ class Preparation:
         else:
             self._quit_leftovers(host)
         if manifest is not None:
-            self._bringer.send(host, manifest, difference, begun)
+            self._bringer.send(host, manifest, difference, begun, turn)
         for tracked in staying:
             self._board.keep(tracked, kept[tracked.key].facts['status'])
         found = watched(host, session, run, [tracked.plan.name for tracked in staying])
@@ -143,7 +151,17 @@ class Preparation:
             for tracked in own
             for file in tracked.plan.files
         ]
-        return self._bringer.manifest(placed) if placed else None
+        tops = [self.base_dirs[tracked.key] for tracked in own if tracked.plan.base_dir is not None]
+        return self._bringer.manifest(placed, tops) if placed else None
+
+    def _whose(self, host: str, path: str) -> list[str]:
+        """The components that have a file at this path of a host."""
+        return [
+            tracked.plan.label
+            for tracked in self._board.all()
+            if tracked.host == host
+            and any(remote_path(self.base_dirs[tracked.key], file.remote) == path for file in tracked.plan.files)
+        ]
 
     def remember(self) -> None:
         """All files were brought: what was found out of those of this machine is kept for the next run."""
@@ -154,6 +172,7 @@ class Preparation:
     def give_up(self) -> None:
         """Begin no further step on any host."""
         self._given_up = True
+        self._bringer.give_up()
 
     def clean(self, host: Host, *, has_own_session: bool) -> None:
         """After a run that was ended early: quit a session that nothing ran in, remove folders that nothing needs.

@@ -39,12 +39,19 @@ class Manifest(NamedTuple):
         folders: path and permission bits of those that are named themselves; None: whatever is usual there.
         links: path and text of symbolic links.
         bits: path and permission bits of folders that get these bits whether they are there already or not.
+        tops: folders that hold together what is below them, see `files/places.py`; the rest goes by itself.
     """
 
     files: tuple[Entry, ...]
     folders: tuple[tuple[str, int | None], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     bits: tuple[tuple[str, int], ...] = ()
+    tops: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to stand there."""
+        return not any((self.files, self.folders, self.links, self.bits))
 
     @property
     def bytes(self) -> int:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from itertools import groupby, zip_longest
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
 from remote_runner.files.delta import LEAST, Basis, Looking, steps
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
+from remote_runner.files.places import Place, tops_of
 from remote_runner.hosts.host import Call, Host
 from remote_runner.wire.columns import ANY_TIME, ROWS, UNKNOWN, pack
 
@@ -44,6 +45,7 @@ class Difference(NamedTuple):
         bases: what there is already of large files of `send`, by path.
         folders: (path, mode) of folders to make.
         bits: (path, mode) of folders that need these permission bits when all is in them.
+        interrupted: how many copies stopped in the middle there; those that are not gone on with are removed.
     """
 
     send: tuple[Entry, ...]
@@ -53,34 +55,93 @@ class Difference(NamedTuple):
     bases: Mapping[str, Basis] = MappingProxyType({})
     folders: tuple[tuple[str, int | None], ...] = ()
     bits: tuple[tuple[str, int], ...] = ()
+    interrupted: int = 0
 
     @property
     def bytes(self) -> int:
         """The size of what has to be sent."""
         return sum(entry.size for entry in self.send)
 
+    def paths(self) -> set[str]:
+        """All paths at which something has to be done."""
+        pairs = (*self.modes, *self.times, *self.links, *self.folders, *self.bits)
+        return {entry.remote for entry in self.send} | {path for path, _ in pairs}
 
-def compare(host: Host, manifest: Manifest, local: LocalFiles, *, always_copy: bool = False) -> Difference:
-    """Ask a host what it has, in one exchange; hash here meanwhile. `always_copy`: everything differs.
+    def without(self, paths: Container[str]) -> Difference:
+        """What has to be done at other paths."""
+        return Difference(
+            tuple(entry for entry in self.send if entry.remote not in paths),
+            tuple(each for each in self.modes if each[0] not in paths),
+            tuple(each for each in self.times if each[0] not in paths),
+            tuple(each for each in self.links if each[0] not in paths),
+            self.bases,
+            tuple(each for each in self.folders if each[0] not in paths),
+            tuple(each for each in self.bits if each[0] not in paths),
+            self.interrupted,
+        )
+
+
+class Divides(Protocol):
+    """Somebody who knows what other hosts bring into folders that a host shares with them."""
+
+    def divide(self, manifest: Manifest, places: list[Place], difference: Difference) -> Container[str]:
+        """The paths at which this host has nothing to do, of those that differ."""
+
+
+def compare(
+    host: Host,
+    manifest: Manifest,
+    local: LocalFiles,
+    *,
+    always_copy: bool = False,
+    turn: Divides | None = None,
+) -> Difference:
+    """Ask a host what it has, in one exchange; hash here meanwhile.
+
+    Args:
+        host: where.
+        manifest: what should be there.
+        local: the files here.
+        always_copy: everything differs.
+        turn: learns what differs, before more is found out of files that this host need not be sent.
 
     Raises:
         ConnectionLost: the connection broke.
         TransferFailed: a local file cannot be read, or a path on the host cannot be looked at.
     """
+    if manifest.is_empty:
+        return Difference(())
+    tops = () if turn is None else tops_of(manifest)
     if always_copy:
         folders = (*manifest.folders, *manifest.bits)
-        return Difference(manifest.files, links=manifest.links, folders=folders, bits=manifest.bits)
-    difference, large = look(host, manifest, local)
-    return difference._replace(bases=_bases(host, large))
+        difference = Difference(manifest.files, links=manifest.links, folders=folders, bits=manifest.bits)
+        looked = Looked(difference, [], look(host, Manifest(()), local, tops).places if tops else [])
+    else:
+        looked = look(host, manifest, local, tops)
+    others = () if turn is None else turn.divide(manifest, looked.places, looked.difference)
+    large = [entry for entry in looked.large if entry.remote not in others]
+    return looked.difference._replace(bases=_bases(host, large))
 
 
-def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference, list[Entry]]:
-    """What `compare` does first; the large files of which something is there already."""
-    if not any(manifest):
-        return Difference(()), []
+class Looked(NamedTuple):
+    """What a host said.
+
+    Args:
+        difference: what has to be done, but for its `bases`.
+        large: files to send of which something is there already.
+        places: where the tops lie that were asked for.
+    """
+
+    difference: Difference
+    large: list[Entry]
+    places: list[Place]
+
+
+def look(host: Host, manifest: Manifest, local: LocalFiles, tops: tuple[str, ...] = ()) -> Looked:
+    """What `compare` does first; raises as it does."""
     folders = (*manifest.folders, *manifest.bits)
     paths = [path for path, _ in folders]
-    call = host.call('compare', cache=local.remembered, links=manifest.links, folders=paths)
+    call = host.call('compare', cache=local.remembered, links=manifest.links, folders=paths, tops=tops)
     for places, rows in _rows(manifest.files, local):
         if not call.send(places, pack(rows)):
             break  # its answer says why
@@ -107,14 +168,17 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
     missing = {manifest.files[number].remote for number, answer in found.items() if answer[0] != 'file'}
     large = [e for e in send if e.size >= LEAST and (result['interrupted'] or e.remote not in missing)]
     there = dict(zip(folders, result['folders'], strict=True))
-    return Difference(
+    difference = Difference(
         tuple(send),
         tuple(modes),
         tuple(times),
         tuple(links),
         folders=tuple(folder for folder in folders if there[folder] < 0),
         bits=tuple(folder for folder in manifest.bits if there[folder] != folder[1]),
-    ), large
+        interrupted=result['interrupted'],
+    )
+    lie = [Place.of(top, where) for top, where in zip(tops, result['places'], strict=True) if where is not None]
+    return Looked(difference, large, lie)
 
 
 def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[list[Any]], list[Row]]]:
