@@ -130,16 +130,20 @@ class FilesCompared(Event):
 
 
 class FilesSending(Event):
-    """How far the copying to a host is: so many of its bytes arrived."""
+    """How far the copying to a host is: so many of its files and bytes arrived, or were there already in part."""
 
     bytes: int
     of_bytes: int
+    files: int = 0
+    of_files: int = 0
 
 
 class FilesSent(Event):
-    """All files of a host are there: `sent` were sent (`bytes` bytes), `modes` got other permission bits alone.
-
-    `shared` were brought by the hosts `shared_with`, which see the same folder; this one has seen that they came.
+    """All files of a host are there: `sent` were sent, of `bytes` bytes, of which `sent_bytes` went over the wire: of
+    large files only those pieces go that are not there already. Of the others, `modes` got other permission bits,
+    `times` another modification time alone, and `unchanged` were left as they were; `hashed` of them had to be read on
+    the host to know their SHA-1, which it remembered of the rest. `shared` were brought by the hosts `shared_with`,
+    which see the same folder; this one has seen that they came.
     """
 
     files: int
@@ -147,8 +151,23 @@ class FilesSent(Event):
     modes: int
     bytes: int
     seconds: float
+    sent_bytes: int = 0
+    times: int = 0
+    unchanged: int = 0
+    hashed: int = 0
     shared: int = 0
     shared_with: tuple[str, ...] = ()
+
+
+class FilesDeleted(Event):
+    """With `--delete`: so many files, links and folders that are gone here were deleted; `failed` could not be.
+
+    `paths` are the first of all these there; those of folders end with a slash.
+    """
+
+    deleted: int
+    failed: int
+    paths: tuple[str, ...]
 
 
 class ComponentStarting(Event):
@@ -238,10 +257,12 @@ class ComponentUnknown(Event):
 
 
 class ResultsFetching(Event):
-    """How far the fetching from a host is: so many of its bytes came."""
+    """How far the fetching from a host is: so many of its files and bytes came."""
 
     bytes: int
     of_bytes: int
+    files: int = 0
+    of_files: int = 0
 
 
 class ResultsFetched(Event):
@@ -273,6 +294,22 @@ class CommandEnded(Event):
     session: str
     exit_status: int
     components: dict[str, str]
+
+
+class CopyEnded(Event):
+    """The last line of `copy` with `--json`: what came of it on all `hosts` together; `failed` says why some have not
+    all of it. The rest are sums over the others, see `FilesSent`. `exit_status`: 0 done, 1 something failed, 3 a host,
+    130 interrupted.
+    """
+
+    hosts: int
+    failed: dict[str, str]
+    exit_status: int
+    files: int
+    sent: int
+    bytes: int
+    sent_bytes: int
+    seconds: float
 
 
 Listener = Callable[[Event], None]

@@ -45,7 +45,7 @@ def ignore(host: Host, header: Header) -> None:
     """Nothing that an agent says unasked matters here."""
 
 
-def silent(done: int, total: int) -> None:
+def silent(*progress: int) -> None:
     """Nobody watches."""
 
 
@@ -447,7 +447,7 @@ class TestInterrupted:
     def test_by_the_user(self, host: Host, base: str, here: Path) -> None:
         write(here / 'large', 'old')
 
-        def interrupt(done: int, total: int) -> None:
+        def interrupt(done: int, total: int, *files: int) -> None:
             assert 0 < done < total == self.SIZE
             raise KeyboardInterrupt
 
@@ -470,7 +470,7 @@ class TestInterrupted:
         came: list[int] = []
         own = connected(bed)
 
-        def cut(done: int, total: int) -> None:
+        def cut(done: int, total: int, *files: int) -> None:
             came.append(done)
             if len(came) == 1:
                 if how == 'sshd is killed':
@@ -492,7 +492,7 @@ class TestInterrupted:
             file.truncate(self.SIZE)
         is_cut = threading.Event()
 
-        def cut(done: int, total: int) -> None:
+        def cut(done: int, total: int, *files: int) -> None:
             if not is_cut.is_set():
                 bed['h1'].cut()
                 is_cut.set()
@@ -535,7 +535,7 @@ from tests.test_fetch import connected_by, fetch, Wanted
 config, base, pattern, folder = sys.argv[1:]
 result = {}
 
-def progress(done, total):
+def progress(done, total, *files):
     print('progress', done, total, flush=True)
     while 'HOLD' in os.environ:
         signal.pause()

@@ -50,7 +50,7 @@ def test_copying_shows_bytes_files_and_rate() -> None:
         times={1: 10.0, 2: 10.2},
     )
     assert picture(progress, now=10.4)[0] == 'h0  copying:  25 %, 1.0 MB of 4.0 MB, 3 files'
-    assert picture(progress, now=12)[0] == 'h0  copying:  25 %, 1.0 MB of 4.0 MB, 3 files, 500.0 kB/s  2 s'
+    assert picture(progress, now=12)[0] == 'h0  copying:  25 %, 1.0 MB of 4.0 MB, 3 files, 500.0 kB/s, 6 s left  2 s'
     progress.apply(e.FilesSent(host='h0', files=9, sent=3, modes=0, bytes=4_000_000, seconds=3), 13)
     assert picture(progress, now=20)[0] == 'h0  ready'
 

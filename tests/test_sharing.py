@@ -19,7 +19,7 @@ from remote_runner.deploy import bring, sharing
 from remote_runner.deploy.bring import Bringer
 from remote_runner.errors import RemoteRunnerError, TransferFailed
 from remote_runner.events import Events
-from remote_runner.files.manifest import Placed
+from remote_runner.files.manifest import Mirror, Placed, Tree
 from remote_runner.files.options import CopyOptions
 from remote_runner.files.places import Place
 from remote_runner.hosts.address import parse_address
@@ -281,6 +281,42 @@ class TestWhatHostsDoNotAgreeUpon:
         assert (shared.there / 'target').read_bytes() == LARGE
 
 
+class TestDeleting:
+    """`--delete` where what is in the way of one host is wanted by another."""
+
+    def trees(self, shared: Shared, *below: str) -> None:
+        """Component x of each host has a tree of its own: a file for all, and one that only this host has."""
+        lines = []
+        for (name, mount), folder in zip(MOUNTS.items(), below, strict=False):
+            shared.file(f'{name}/all', 'all')
+            shared.file(f'{name}/only-{name}/file', name)
+            lines.append(
+                f"config.add_component(Component(name='x', host={name!r}, base_dir={mount + folder!r},"
+                f" executable='/bin/sleep', args=[100000], files=util.recursive_files_dict({name!r}, 'tree')))\n"
+            )
+        shared.write(*lines)
+
+    def test_only_what_nobody_wants_goes(self, shared: Shared) -> None:
+        self.trees(shared, '', '', '')
+        wanted = ['tree/all', 'tree/only-h1/file', 'tree/only-h2/file', 'tree/only-h3/file']
+        for _ in range(3):
+            (shared.there / 'tree/old').mkdir(parents=True, exist_ok=True)
+            (shared.there / 'tree/old/file').write_text('old')
+            (shared.there / 'tree/only-h1').mkdir(exist_ok=True)
+            (shared.there / 'tree/only-h1/old').write_text('old')
+            shared.deploy('--delete')
+            assert shared.names() == wanted
+            assert not (shared.there / 'tree/old').exists()
+
+    def test_a_tree_in_another_one(self, shared: Shared) -> None:
+        self.trees(shared, '', '/tree/deep')
+        (shared.there / 'tree/deep/tree').mkdir(parents=True)
+        (shared.there / 'tree/deep/tree/old').write_text('old')
+        shared.deploy('--delete')
+        deep = ['tree/deep/tree/all', 'tree/deep/tree/only-h2/file']
+        assert shared.names() == ['tree/all', *deep, 'tree/only-h1/file']
+
+
 class TestTrouble:
     def test_the_agent_that_brings_it_is_killed(self, shared: Shared) -> None:
         shared.file('large', LARGE)
@@ -377,17 +413,17 @@ class Two:
         self.local = site.file('a')
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, options: CopyOptions = CopyOptions()) -> None:  # noqa: B008 - it cannot change
         """What follows is of one command."""
         heard: list[dict[str, Any]] = []
         events = Events()
         events.listen(lambda event: heard.append(event.to_dict()))
-        self.events, self.bringer = heard, Bringer(CopyOptions(), events)
+        self.events, self.bringer = heard, Bringer(options, events)
 
     def bring(self, host: Host, below: str = '') -> None:
         folder = MOUNTS[host.name] + below
         placed = [Placed(str(self.local), f'{folder}/a')]
-        self.bringer.bring(host, self.bringer.manifest(placed, [folder]))
+        self.bringer.bring(host, self.bringer.manifest(placed, tops=[folder]))
 
     def sent(self) -> list[tuple[str, int, int]]:
         events = [event for event in self.events if event['event'] == 'files_sent']
@@ -503,6 +539,35 @@ class TestOneAfterTheOther:
             with pytest.raises(RemoteRunnerError):
                 one.result(60)
         assert two.sent() == [('h2', 1, 0)]
+
+    def test_what_one_has_seen_is_deleted_before_it_is_known_that_it_is_wanted(
+        self, two: Two, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """h2 has looked, and all is there; h1, which has not heard of h2, deletes it; then h2 says what it wants."""
+        for host in two.hosts:
+            two.bring(host)
+        two.begin(CopyOptions(delete=True))
+        looked, deleted = threading.Event(), threading.Event()
+        real = sharing.Turn.divide
+
+        def divide(turn: sharing.Turn, *arguments: Any) -> Any:
+            if turn.host is two.hosts[1]:
+                looked.set()
+                assert deleted.wait(60)
+            return real(turn, *arguments)
+
+        monkeypatch.setattr(sharing.Turn, 'divide', divide)
+        (two.site.folder / 'empty').mkdir()
+        with ThreadPoolExecutor() as threads:
+            other = threads.submit(two.bring, two.hosts[1])
+            assert looked.wait(60)
+            placed = [Placed(str(two.site.folder / 'empty'), '/srv/shared', 'folder')]
+            two.bringer.bring(two.hosts[0], two.bringer.manifest(placed, Mirror((Tree('/srv/shared'),))))
+            assert two.site.names() == []
+            deleted.set()
+            other.result(60)
+        assert two.site.names() == ['a']
+        assert two.sent() == [('h1', 0, 0), ('h2', 1, 0)]
 
     def test_all_is_there_and_no_mark_is_made(self, two: Two) -> None:
         for host in two.hosts:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from remote_runner.cli.options import (
     Parser,
@@ -16,15 +18,21 @@ from remote_runner.cli.options import (
 )
 from remote_runner.errors import UsageError
 
+if TYPE_CHECKING:
+    from remote_runner.files.ahead import Gathering
+    from remote_runner.files.local import LocalFiles
+    from remote_runner.files.manifest import Manifest
+
 _DESCRIPTION = """\
 Copy files and folders to many hosts. What is there already is not sent again.
 
     remote_runner copy node[1-40] data/ /srv/data
     remote_runner copy @hosts.txt program settings.toml '~/tools/'
+    remote_runner copy node[1-40] data/ /srv/data --delete --exclude '*.log'
 
 `folder` becomes DEST/folder; what is in `folder/` comes into DEST, as with rsync. A file becomes DEST, or comes into it
 if DEST ends with a slash, is a folder there, or there are several SRC. A relative DEST is below the home there. Nothing
-is removed on the hosts.
+is removed on the hosts, unless --delete is given: then what a folder there has, and the SRC has not.
 """
 
 
@@ -67,25 +75,46 @@ def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_intermixed_args(arguments)
     if not options.dest:
         raise UsageError('DEST is empty', remedy='. is the home there')
+    gathering = _begin_to_gather(options)
     addresses, ahead = dial_hosts(options)
     # The rest is imported, and the files are looked at, while the hosts answer.
     from remote_runner.deploy.bring import Bringer
     from remote_runner.deploy.copying import Copying, Wanted, exit_status
     from remote_runner.events import Events
     from remote_runner.hosts.ssh import Connector
-    from remote_runner.ui.output import JsonLines
+    from remote_runner.ui.copied import Summary
+    from remote_runner.ui.output import JsonLines, Output
     from remote_runner.ui.terminal import Terminal
 
     events = Events()
-    terminal = Terminal(table=False)
+    summary = Summary()
+    terminal = Terminal(table=False, quiet=True)
     events.listen(terminal)
-    if options.json:
-        events.listen(JsonLines())
+    events.listen(JsonLines() if options.json else summary)
     wanted = Wanted(tuple(options.sources), options.dest, tuple(options.patterns), options.links == 'keep')
-    with Connector(ahead=ahead) as connector, terminal:
+    with Connector(ahead=ahead) as connector:
         try:
-            copying = Copying(wanted, Bringer(copy_options(options), events), events)
+            copying = Copying(wanted, Bringer(copy_options(options), events), events, gathering)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        failures = copying.copy(addresses, connector, options.fanout, leave=True)
+        try:
+            with terminal:
+                failures = copying.copy(addresses, connector, options.fanout, leave=True)
+        finally:
+            Output().write(summary.text())
     return exit_status(failures.values())
+
+
+def _begin_to_gather(options: argparse.Namespace) -> Gathering | None:
+    """Look at folders while all else begins; a file is looked at soon enough."""
+    if not any(map(os.path.isdir, options.sources)):
+        return None
+    from remote_runner.files.ahead import Gathering
+
+    def gather(local: LocalFiles) -> Manifest:
+        from remote_runner.files.sources import gather
+
+        keep_links = options.links == 'keep'
+        return gather(local, options.sources, options.dest, exclude=options.patterns, keep_links=keep_links)
+
+    return Gathering(gather, remembered=not options.no_hash_cache, times=not options.no_times)

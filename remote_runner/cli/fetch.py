@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from remote_runner.cli.options import add_results_option
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         from remote_runner.deploy.results import bring_home
         from remote_runner.events import Events
         from remote_runner.files.results import run_folder
+        from remote_runner.ui.copied import Summary
         from remote_runner.ui.output import JsonLines, Output
         from remote_runner.ui.terminal import Terminal
 
@@ -46,11 +48,15 @@ def main(arguments: Sequence[str]) -> int:
         there = [seen for seen in wanted if seen.facts]
         root = options.results or session.target.home / 'results'
         events = Events()
-        if options.json:
-            events.listen(JsonLines())
-        with Terminal(table=False) as terminal:
-            events.listen(terminal)
-            bring_home(session.pool, there, root, events)
+        summary = Summary()
+        events.listen(JsonLines() if options.json else summary)
+        try:
+            with Terminal(table=False, quiet=True) as terminal:
+                events.listen(terminal)
+                bring_home(session.pool, there, root, events)
+        finally:
+            for line in summary.text().splitlines():
+                logging.getLogger(__name__).info('%s', line)
         if not options.json:
             for run in dict.fromkeys(seen.run for seen in there):
                 Output().write(f'{run_folder(root, run)}\n')

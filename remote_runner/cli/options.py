@@ -62,6 +62,8 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
         help='password for hosts and encrypted keys; others can see it in the list of processes, so better name a file '
         'that holds it in the environment variable RR_PASS_FILE, or wait to be asked',
     )
+    what = 'compress what goes over the wire, as ssh -C: faster on slow links alone'
+    group.add_argument('-C', '--compress', action='store_true', help=what)
     group.add_argument('-F', '--ssh-config', metavar='FILE', help='another ssh_config, as ssh -F')
     group.add_argument(
         '--connect-timeout',
@@ -133,6 +135,10 @@ def add_copy_options(group: argparse._ActionsContainer) -> None:
     group.add_argument('--no-times', action='store_true', help='do not keep modification times')
     what = 'hash all files of equal size, here and on the hosts, also those that were not changed since the last time'
     group.add_argument('--no-hash-cache', action='store_true', help=what)
+    what = 'send at most so much a second to all hosts together: KiB, or with a suffix as 1.5m; 0: no limit'
+    group.add_argument('--bwlimit', type=_rate, default=0.0, metavar='RATE', help=what)
+    what = 'below folders that are brought with all that is in them, delete there what is gone here'
+    group.add_argument('--delete', action='store_true', help=what)
 
 
 def copy_options(arguments: argparse.Namespace) -> CopyOptions:
@@ -140,8 +146,21 @@ def copy_options(arguments: argparse.Namespace) -> CopyOptions:
     from remote_runner.files.options import CopyOptions
 
     return CopyOptions(
-        always_copy=arguments.always_copy, times=not arguments.no_times, remembered=not arguments.no_hash_cache
+        always_copy=arguments.always_copy,
+        times=not arguments.no_times,
+        remembered=not arguments.no_hash_cache,
+        rate=arguments.bwlimit,
+        delete=arguments.delete,
     )
+
+
+def _rate(text: str) -> float:
+    from remote_runner.files.limit import parse_rate
+
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_results_option(group: argparse._ActionsContainer) -> None:
@@ -225,6 +244,7 @@ def ssh_options(
         config_file=arguments.ssh_config,
         connect_timeout=arguments.connect_timeout,
         accept_new_host_keys=arguments.accept_new_host_keys,
+        compress=arguments.compress,
         credentials=Credentials(arguments.password, ask=_asker(paused)),
     )
 

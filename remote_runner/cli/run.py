@@ -62,6 +62,8 @@ _OF_DEPLOYING = (
     'always_copy',
     'no_times',
     'no_hash_cache',
+    'bwlimit',
+    'delete',
     'terminate',
     'on_failure',
     'skip_unreachable',

@@ -28,7 +28,6 @@ class Found(NamedTuple):
         path: below the top of the tree; empty: the top itself.
         local: where it is.
         kind: `folder`, `link` (one that is to stay one), or `file` for whatever else it is.
-        item: what the folder's listing says of it; None of the top.
         status: what stat(2) says of a folder.
         is_empty: of a folder, whether there is nothing in it that is not left out.
     """
@@ -36,7 +35,6 @@ class Found(NamedTuple):
     path: str
     local: str
     kind: str
-    item: os.DirEntry[str] | None
     status: os.stat_result | None = None
     is_empty: bool = False
 
@@ -61,7 +59,7 @@ def walk(top: str, exclusion: Exclusion, *, keep_links: bool) -> Iterator[Found]
         ValueError: a link that is followed leads back to a directory above it.
     """
     status, inside = _inside(top, '', exclusion, keep_links)
-    yield Found('', top, 'folder', None, status, not inside)
+    yield Found('', top, 'folder', status, not inside)
     above = [(status.st_dev, status.st_ino)]
     listings = [iter(inside)]
     while listings:
@@ -94,9 +92,9 @@ def _inside(local: str, path: str, exclusion: Exclusion, keep_links: bool) -> tu
         # Where a link leads nowhere, a DirEntry may raise an error.
         is_folder = not keep_links and os.path.isdir(item.path) if is_link else item.is_dir(follow_symlinks=False)  # noqa: PTH112
         below_top = prefix + item.name
-        if not exclusion.excludes(below_top, is_folder=is_folder):
+        if not (exclusion and exclusion.excludes(below_top, is_folder=is_folder)):
             kind = 'folder' if is_folder else 'link' if is_link and keep_links else 'file'
-            found.append(Found(below_top, item.path, kind, item))
+            found.append(Found(below_top, item.path, kind))
     return status, found
 
 

@@ -6,17 +6,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from itertools import islice
 
 from remote_runner.deploy.sharing import Sharing, Turn, Whose
-from remote_runner.events import Events, FilesCompared, FilesSending, FilesSent
+from remote_runner.errors import DeletionFailed
+from remote_runner.events import Events, FilesCompared, FilesDeleted, FilesSending, FilesSent
+from remote_runner.files.delete import delete, find_surplus
+from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
-from remote_runner.files.manifest import Manifest, Placed, build_manifest
+from remote_runner.files.manifest import NO_MIRROR, Manifest, Mirror, Placed, build_manifest
 from remote_runner.files.options import CopyOptions
 from remote_runner.files.transfer import Difference, compare, send
 from remote_runner.hosts.host import Host
+
+log = logging.getLogger(__name__)
+
+#: Paths that are named of what is deleted on a host.
+NAMED = 10
 
 
 class Bringer:
@@ -33,36 +43,55 @@ class Bringer:
     def __init__(self, options: CopyOptions, events: Events, whose: Whose = lambda host, path: ()) -> None:
         self._options = options
         self._events = events
+        self._limit = Limit(options.rate) if options.rate else None
+        #: What came of each host.
+        self.done: list[FilesSent] = []
         self.local = LocalFiles(remembered=options.remembered, times=options.times)
-        self._sharing = Sharing(self.local, whose)
+        self._sharing = Sharing(self.local, deletes=options.delete, whose=whose)
 
-    def manifest(self, placed: Iterable[Placed], tops: Iterable[str] = ()) -> Manifest:
-        """What is to stand on a host, see `build_manifest`; `tops` are folders that hold together what is in them."""
-        return build_manifest(self.local, placed)._replace(tops=tuple(dict.fromkeys(tops)))
+    def give_up(self) -> None:
+        """Nothing is wanted any more: who waits to send need not, nor who waits for what others bring."""
+        if self._limit is not None:
+            self._limit.end()
+        self._sharing.give_up()
+
+    def manifest(
+        self, placed: Iterable[Placed], mirror: Mirror = NO_MIRROR, tops: Iterable[str] = ()
+    ) -> Manifest:
+        """What is to stand on a host, see `build_manifest`.
+
+        Args:
+            placed: it.
+            mirror: from where the rest goes, with `--delete`.
+            tops: folders that hold together what is in them, see `files/places.py`.
+        """
+        return build_manifest(self.local, placed)._replace(mirror=mirror, tops=tuple(dict.fromkeys(tops)))
 
     def bring(self, host: Host, manifest: Manifest) -> None:
-        """Compare and send.
+        """Compare, send, and with `--delete` delete.
 
         Raises:
+            ConfigError: from a folder of the manifest nothing may be deleted; nothing was changed.
             ConnectionLost: the connection broke.
+            DeletionFailed: something could not be deleted; all else is done.
             TransferFailed: a file could not be read here or written there, or another host brings another one to the
                 same place; those written already are whole.
         """
         begun = time.monotonic()
         with self.turn(host) as turn:
-            self.send(host, manifest, self.compare(host, manifest, turn), begun, turn)
+            difference = self.compare(host, manifest, turn)
+            self.send(host, manifest, difference, begun, turn)
+            self.delete(host, manifest, difference, turn)
 
     def turn(self, host: Host) -> AbstractContextManager[Turn]:
-        """The time from comparing to the end of sending: what is not there by then, other hosts bring."""
+        """The time from comparing to the end of all: what is not there by then, other hosts bring."""
         return self._sharing.turn(host)
-
-    def give_up(self) -> None:
-        """The command is interrupted: no host waits any more for what others bring. Safe to call twice."""
-        self._sharing.give_up()
 
     def compare(self, host: Host, manifest: Manifest, turn: Turn) -> Difference:
         """What has to be done on a host, by whichever host; raises as `bring` does."""
         difference = compare(host, manifest, self.local, always_copy=self._options.always_copy, turn=turn)
+        if self._options.delete:
+            difference = difference._replace(surplus=find_surplus(host, manifest))
         files, to_send = len(manifest.files), len(difference.send)
         self._events.emit(FilesCompared(host=host.name, files=files, to_send=to_send, bytes=difference.bytes))
         return difference
@@ -70,24 +99,54 @@ class Bringer:
     def send(self, host: Host, manifest: Manifest, difference: Difference, begun: float, turn: Turn) -> None:
         """Do it; `begun` is when it was begun, by time.monotonic(). Raises as `bring` does."""
 
-        def progress(arrived: int, of: int) -> None:
-            self._events.emit(FilesSending(host=host.name, bytes=arrived, of_bytes=of))
+        def progress(arrived: int, of: int, files: int, of_files: int) -> None:
+            self._events.emit(
+                FilesSending(host=host.name, bytes=arrived, of_bytes=of, files=files, of_files=of_files)
+            )
 
         done = [difference.without(turn.awaited)]
-        send(host, manifest, done[0], self.local, progress)
+        sent_bytes = send(host, manifest, done[0], self.local, progress, self._limit)
         turn.sent()
         for more in turn.others():
             done.append(compare(host, more, self.local))
-            send(host, more, done[-1], self.local, progress)
+            sent_bytes += send(host, more, done[-1], self.local, progress, self._limit)
+        modes = {path for each in done for path, _ in each.modes}
+        times = {path for each in done for path, _ in each.times} - modes
+        sent_files, shared = sum(len(each.send) for each in done), turn.shared.total()
+        sent = FilesSent(
+            host=host.name,
+            files=len(manifest.files),
+            sent=sent_files,
+            modes=len(modes),
+            bytes=sum(each.bytes for each in done),
+            seconds=time.monotonic() - begun,
+            sent_bytes=sent_bytes,
+            times=len(times),
+            unchanged=len(manifest.files) - sent_files - len(modes) - len(times) - shared,
+            hashed=difference.hashed,
+            shared=shared,
+            shared_with=tuple(turn.shared),
+        )
+        self.done.append(sent)
+        self._events.emit(sent)
+
+    def delete(self, host: Host, manifest: Manifest, difference: Difference, turn: Turn) -> None:
+        """Delete what is gone here, after all was sent; raises as `bring` does."""
+        if not self._options.delete or not manifest.mirror:
+            return
+        with turn.deleting(difference.surplus) as surplus:
+            deleted = delete(host, surplus)
+        for path in surplus.mounts:
+            log.warning('%s: %s is another file system: nothing in it is deleted', host.name, path)
+        for path in deleted.changed:
+            log.warning('%s: %s is not deleted: it was changed since it was looked at', host.name, path)
         self._events.emit(
-            FilesSent(
+            FilesDeleted(
                 host=host.name,
-                files=len(manifest.files),
-                sent=sum(len(each.send) for each in done),
-                modes=sum(len(each.modes) for each in done),
-                bytes=sum(each.bytes for each in done),
-                shared=turn.shared.total(),
-                shared_with=tuple(turn.shared),
-                seconds=time.monotonic() - begun,
+                deleted=deleted.total,
+                failed=len(deleted.failures),
+                paths=tuple(islice(surplus.paths(), NAMED)),
             )
         )
+        if deleted.failures:
+            raise DeletionFailed(deleted.failures, host=host.name)

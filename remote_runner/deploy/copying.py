@@ -16,12 +16,16 @@ from remote_runner.defaults import FANOUT
 from remote_runner.deploy.bring import Bringer
 from remote_runner.deploy.prepare import GIVE_UP_TIMEOUT, SHORT
 from remote_runner.errors import RemoteRunnerError, RequestFailed, TransferFailed
-from remote_runner.events import Events, HostConnected, HostConnecting, HostFailed, HostMerged
+from remote_runner.events import CopyEnded, Events, HostConnected, HostConnecting, HostFailed, HostMerged
+from remote_runner.files.ahead import Gathering
 from remote_runner.files.manifest import Manifest
 from remote_runner.files.sources import gather, is_ambiguous
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens, Pool, distinct
+
+#: The exit status of what was interrupted.
+INTERRUPTED = 130
 
 
 class Wanted(NamedTuple):
@@ -47,18 +51,19 @@ class Copying:
         wanted: what and where to.
         bringer: how.
         events: hears what happens.
+        gathering: has begun to look at what is wanted, where a process of its own does that.
 
     Raises:
         SourcesFailed: something is not there, or cannot be read.
         ValueError: a pattern of `exclude` can match nothing.
     """
 
-    def __init__(self, wanted: Wanted, bringer: Bringer, events: Events) -> None:
+    def __init__(self, wanted: Wanted, bringer: Bringer, events: Events, gathering: Gathering | None = None) -> None:
         self._wanted = wanted
         self._bringer = bringer
         self._events = events
         self._is_ambiguous = is_ambiguous(wanted.sources, wanted.dest)
-        self._manifest = self._gather(into=True)
+        self._manifest = gathering.result(bringer.local) if gathering else self._gather(into=True)
         self._of_one = self._gather(into=False) if self._is_ambiguous else self._manifest
         self._lock = threading.Lock()
         self._machines: dict[str, str] = {}
@@ -79,6 +84,7 @@ class Copying:
             KeyboardInterrupt: the hosts have let go of what they were at; of large files they keep what came.
         """
         self._begun = time.monotonic()
+        status = 1
         failures: dict[str, RemoteRunnerError] = {}
         with Pool(connector, fanout=fanout, leave=leave) as pool:
             try:
@@ -91,14 +97,33 @@ class Copying:
                     if failure is not None:
                         failures[address.where] = failure
                         self._events.emit(HostFailed(host=address.where, error=str(failure)))
+                status = exit_status(failures.values())
             except KeyboardInterrupt:
+                status = INTERRUPTED
                 self._bringer.give_up()
                 for _ in pool.each(lambda host: host.give_up(GIVE_UP_TIMEOUT)):
                     continue
                 raise
             finally:
                 self._bringer.local.save()
+                self._end(failures, status)
         return failures
+
+    def _end(self, failures: dict[str, RemoteRunnerError], status: int) -> None:
+        """Say what came of it."""
+        done = self._bringer.done
+        self._events.emit(
+            CopyEnded(
+                hosts=len(done) + len(failures),
+                failed={host: str(failure) for host, failure in failures.items()},
+                exit_status=status,
+                files=sum(sent.files for sent in done),
+                sent=sum(sent.sent for sent in done),
+                bytes=sum(sent.bytes for sent in done),
+                sent_bytes=sum(sent.sent_bytes for sent in done),
+                seconds=time.monotonic() - self._begun,
+            )
+        )
 
     def _serve(self, host: Host) -> None:
         """Copy to a host that is connected."""

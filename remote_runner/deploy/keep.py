@@ -42,7 +42,10 @@ def watched(host: Host, session: str, run: str, names: list[str]) -> dict[str, S
 def has_changed_files(
     plan: ComponentPlan, base_dir: str, difference: Difference, also: Collection[str] = ()
 ) -> bool:
-    """Whether a file or link of the component has to be sent, gets other permission bits, or is one of `also`."""
+    """Whether a file or link of the component has to be sent, gets other permission bits, is to be deleted, or is one
+    of `also`."""
+    if any(remote_path(base_dir, root) in difference.surplus.trees for root in plan.trees):
+        return True
     changed = {*also, *(entry.remote for entry in difference.send)}
     changed.update(path for path, _ in (*difference.modes, *difference.links))
     return any(remote_path(base_dir, file.remote) in changed for file in plan.files)

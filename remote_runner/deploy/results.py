@@ -66,8 +66,8 @@ def bring_home(pool: Pool, components: Iterable[Seen], root: Path, events: Event
 def _bring(host: Host, listing: Listing, events: Events) -> tuple[FetchFailed, ...]:
     begun = time.monotonic()
 
-    def progress(arrived: int, of: int) -> None:
-        events.emit(ResultsFetching(host=host.name, bytes=arrived, of_bytes=of))
+    def progress(arrived: int, of: int, files: int, of_files: int) -> None:
+        events.emit(ResultsFetching(host=host.name, bytes=arrived, of_bytes=of, files=files, of_files=of_files))
 
     fetched = bring(host, listing, progress)
     events.emit(

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 
 from remote_runner.deploy.regions import Batch, Claim, Region, State
 from remote_runner.errors import HostError, TransferFailed
+from remote_runner.files.delete import Surplus
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.files.places import Item, Meeting, Place, above, folder_of, is_in, items, meet, plain
@@ -51,14 +52,18 @@ class Sharing:
 
     Args:
         local: the files of this machine.
+        deletes: whether hosts delete what is not wanted there.
         whose: tells components, for errors.
     """
 
-    def __init__(self, local: LocalFiles, whose: Whose = lambda host, path: ()) -> None:
+    def __init__(self, local: LocalFiles, *, deletes: bool = False, whose: Whose = lambda host, path: ()) -> None:
         self.local = local
+        self.deletes = deletes
         self.whose = whose
         self.changed = threading.Condition()
         self.regions: list[Region] = []
+        #: How many hosts have begun to delete (`--delete`), and how many are at it.
+        self.deletions = self.deleting = 0
         self._active = 0
         self._is_over = False
 
@@ -119,6 +124,8 @@ class Turn:
         #: Paths that were right here and that another host has changed in this command.
         self.changed_by_others: set[str] = set()
         self._batch = Batch()
+        self._deletions = sharing.deletions
+        self._is_stale = False
         self._places: list[Place] = []
         self._by_top: dict[str, list[tuple[str, Item]]] | None = None
         self._manifest = Manifest(())
@@ -134,9 +141,7 @@ class Turn:
             ConnectionLost: the connection broke.
         """
         self._manifest, self._places, self.changed = manifest, places, difference.paths()
-        joined = self._join()
-        with self._sharing.changed:
-            others = self._claim(joined)
+        others = self._join()
         if others:
             conflicts = {path for path, (item, claim) in others.items() if not self._agree(item, claim.item)}
             about = {path for path in others if path in self.changed or others[path][1].changes} | conflicts
@@ -148,8 +153,11 @@ class Turn:
         self.changed_by_others = others.keys() - self.awaited.keys()
         return set(self.awaited)
 
-    def _join(self) -> list[Met]:
-        """The regions of others that this host sees; what none of them holds becomes one of its own."""
+    def _join(self) -> dict[str, tuple[Item, Claim]]:
+        """Find the regions of others that this host sees; what none of them holds becomes one of its own.
+
+        What others bring there.
+        """
         looked: set[tuple[str, int]] = set()
         joined: list[Met] = []
         while True:
@@ -160,11 +168,14 @@ class Turn:
                     for region in self._sharing.regions
                     if (place.top, id(region)) not in looked and (meeting := meet(region.place, place)) is not None
                 ]
-                if not looked and not self.changed:
+                # What was right may have been deleted since, as long as nobody knew that this host wants it.
+                is_fresh = self._deletions == self._sharing.deletions
+                if not looked and not self.changed and is_fresh and not self._sharing.deletes:
                     new = self._needed(new)
                 if not new:
+                    self._is_stale = bool(joined) and not is_fresh
                     self._found(joined)
-                    return joined
+                    return self._claim(joined)
             joined += self._seen(new)
             looked |= {(place.top, id(region)) for place, region, _ in new}
 
@@ -360,6 +371,39 @@ class Turn:
             self.awaited = {}
             if left:
                 yield self._only(left)
+        if self._is_stale:
+            with self._sharing.changed:
+                self._sharing.wait(self.host, lambda: not self._sharing.deleting)
+            yield self._manifest
+
+    @contextmanager
+    def deleting(self, surplus: Surplus) -> Iterator[Surplus]:
+        """The time in which something is deleted: what of it no other host wants."""
+        sharing = self._sharing
+        with sharing.changed:
+            surplus = surplus.without(self._is_wanted_by_others())
+            sharing.deletions += bool(surplus.groups)
+            sharing.deleting += 1
+        try:
+            yield surplus
+        finally:
+            with sharing.changed:
+                sharing.deleting -= 1
+                sharing.changed.notify_all()
+
+    def _is_wanted_by_others(self) -> Callable[[str], bool]:
+        """Tells real paths of this host that others bring, or in which they bring something; with the lock held."""
+        wanted: set[str] = set()
+        for place in self._places:
+            for region, base in self._regions.get(place.top, []):
+                for name, claim in (region.claims or {}).items():
+                    if claim.turn is not self and is_in(name, base):
+                        real = posixpath.join(place.path, name[len(base) :].lstrip('/')).rstrip('/')
+                        for path in above(real):
+                            if path in wanted:
+                                break
+                            wanted.add(path)
+        return wanted.__contains__
 
     def _is_settled(self) -> bool:
         states = {claim.batch.state for claim in self.awaited.values()}
@@ -385,12 +429,12 @@ class Turn:
 
     def _only(self, paths: set[str]) -> Manifest:
         """What this host wants at these paths."""
-        files, folders, links, bits, _ = self._manifest
+        wanted = self._manifest
         return Manifest(
-            tuple(entry for entry in files if entry.remote in paths),
-            tuple(each for each in folders if each[0] in paths),
-            tuple(each for each in links if each[0] in paths),
-            tuple(each for each in bits if each[0] in paths),
+            tuple(entry for entry in wanted.files if entry.remote in paths),
+            tuple(each for each in wanted.folders if each[0] in paths),
+            tuple(each for each in wanted.links if each[0] in paths),
+            tuple(each for each in wanted.bits if each[0] in paths),
         )
 
     def _see(self) -> set[str]:

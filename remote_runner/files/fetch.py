@@ -54,7 +54,7 @@ class Fetched(NamedTuple):
 def bring(host: Host, listing: Listing, progress: Progress) -> Fetched:
     """Fetch what a listing holds. One file that fails stops no other: it is among the `failures` of the result.
 
-    `progress` hears how many bytes came of how many, now and then.
+    `progress` hears how many bytes and files came of how many, now and then.
 
     Raises:
         ConnectionLost: the connection broke; files that came are whole, nothing is left of others.
@@ -156,7 +156,8 @@ class _Receiver:
     def report(self) -> None:
         """Say how much came."""
         self._reported = time.monotonic()
-        self._progress(self.bytes, self.bytes + self._left - self._received)
+        done = len(self.done)
+        self._progress(self.bytes, self.bytes + self._left - self._received, done, done + len(self.todo))
 
     def _take(self, entries: Sequence[Any], body: memoryview) -> None:
         for length, end in entries:

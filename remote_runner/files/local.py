@@ -5,12 +5,23 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
-from remote_runner.agent.hashes import Hashes, Reading, cache_path
+from remote_runner.agent.hashes import Hashes, Reading, cache_path, entry
 from remote_runner.errors import TransferFailed
 from remote_runner.wire.columns import ANY_TIME
+
+
+class Status(NamedTuple):
+    """What matters of a stat_result, see stat(2)."""
+
+    st_size: int
+    st_mode: int
+    st_mtime_ns: int
+    st_ino: int
+    st_blocks: int
 
 
 class LocalFiles:
@@ -23,10 +34,13 @@ class LocalFiles:
 
     def __init__(self, *, remembered: bool = True, times: bool = True) -> None:
         self.remembered = remembered
-        self._times = times
+        self.times = times
         self._hashes = Hashes(cache_path() if remembered else None)
         self._lock = threading.Lock()
-        self._seen: dict[str, os.stat_result] = {}
+        self._seen: dict[str, os.stat_result | Status] = {}
+        self._adopted: Callable[[], Iterable[tuple[str, Status]]] | None = None
+        self._folders: dict[tuple[str, int], Mapping[str, bytes]] = {}
+        self._sent: set[str] = set()
         self._digests: dict[str, Future[str]] = {}
         self._workers: ThreadPoolExecutor | None = None
 
@@ -45,16 +59,34 @@ class LocalFiles:
             if not stat.S_ISREG(status.st_mode):
                 raise TransferFailed(f'cannot read {local}: it is no file')
             self._seen[local] = status
-        return status.st_size, status.st_mode & 0o7777, status.st_mtime_ns if self._times else ANY_TIME
+        return status.st_size, status.st_mode & 0o7777, status.st_mtime_ns if self.times else ANY_TIME
 
-    def saw(self, local: str, status: os.stat_result) -> tuple[int, int, int]:
-        """The same of a file that somebody else has just looked at."""
-        status = self._seen.setdefault(local, status)
-        return status.st_size, status.st_mode & 0o7777, status.st_mtime_ns if self._times else ANY_TIME
+    def saw(self, statuses: Mapping[str, os.stat_result]) -> None:
+        """Somebody else has just looked at these files."""
+        self._seen.update(statuses)
+
+    def adopt(self, found: Callable[[], Iterable[tuple[str, Status]]]) -> None:
+        """Another process has just looked at files: it is asked what it saw when that is needed."""
+        self._adopted = found
+
+    def status(self, local: str) -> Status:
+        """What was seen when a file was looked at."""
+        found = self._seen[local]
+        return Status(found.st_size, found.st_mode, found.st_mtime_ns, found.st_ino, found.st_blocks)
+
+    def _status(self, local: str) -> os.stat_result | Status:
+        found = self._seen.get(local)
+        if found is not None:
+            return found
+        with self._lock:
+            if self._adopted is not None:
+                self._seen.update(self._adopted())
+                self._adopted = None
+        return self._seen[local]
 
     def is_sparse(self, local: str) -> bool:
         """Whether a file may have holes."""
-        status = self._seen[local]
+        status = self._status(local)
         return status.st_blocks * 512 < status.st_size
 
     def known(self, local: str) -> str | None:
@@ -62,7 +94,16 @@ class LocalFiles:
         future = self._digests.get(local)
         if future is not None:
             return future.result() if future.done() and future.exception() is None else None
-        return self._hashes.known(local, self._seen[local])
+        status = self._status(local)
+        if not isinstance(status, os.stat_result):
+            return None
+        folder, _, name = local.rpartition('/')
+        if (folder, status.st_dev) not in self._folders:
+            self._folders[folder, status.st_dev] = self._hashes.of_folder(folder, status.st_dev)
+        found = self._folders[folder, status.st_dev].get(name)
+        if found is not None and found == entry(status, found[-20:]):
+            return found[-20:].hex()
+        return None if found is not None else self._hashes.known(local, status)
 
     def hash_soon(self, locals_: Iterable[str]) -> None:
         """Begin to hash files, on all cores."""
@@ -72,6 +113,17 @@ class LocalFiles:
             workers = self._workers
         for local in locals_:
             workers.submit(self._hash, local)
+
+    def is_ours_to_hash(self, local: str) -> bool:
+        """Whether a file is hashed by who sends it to the first host. For others, who do not wait for that host, it is
+        hashed beside them.
+        """
+        with self._lock:
+            if local not in self._sent:
+                self._sent.add(local)
+                return True
+        self.hash_soon([local])
+        return False
 
     def sha1(self, local: str) -> str:
         """The SHA-1 of a file in hexadecimal; computed by the first who asks.
@@ -88,7 +140,7 @@ class LocalFiles:
                 return future
             future = self._digests[local] = Future()
         try:
-            future.set_result(self._hashes.sha1(local, self._seen[local]))
+            future.set_result(self._hashes.sha1(local))
         except OSError as error:
             future.set_exception(TransferFailed(f'cannot read {local}: {error.strerror}'))
         except BaseException as error:
@@ -137,7 +189,7 @@ class LocalFiles:
         """Raises:
         TransferFailed: a file is not what it was when it was looked at.
         """
-        then = self._seen[local]
+        then = self._status(local)
         if (now.st_size, now.st_mtime_ns, now.st_ino) != (then.st_size, then.st_mtime_ns, then.st_ino):
             became = 'became shorter' if now.st_size < then.st_size else 'was changed'
             raise TransferFailed(f'{local} {became} while it was copied')

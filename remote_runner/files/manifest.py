@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from remote_runner.config.paths import link_target
 from remote_runner.errors import TransferFailed
 from remote_runner.files.local import LocalFiles
-from remote_runner.wire.columns import ANY_TIME
+from remote_runner.wire.columns import ANY_TIME, ROWS, UNKNOWN, pack
+
+if TYPE_CHECKING:
+    from remote_runner.wire.columns import Row
+
+
+#: The header and the body of files packed for `wire/columns.py`.
+Part = tuple[list[list[Any]], bytes]
 
 
 class Entry(NamedTuple):
@@ -31,6 +38,61 @@ class Entry(NamedTuple):
     mtime: int = ANY_TIME
 
 
+class Tree(NamedTuple):
+    """A folder of a host that becomes what one of this machine is.
+
+    Args:
+        root: its path on the host.
+        exclude: patterns of what is left out of it, see `config/exclude.py`.
+    """
+
+    root: str
+    exclude: tuple[str, ...] = ()
+
+
+class Mirror(NamedTuple):
+    """Folders from which goes what is not in the manifest: `--delete`.
+
+    Args:
+        trees: these folders.
+        also: further paths of the host that stay.
+        apart: (path, what it is) of folders that none of the trees may hold.
+    """
+
+    trees: tuple[Tree, ...] = ()
+    also: tuple[str, ...] = ()
+    apart: tuple[tuple[str, str], ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there is any tree."""
+        return bool(self.trees)
+
+
+NO_MIRROR = Mirror()
+
+
+class Entries(Sequence[Entry]):
+    """Entries that are made when they are asked for: of files that are unchanged nobody does."""
+
+    def __init__(self, files: Sequence[tuple[Any, ...]]) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, number: int) -> Entry: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, number: int | slice) -> Entry | Sequence[Entry]:
+        if isinstance(number, slice):
+            return Entries(self._files[number])
+        return Entry(*self._files[number][:-1])
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (Entry(*file[:-1]) for file in self._files)
+
+
 class Manifest(NamedTuple):
     """All that should stand on one host, each path once.
 
@@ -39,24 +101,53 @@ class Manifest(NamedTuple):
         folders: path and permission bits of those that are named themselves; None: whatever is usual there.
         links: path and text of symbolic links.
         bits: path and permission bits of folders that get these bits whether they are there already or not.
-        tops: folders that hold together what is below them, see `files/places.py`; the rest goes by itself.
+        packed: the files as `parts` yields them, if that is known.
+        mirror: from where the rest goes.
+        tops: folders that hold together what is in them, see `files/places.py`.
     """
 
-    files: tuple[Entry, ...]
+    files: Sequence[Entry]
     folders: tuple[tuple[str, int | None], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     bits: tuple[tuple[str, int], ...] = ()
+    packed: tuple[Part, ...] | None = None
+    mirror: Mirror = NO_MIRROR
     tops: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is to stand there."""
-        return not any((self.files, self.folders, self.links, self.bits))
+        """Whether nothing is to stand there, and nothing to go."""
+        return not any((self.files, self.folders, self.links, self.bits, self.mirror))
 
     @property
     def bytes(self) -> int:
         """The size of all files."""
         return sum(entry.size for entry in self.files)
+
+    def parts(self, local: LocalFiles) -> Iterable[Part]:
+        """The files for `wire/columns.py`: headers and bodies of parts."""
+        return self.packed if self.packed is not None else _pack(self.files, local)
+
+
+def _pack(files: Sequence[Entry], local: LocalFiles) -> Iterator[Part]:
+    places: list[list[Any]] = []
+    rows: list[Row] = []
+    last = None
+    for entry in files:
+        folder, slash, name = entry.remote.rpartition('/')
+        if not slash:
+            folder, name = entry.remote, '.'  # a home
+        if folder != last or not places:
+            places.append([folder or '/', 0])
+            last = folder
+        places[-1][1] += 1
+        digest = local.known(entry.local)
+        rows.append((entry.size, entry.mtime, entry.mode, UNKNOWN if digest is None else bytes.fromhex(digest), name))
+        if len(rows) >= ROWS:
+            yield places, pack(rows)
+            places, rows = [], []
+    if rows:
+        yield places, pack(rows)
 
 
 class Placed(NamedTuple):

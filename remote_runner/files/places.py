@@ -116,7 +116,11 @@ def tops_of(manifest: Manifest) -> tuple[str, ...]:
     What is in one of the manifest's own tops is held together by the folder that has all of it. The others are those
     that something stands in, or those above them where these are many.
     """
-    folders = {plain(folder_of(entry.remote)) for entry in manifest.files}
+    if manifest.packed is None:
+        folders = {plain(folder_of(entry.remote)) for entry in manifest.files}
+    else:  # no entries are made for this
+        folders = {plain(folder) for places, _ in manifest.packed for folder, _ in places}
+    folders |= {plain(tree.root) for tree in manifest.mirror.trees}
     folders |= {plain(folder_of(path)) for path, _ in manifest.links}
     folders |= {plain(path) for path, _ in (*manifest.folders, *manifest.bits)}
     for top in map(plain, manifest.tops):

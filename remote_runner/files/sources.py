@@ -12,8 +12,11 @@ from remote_runner.config.paths import link_target, neighbour
 from remote_runner.config.trees import walk
 from remote_runner.errors import SourcesFailed
 from remote_runner.files.local import LocalFiles
-from remote_runner.files.manifest import Entry, Manifest
+from remote_runner.files.manifest import Entry, Manifest, Mirror, Tree
+from remote_runner.wire.columns import ANY_TIME
 
+#: Where the type stands in st_mode, and that of a regular file: inode(7).
+_TYPE, _REGULAR = 12, 0o10
 #: Last names of paths that name no folder of their own: what is in it is meant.
 _INSIDE = ('', '.', '..')
 
@@ -79,11 +82,13 @@ class _Gatherer:
         self._folders: dict[str, int | None] = {}
         self._bits: dict[str, int] = {}
         self._links: dict[str, tuple[str, str]] = {}
+        self._trees: list[Tree] = []
 
     def manifest(self) -> Manifest:
         """What it came to."""
         links = tuple((remote, text) for remote, (_, text) in self._links.items())
-        return Manifest(tuple(self._files.values()), tuple(self._folders.items()), links, tuple(self._bits.items()))
+        folders, bits = tuple(self._folders.items()), tuple(self._bits.items())
+        return Manifest(tuple(self._files.values()), folders, links, bits, mirror=Mirror(tuple(self._trees)))
 
     def take(self, source: str, place: str, *, into: bool) -> None:
         """Collect what one SRC means."""
@@ -109,35 +114,56 @@ class _Gatherer:
             self._take_file(source, remote, status)
 
     def _take_tree(self, source: str, place: str, *, is_top: bool) -> None:
+        seen: dict[str, os.stat_result] = {}
+        entries: dict[str, Entry] = {}
+        times = self._local.times
+        self._trees.append(Tree(place or '/', self._exclusion.patterns))
         try:
-            for found in walk(source, self._exclusion, keep_links=self._keep_links):
-                remote = f'{place}/{found.path}' if found.path else place
-                if found.status is not None:
-                    self._take_folder(found.local, remote or '/', found.status, is_top and not found.path)
-                elif found.kind == 'link':
-                    self._take_link(found.local, remote)
-                elif found.item is not None:
-                    try:
-                        self._take_file(found.local, remote, found.item.stat())
-                    except OSError as error:
-                        self._fault(found.local, error)
+            for path, local, kind, status, _ in walk(source, self._exclusion, keep_links=self._keep_links):
+                remote = f'{place}/{path}' if path else place
+                if status is not None:
+                    self._take_folder(local, remote or '/', status, is_top and not path)
+                    continue
+                if kind == 'link':
+                    self._take_link(local, remote)
+                    continue
+                try:
+                    seen[local] = status = os.stat(local)  # noqa: PTH116 - of many files
+                except OSError as error:
+                    self._fault(local, error)
+                    continue
+                mode = status.st_mode
+                if mode >> _TYPE != _REGULAR:
+                    self._refuse(local, mode)
+                    continue
+                mtime = status.st_mtime_ns if times else ANY_TIME
+                entries[remote] = Entry(local, remote, status.st_size, mode & 0o7777, mtime)
         except OSError as error:
             self._fault(error.filename or source, error)
         except ValueError as error:
             self.faults.append(f'the link {error}')
+        self._local.saw(seen)
+        self._add(entries)
 
     def _take_file(self, local: str, remote: str, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
-            self.faults.append(f'{local} is no file, folder or link ({_kind(status.st_mode)})')
+            self._refuse(local, status.st_mode)
             return
-        size, mode, mtime = self._local.saw(local, status)
-        entry = Entry(local, remote, size, mode, mtime)
-        if self._files.setdefault(remote, entry) is not entry:
-            self._collision(remote, self._files[remote].local, local)
-        elif remote in self._links:
-            self._collision(remote, self._links[remote][0], local)
-        elif remote in self._folders or remote in self._bits:
-            self.faults.append(f'{local} would become {remote}, which is to be a folder')
+        self._local.saw({local: status})
+        self._add({remote: Entry(local, remote, *self._local.look(local))})
+
+    def _add(self, entries: dict[str, Entry]) -> None:
+        """Add files, each path of which stands there once."""
+        for remote in entries.keys() & self._files.keys():
+            self._collision(remote, self._files[remote].local, entries[remote].local)
+        for remote in entries.keys() & self._links.keys():
+            self._collision(remote, self._links[remote][0], entries[remote].local)
+        for remote in entries.keys() & (self._folders.keys() | self._bits.keys()):
+            self.faults.append(f'{entries[remote].local} would become {remote}, which is to be a folder')
+        self._files.update(entries)
+
+    def _refuse(self, local: str, mode: int) -> None:
+        self.faults.append(f'{local} is no file, folder or link, but {_kind(mode)}')
 
     def _take_folder(self, local: str, remote: str, status: os.stat_result, is_top: bool) -> None:
         mode = stat.S_IMODE(status.st_mode)

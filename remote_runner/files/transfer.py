@@ -10,28 +10,31 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import groupby, zip_longest
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
+from remote_runner.files.delete import NOTHING, Surplus
 from remote_runner.files.delta import LEAST, Basis, Looking, steps
+from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.files.places import Place, tops_of
 from remote_runner.hosts.host import Call, Host
-from remote_runner.wire.columns import ANY_TIME, ROWS, UNKNOWN, pack
-
-if TYPE_CHECKING:
-    from remote_runner.wire.columns import Row
+from remote_runner.wire.columns import ANY_TIME, ROWS
 
 #: Bytes of one part: many small files, or a piece of a large one.
 PART = 1 << 18
 #: Seconds between two reports of progress.
 REPORT_STEP = 0.1
+#: Large files that a host looks at at the same time.
+LOOKS = 16
 
-Progress = Callable[[int, int], None]
+#: Hears of bytes and files: how many of how many.
+Progress = Callable[[int, int, int, int], None]
 
 
 class Difference(NamedTuple):
@@ -45,17 +48,27 @@ class Difference(NamedTuple):
         bases: what there is already of large files of `send`, by path.
         folders: (path, mode) of folders to make.
         bits: (path, mode) of folders that need these permission bits when all is in them.
-        interrupted: how many copies stopped in the middle there; those that are not gone on with are removed.
+        hashed: how many of the other files the host had to read.
+        interrupted: copies that were not brought to their end, and are gone when this is done.
+        surplus: what is to be deleted afterwards, see `files/delete.py`.
     """
 
-    send: tuple[Entry, ...]
+    send: Sequence[Entry]
     modes: tuple[tuple[str, int], ...] = ()
     times: tuple[tuple[str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     bases: Mapping[str, Basis] = MappingProxyType({})
     folders: tuple[tuple[str, int | None], ...] = ()
     bits: tuple[tuple[str, int], ...] = ()
+    hashed: int = 0
     interrupted: int = 0
+    surplus: Surplus = NOTHING
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        work = (self.send, self.modes, self.times, self.links, self.folders, self.bits, self.interrupted)
+        return not any(work)
 
     @property
     def bytes(self) -> int:
@@ -69,15 +82,13 @@ class Difference(NamedTuple):
 
     def without(self, paths: Container[str]) -> Difference:
         """What has to be done at other paths."""
-        return Difference(
-            tuple(entry for entry in self.send if entry.remote not in paths),
-            tuple(each for each in self.modes if each[0] not in paths),
-            tuple(each for each in self.times if each[0] not in paths),
-            tuple(each for each in self.links if each[0] not in paths),
-            self.bases,
-            tuple(each for each in self.folders if each[0] not in paths),
-            tuple(each for each in self.bits if each[0] not in paths),
-            self.interrupted,
+        return self._replace(
+            send=tuple(entry for entry in self.send if entry.remote not in paths),
+            modes=tuple(each for each in self.modes if each[0] not in paths),
+            times=tuple(each for each in self.times if each[0] not in paths),
+            links=tuple(each for each in self.links if each[0] not in paths),
+            folders=tuple(each for each in self.folders if each[0] not in paths),
+            bits=tuple(each for each in self.bits if each[0] not in paths),
         )
 
 
@@ -142,12 +153,13 @@ def look(host: Host, manifest: Manifest, local: LocalFiles, tops: tuple[str, ...
     folders = (*manifest.folders, *manifest.bits)
     paths = [path for path, _ in folders]
     call = host.call('compare', cache=local.remembered, links=manifest.links, folders=paths, tops=tops)
-    for places, rows in _rows(manifest.files, local):
-        if not call.send(places, pack(rows)):
+    for places, body in manifest.parts(local):
+        if not call.send(places, body):
             break  # its answer says why
     call.finish()
-    found, result = _answers(host, call, manifest.files, local)
+    found, read, result = _answers(host, call, manifest.files, local)
     send: list[Entry] = []
+    sending: list[int] = []
     modes: list[tuple[str, int]] = []
     times: list[tuple[str, int]] = []
     for number in sorted(found):
@@ -156,6 +168,7 @@ def look(host: Host, manifest: Manifest, local: LocalFiles, tops: tuple[str, ...
             raise TransferFailed(f'{entry.remote} is a folder there, and a file here ({entry.local})', host=host.name)
         if kind != 'file' or not digest or digest != local.sha1(entry.local):
             send.append(entry)
+            sending.append(number)
             continue
         if mode != entry.mode:
             modes.append((entry.remote, entry.mode))
@@ -175,47 +188,32 @@ def look(host: Host, manifest: Manifest, local: LocalFiles, tops: tuple[str, ...
         tuple(links),
         folders=tuple(folder for folder in folders if there[folder] < 0),
         bits=tuple(folder for folder in manifest.bits if there[folder] != folder[1]),
+        hashed=len(read.difference(sending)),
         interrupted=result['interrupted'],
     )
     lie = [Place.of(top, where) for top, where in zip(tops, result['places'], strict=True) if where is not None]
     return Looked(difference, large, lie)
 
 
-def _rows(files: tuple[Entry, ...], local: LocalFiles) -> Iterator[tuple[list[list[Any]], list[Row]]]:
-    """The files for `wire/columns.py`, in parts."""
-    places: list[list[Any]] = []
-    rows: list[Row] = []
-    last = None
-    for entry in files:
-        folder, _, name = entry.remote.rpartition('/')
-        if folder != last or not places:
-            places.append([folder or '/', 0])
-            last = folder
-        places[-1][1] += 1
-        digest = local.known(entry.local)
-        rows.append((entry.size, entry.mtime, entry.mode, UNKNOWN if digest is None else bytes.fromhex(digest), name))
-        if len(rows) >= ROWS:
-            yield places, rows
-            places, rows = [], []
-    if rows:
-        yield places, rows
-
-
 def _answers(
-    host: Host, call: Call, files: tuple[Entry, ...], local: LocalFiles
-) -> tuple[dict[int, tuple[str, int, int, str]], Any]:
-    """What a host says of files that differ, by number, and the rest of its answer. What it hashes, we hash too."""
+    host: Host, call: Call, files: Sequence[Entry], local: LocalFiles
+) -> tuple[dict[int, tuple[str, int, int, str]], set[int], Any]:
+    """What a host says of files that differ, by number; the numbers of those that it had to read, and the rest of its
+    answer. What it hashes, we hash too.
+    """
     found: dict[int, tuple[str, int, int, str]] = {}
+    read: set[int] = set()
     for (answers, digests), _ in _heard(host, call):
         for number, *answer in answers:
             found[number] = tuple(answer)
         local.hash_soon(files[number].local for number, *answer in answers if answer[-1])
         for number, digest in digests:
+            read.add(number)
             if number in found:
                 found[number] = (*found[number][:-1], digest)
             elif digest != local.sha1(files[number].local):
                 found[number] = ('file', files[number].mode, files[number].mtime, digest)
-    return found, _result(host, call)
+    return found, read, _result(host, call)
 
 
 def _heard(host: Host, call: Call) -> Iterator[tuple[Any, bytes]]:
@@ -227,13 +225,14 @@ def _heard(host: Host, call: Call) -> Iterator[tuple[Any, bytes]]:
 
 def _bases(host: Host, large: list[Entry]) -> dict[str, Basis]:
     """What a host has already of large files that it is sent."""
-    looking = [(entry, Looking(host, entry)) for entry in large]
     bases: dict[str, Basis] = {}
-    for entry, each in looking:
-        try:
-            bases[entry.remote] = each.result()
-        except RequestFailed:
-            continue  # it changes just now: all of it is sent
+    for begin in range(0, len(large), LOOKS):
+        looking = [(entry, Looking(host, entry)) for entry in large[begin : begin + LOOKS]]
+        for entry, each in looking:
+            try:
+                bases[entry.remote] = each.result()
+            except RequestFailed:
+                continue  # it changes just now: all of it is sent
     return bases
 
 
@@ -243,29 +242,45 @@ def send(
     difference: Difference,
     local: LocalFiles,
     progress: Progress,
-    limit: Callable[[int], object] = lambda size: None,
+    limit: Limit | None = None,
 ) -> int:
     """Bring a host up to date; how many bytes of content were sent.
 
     Args:
-        progress: hears how many bytes are there of how many, now and then.
-        limit: is told how many bytes are sent before they are, and may wait.
+        progress: hears how many bytes and files are there of how many, now and then.
+        limit: how fast, with all others that have it.
 
     Raises:
         ConnectionLost: the connection broke.
         TransferFailed: a file could not be read here or written there; those written already are whole.
     """
-    if not any(difference):
+    if difference.is_empty:
         return 0
+    sent, stale = _put(host, difference, local, progress, limit)
+    if stale:  # what was there already is something else by now: all of them is sent
+        whole = Difference(tuple(entry for entry in difference.send if entry.remote in stale))
+        sent += _put(host, whole, local, progress, limit)[0]
+    return sent
+
+
+def _put(
+    host: Host,
+    difference: Difference,
+    local: LocalFiles,
+    progress: Progress,
+    limit: Limit | None,
+) -> tuple[int, set[str]]:
+    """How many bytes were sent, and the files that were to be made from what is not there any more."""
     spared = [path for path, basis in difference.bases.items() if basis.partial]
     call = host.call(
         'put',
         cache=local.remembered,
         folders=difference.folders,
-        modes=[*difference.modes, *difference.bits],
+        modes=difference.modes,
         times=difference.times,
         links=difference.links,
         spared=spared,
+        bits=difference.bits[::-1],  # what is below a folder first: afterwards it may not be reached
     )
     sender = _Sender(call, local, difference, progress, limit)
     try:
@@ -274,9 +289,9 @@ def send(
     except TransferFailed:
         call.cancel()
         raise
-    _result(host, call)
-    progress(difference.bytes, difference.bytes)
-    return sender.sent
+    stale = set(_result(host, call)['stale'])
+    sender.report(difference.bytes, len(difference.send))
+    return sender.sent, stale
 
 
 def _result(host: Host, call: Call) -> Any:
@@ -301,24 +316,29 @@ class _Sender:
         local: LocalFiles,
         difference: Difference,
         progress: Progress,
-        limit: Callable[[int], object],
+        limit: Limit | None,
     ) -> None:
         self._call = call
         self._local = local
         self._difference = difference
         self._progress = progress
         self._limit = limit
+        self._part = PART if limit is None else min(PART, limit.part)
         self._reported = time.monotonic()
         self._items: list[list[Any]] = []
         self._body = bytearray()
         self._buffer = memoryview(bytearray(PART))
         self._spared = 0  # bytes that need not be sent
+        self._files = 0  # that are whole in what was sent
+        self._flushed: deque[tuple[int, int]] = deque()  # bytes after which so many files are there
+        self._there = 0
+        self._of = (difference.bytes, len(difference.send))
         self.sent = 0
 
     def run(self) -> None:
         """Send all files."""
         try:
-            for is_small, entries in groupby(self._difference.send, lambda entry: entry.size < PART):
+            for is_small, entries in groupby(self._difference.send, lambda entry: entry.size < self._part):
                 for entry in _interleaved(list(entries)) if is_small else entries:
                     if is_small:
                         self._small(entry)
@@ -337,7 +357,8 @@ class _Sender:
                 self._local.learn(entry.local, reading, digest)
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, digest])
         self._body += content
-        if len(self._body) >= PART:
+        self._files += 1
+        if len(self._body) >= self._part or len(self._items) >= ROWS:
             self._flush()
 
     def _large(self, entry: Entry, basis: Basis | None) -> None:
@@ -347,7 +368,8 @@ class _Sender:
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, None, resume])
         with self._local.reading(entry.local) as reading:
             digest = self._local.known(entry.local)
-            sha1 = None if digest else hashlib.sha1(usedforsecurity=False)
+            computes = digest is None and self._local.is_ours_to_hash(entry.local)
+            sha1 = hashlib.sha1(usedforsecurity=False) if computes else None
             for kind, offset, length, there in steps(reading.file, entry, basis, self._local):
                 if kind != 'data':
                     self._items.append(_spared(kind, length, there))
@@ -365,14 +387,15 @@ class _Sender:
                 self._local.learn(entry.local, reading, digest)
             else:
                 self._local.check_unchanged(entry.local, os.fstat(reading.file))
-        self._items.append(['e', digest])
+        self._items.append(['e', digest or self._local.sha1(entry.local)])
+        self._files += 1
 
     def _pieces(self, fd: int, entry: Entry, offset: int, length: int) -> Iterator[memoryview]:
         """So many bytes of a file; each piece is there until the next is asked for."""
         end = offset + length
         while offset < end:
             try:
-                size = os.preadv(fd, [self._buffer[: min(PART, end - offset)]], offset)
+                size = os.preadv(fd, [self._buffer[: min(self._part, end - offset)]], offset)
             except OSError as error:
                 raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
             if not size:
@@ -388,14 +411,23 @@ class _Sender:
 
     def _put(self, body: memoryview) -> None:
         """Send what there is to say and to send."""
-        self._limit(len(body))
+        if self._limit is not None:
+            self._limit(len(body))
         if not self._call.send(self._items, body):
             raise _Enough
         self.sent += len(body)
         self._items = []
+        self._flushed.append((self.sent, self._files))
         if time.monotonic() - self._reported > REPORT_STEP:
-            self._reported = time.monotonic()
-            self._progress(self._call.delivered + self._spared, self._difference.bytes)
+            delivered = self._call.delivered
+            while self._flushed and self._flushed[0][0] <= delivered:
+                _, self._there = self._flushed.popleft()
+            self.report(delivered + self._spared, self._there)
+
+    def report(self, arrived: int, files: int) -> None:
+        """Say how far it is."""
+        self._reported = time.monotonic()
+        self._progress(arrived, self._of[0], files, self._of[1])
 
 
 def _interleaved(entries: list[Entry]) -> Iterator[Entry]:

@@ -47,9 +47,9 @@ def signature_algorithms(known: Iterable[str], certificates: bool) -> tuple[str,
     return (*(name + SUFFIX for name in plain if certificates), *plain)
 
 
-def exchange_keys(link: Link, algorithms: tuple[str, ...], deadline: float) -> Transport:
+def exchange_keys(link: Link, algorithms: tuple[str, ...], deadline: float, *, compress: bool = False) -> Transport:
     """Start a transport and wait until it has exchanged keys, or failed to. The banner must come before `deadline`."""
-    transport = Transport(link, algorithms)
+    transport = Transport(link, algorithms, compress=compress)
     transport.banner_timeout = max(0.1, deadline - time.monotonic())
     transport.handshake_timeout = KEX_LIMIT
     done = threading.Event()

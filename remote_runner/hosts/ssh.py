@@ -244,7 +244,7 @@ class Connector:
                 if jump is None or jump.lost is None:
                     server.did_not_answer(error)
                 raise
-            transport = exchange_keys(link, algorithms, deadline)
+            transport = exchange_keys(link, algorithms, deadline, compress=target.compression)
             if transport.is_active() and transport.initial_kex_done:
                 return transport
             failure = why_no_ssh(transport, target, where, proxy.said() if proxy is not None else '')

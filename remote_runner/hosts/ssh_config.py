@@ -40,6 +40,7 @@ class SshOptions:
             else 10.
         accept_new_host_keys: trust and store keys of hosts that are in no known_hosts file, as OpenSSH's accept-new.
         credentials: the password.
+        compress: compress what goes to hosts and comes from them, as ssh -C; jump hosts do as ssh_config says.
     """
 
     user: str | None = None
@@ -47,6 +48,7 @@ class SshOptions:
     connect_timeout: float | None = None
     accept_new_host_keys: bool = False
     credentials: Credentials = field(default_factory=Credentials)
+    compress: bool = False
 
 
 class Target(NamedTuple):
@@ -64,6 +66,7 @@ class Target(NamedTuple):
         connect_timeout: seconds.
         address_family: `any`, `inet` or `inet6`.
         environment: variables that commands are started with, as far as the server accepts them (SendEnv, SetEnv).
+        compression: compress what goes over the connection.
     """
 
     alias: str
@@ -88,6 +91,7 @@ class Target(NamedTuple):
     connect_timeout: float = CONNECT_TIMEOUT
     address_family: str = 'any'
     environment: tuple[tuple[str, str], ...] = ()
+    compression: bool = False
 
     @property
     def known_as(self) -> str:
@@ -197,6 +201,7 @@ class Resolver:
             connect_timeout=given if given is not None else float(timeout) if timeout else CONNECT_TIMEOUT,
             address_family=_first(values, 'addressfamily', 'any').lower(),
             environment=_environment(values),
+            compression=_first(values, 'compression', 'no') == 'yes' or (self._options.compress and not seen),
         )
 
     def _jump(self, jumps: str, seen: tuple[str, ...], where: str) -> Target | None:

@@ -11,7 +11,8 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +24,8 @@ WINDOW = 4 * 1024 * 1024  # bytes a channel; with 2 MiB a fast link waits for wi
 HEAD = 1024  # bytes remembered of what came first, for messages
 _TICK = 1.0  # seconds between looks at the clock while waiting; paramiko's own 0.1 s keeps idle links busy
 _CIPHERS = ('aes128-gcm@openssh.com', 'aes256-gcm@openssh.com')  # fastest by far
+_COMPRESSION = 'zlib@openssh.com'  # begins after the authentication
+_LEVEL = 4  # text at 90 MB/s to 29 %; level 6 at 35 MB/s to 27 %
 _KEEPALIVE_REQUEST = 'keepalive@openssh.com'
 LOG_NAME = 'remote_runner.paramiko'
 
@@ -192,6 +195,16 @@ class AuthHandler(_TypedHandler):
         super()._parse_userauth_failure(message)
 
 
+class _Compressor:
+    """What paramiko's does, which is slow (level 6) and forgets what it has seen at the end of each packet."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.compressobj(_LEVEL)
+
+    def __call__(self, data: bytes) -> bytes:
+        return self._stream.compress(data) + self._stream.flush(zlib.Z_PARTIAL_FLUSH)  # RFC 4253, 6.2
+
+
 class Transport(ServiceRequestingTransport):
     """One SSH connection on a link.
 
@@ -200,10 +213,11 @@ class Transport(ServiceRequestingTransport):
         farewell: what the server said when it ended the connection (SSH_MSG_DISCONNECT), if it did.
     """
 
+    _compression_info: Mapping[str, tuple[Callable[[], object] | None, Callable[[], object] | None]]
     _send_message: Callable[[paramiko.Message], None]
     _send_user_message: Callable[[paramiko.Message], None]
 
-    def __init__(self, link: Link, host_key_algorithms: tuple[str, ...]) -> None:
+    def __init__(self, link: Link, host_key_algorithms: tuple[str, ...], *, compress: bool = False) -> None:
         super().__init__(link, default_window_size=WINDOW)  # type: ignore[arg-type]
         self.link = link
         self.farewell: str | None = None
@@ -212,6 +226,10 @@ class Transport(ServiceRequestingTransport):
         self.set_log_channel(LOG_NAME)
         options = self.get_security_options()
         options.ciphers = (*_CIPHERS, *(name for name in options.ciphers if name not in _CIPHERS))
+        if compress:
+            self._preferred_compression = (_COMPRESSION, 'none')
+            known = self._compression_info
+            self._compression_info = {**known, _COMPRESSION: (_Compressor, known[_COMPRESSION][1])}
         self._host_key_algorithms = host_key_algorithms
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import ceil
 
 from remote_runner.ui.progress import Host, Phase, Progress, State
 from remote_runner.ui.text import count, elapsed, first_line, harmless, size, width
@@ -23,6 +24,7 @@ _STYLES = {
     Phase.SAME: 'dim',
     Phase.LOST: 'bold red',
     Phase.FAILED: 'bold red',
+    Phase.FETCHING: 'cyan',
 }
 _WORDS = {
     Phase.WAITING: 'waiting',
@@ -35,16 +37,17 @@ _WORDS = {
     Phase.SAME: 'same machine',
     Phase.LOST: 'connection lost',
     Phase.FAILED: 'failed',
+    Phase.FETCHING: 'fetching',
 }
 # Where not all hosts can be shown, these come first; then those that have been at it for longest.
 _RANKS = (
-    {Phase.COPYING, Phase.STARTING},
+    {Phase.COPYING, Phase.STARTING, Phase.FETCHING},
     {Phase.CONNECTING},
     {Phase.CONNECTED, Phase.READY},
     {Phase.RUNNING},
 )
 # What takes a while, and for how long it has.
-_TAKES_TIME = {Phase.CONNECTING, Phase.COPYING, Phase.STARTING, Phase.LOST}
+_TAKES_TIME = {Phase.CONNECTING, Phase.COPYING, Phase.STARTING, Phase.LOST, Phase.FETCHING}
 
 
 def frame(progress: Progress, height: int, now: float, hints: Sequence[str] = ()) -> list[Line]:
@@ -96,8 +99,8 @@ def _host_line(host: Host, column: int, now: float) -> Line:
 
 def _doing(host: Host, now: float) -> str:
     match host.phase:
-        case Phase.COPYING:
-            return _copying(host, now)
+        case Phase.COPYING | Phase.FETCHING:
+            return _copying(_WORDS[host.phase], [host], now)
         case Phase.STARTING:
             number = f'{host.started}/{host.of_index[host.index]}'
             return f'starting: {number} components of index {host.index}{_trouble(host.states)}'
@@ -110,11 +113,18 @@ def _doing(host: Host, now: float) -> str:
     return _WORDS[host.phase]
 
 
-def _copying(host: Host, now: float) -> str:
-    done = 100 * host.sent // host.to_send if host.to_send else 0
-    taken = now - host.since
-    rate = f', {size(int(host.sent / taken))}/s' if taken >= 0.5 and host.sent else ''
-    return f'copying: {done:3} %, {size(host.sent)} of {size(host.to_send)}, {count(host.files, "file")}{rate}'
+def _copying(word: str, hosts: Sequence[Host], now: float) -> str:
+    """How far the copying to, or from, these hosts is."""
+    sent, to_send = sum(host.sent for host in hosts), sum(host.to_send for host in hosts)
+    done, files = sum(host.files_done for host in hosts), sum(host.files for host in hosts)
+    text = f'{word}: {100 * sent // to_send if to_send else 0:3} %, {size(sent)} of {size(to_send)}, '
+    text += f'{done} of {count(files, "file")}' if done else count(files, 'file')
+    rate = sum(host.rate(now) for host in hosts)
+    if rate < 1:
+        return text
+    text += f', {size(int(rate))}/s'
+    left = (to_send - sent) / rate
+    return f'{text}, {elapsed(ceil(left))} left' if left > 0 else text
 
 
 def _running(host: Host) -> str:
@@ -140,8 +150,15 @@ def _total(progress: Progress, now: float) -> Line:
     else:
         phases = Counter(host.phase for host in hosts)
         away = sum(phases[phase] for phase in (Phase.WAITING, Phase.CONNECTING, Phase.FAILED, Phase.LOST))
-        text = f'{len(hosts) - away} of {count(len(hosts), "host")} connected'
+        if progress.session:
+            text = f'{len(hosts) - away} of {count(len(hosts), "host")} connected'
+        else:
+            text = f'{phases[Phase.READY] + phases[Phase.SAME]} of {count(len(hosts), "host")} ready'
         text += ''.join(f', {phases[p]} {_WORDS[p]}' for p in (Phase.FAILED, Phase.LOST) if phases[p])
+    copying = [host for host in hosts if host.to_send]
+    if len(copying) > 1 and any(host.is_copying and host.sent for host in copying):
+        word = next(_WORDS[host.phase] for host in copying if host.is_copying)
+        text += f'; {_copying(word, copying, now)}'
     taken = now - (progress.begun if progress.begun is not None else now)
     return [(text, 'bold')] + ([(f'  {elapsed(taken)}', 'dim')] if taken >= 1 else [])
 

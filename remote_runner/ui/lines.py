@@ -29,8 +29,10 @@ def line_of(event: e.Event) -> tuple[int, str] | None:
         case e.ComponentExited(status=status):
             level = logging.WARNING if status else logging.INFO
             return level, harmless(f'{_where(event)}exited with {status_of(status)}')
-        case e.FilesSent(files=0) | e.SessionQuit(sessions=0):
+        case e.FilesSent(files=0) | e.SessionQuit(sessions=0) | e.FilesDeleted(deleted=0, failed=0):
             return None
+        case e.FilesDeleted(failed=failed):
+            return logging.WARNING if failed else logging.INFO, harmless(_where(event) + _files_deleted(event))
     said = _said(event)
     quiet = isinstance(event, e.HostConnecting | e.FilesCompared | e.ComponentStarting)
     return (logging.DEBUG if quiet else logging.INFO, harmless(_where(event) + said)) if said else None
@@ -93,6 +95,8 @@ def _said(event: e.Event) -> str:
             return 'stopped'
         case e.ComponentAborted():
             return f'start aborted: {event.reason}'
+        case e.CopyEnded():
+            return f'copy ended with exit status {event.exit_status} after {seconds(event.seconds)}'
         case e.CommandEnded():
             return f'{event.command} ended with exit status {event.exit_status}'
         case e.RunEnded():
@@ -101,14 +105,23 @@ def _said(event: e.Event) -> str:
 
 
 def _files_sent(event: e.FilesSent) -> str:
-    unchanged = event.files - event.sent - event.modes - event.shared
+    unchanged = event.files - event.sent - event.modes - event.times - event.shared
     facts = []
     if event.sent:
         facts.append(f'{count(event.sent, "file")} sent ({size(event.bytes)}) in {seconds(event.seconds)}')
     if event.modes:
         facts.append(f'permission bits of {count(event.modes, "file")} changed')
+    if event.times:
+        facts.append(f'times of {count(event.times, "file")} set')
     if event.shared:
         facts.append(f'{count(event.shared, "file")} shared with {", ".join(event.shared_with)}')
     if unchanged:
         facts.append(f'{unchanged} unchanged' if facts else f'{count(unchanged, "file")} unchanged')
     return ', '.join(facts)
+
+
+def _files_deleted(event: e.FilesDeleted) -> str:
+    more = event.deleted + event.failed - len(event.paths)
+    paths = ', '.join(event.paths) + (f' and {more} more' if more > 0 else '')
+    failed = f', {event.failed} could not be' if event.failed else ''
+    return f'{count(event.deleted, "path")} deleted{failed}: {paths}'

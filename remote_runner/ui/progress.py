@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -45,6 +45,9 @@ class State(StrEnum):
 # away, one that was stopped has exited.
 _STAYS = {State.FAILED: {State.EXITED, State.STOPPED, State.ABORTED}, State.STOPPED: {State.EXITED}}
 
+#: Seconds over which a rate is taken, and the least after which there is one.
+_PACE, _LEAST_PACE = 10.0, 0.5
+
 
 @dataclass
 class Component:
@@ -68,8 +71,8 @@ class Host:
     """One host: its phase and since when, what is copied to it, and how many of its components are in which state.
 
     Args:
-        sent: bytes that have arrived of the `to_send` that are to.
-        files: how many files these bytes are of.
+        sent: bytes that have arrived, or come, of the `to_send` that are to.
+        files: how many files these bytes are of; `files_done` of them are there.
         index: the start index that its components are at; `of_index` of them are there, `started` of which started.
     """
 
@@ -79,8 +82,10 @@ class Host:
     error: str = ''
     same_as: str = ''
     files: int = 0
+    files_done: int = 0
     sent: int = 0
     to_send: int = 0
+    pace: deque[tuple[float, int]] = field(default_factory=deque)
     index: int = 0
     of_index: Counter[int] = field(default_factory=Counter)
     started: int = 0
@@ -90,6 +95,28 @@ class Host:
     def is_in_trouble(self) -> bool:
         """Whether something went wrong there."""
         return self.phase in (Phase.LOST, Phase.FAILED) or bool(self.states[State.FAILED] + self.states[State.UNKNOWN])
+
+    @property
+    def is_copying(self) -> bool:
+        """Whether files are under way, in either direction."""
+        return self.phase in (Phase.COPYING, Phase.FETCHING)
+
+    def rate(self, now: float) -> float:
+        """Bytes a second, lately; 0 where that cannot be told yet."""
+        if not self.is_copying or not self.pace or now - self.pace[0][0] < _LEAST_PACE:
+            return 0.0
+        begin, already = self.pace[0]
+        return (self.sent - already) / (now - begin)
+
+    def advance(self, phase: Phase, sent: int, to_send: int, now: float) -> None:
+        """So many bytes are there."""
+        if phase != self.phase:
+            self.pace.clear()
+            self.enter(phase, now)
+        self.sent, self.to_send = sent, to_send
+        self.pace.append((now, sent))
+        while len(self.pace) > 1 and self.pace[1][0] <= now - _PACE:
+            self.pace.popleft()
 
     def enter(self, phase: Phase, now: float) -> None:
         """Be at another phase from `now` on; being at it already changes nothing."""
@@ -224,15 +251,17 @@ def _apply_to_host(event: e.Event, host: Host, now: float) -> None:
             host.same_as = same_as
             host.enter(Phase.SAME, now)
         case e.FilesCompared():
-            host.files, host.sent, host.to_send = event.to_send, 0, event.bytes
-            host.enter(Phase.COPYING if event.to_send else Phase.READY, now)
+            host.files, host.files_done = event.to_send, 0
+            host.advance(Phase.COPYING if event.to_send else Phase.READY, 0, event.bytes, now)
         case e.FilesSending():
-            host.sent, host.to_send = event.bytes, event.of_bytes
-            host.enter(Phase.COPYING, now)
+            host.files, host.files_done = event.of_files or host.files, event.files
+            host.advance(Phase.COPYING, event.bytes, event.of_bytes, now)
         case e.FilesSent():
+            host.files_done, host.sent = host.files, host.to_send
             host.enter(Phase.READY, now)
         case e.ResultsFetching():
-            host.files, host.sent, host.to_send = 0, event.bytes, event.of_bytes
-            host.enter(Phase.FETCHING, now)
+            host.files, host.files_done = event.of_files, event.files
+            host.advance(Phase.FETCHING, event.bytes, event.of_bytes, now)
         case e.ResultsFetched():
-            host.enter(Phase.RUNNING, now)
+            host.files_done, host.sent = host.files, host.to_send
+            host.enter(Phase.RUNNING if host.states else Phase.READY, now)

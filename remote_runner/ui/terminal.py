@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TextIO
 
-from remote_runner.events import Event
+from remote_runner.events import Event, FilesDeleted
 from remote_runner.ui.frame import Line, frame
 from remote_runner.ui.lines import line_of
 from remote_runner.ui.live import Display
@@ -35,6 +35,7 @@ class Terminal:
 
     Args:
         table: whether the table is printed at the end (not with `--json`: stdout is the events').
+        quiet: nothing is said of what goes well: whoever uses this says it at the end.
         live: whether there is a live display; None: where stderr is a terminal that can show one.
     """
 
@@ -42,9 +43,11 @@ class Terminal:
         self,
         *,
         table: bool = True,
+        quiet: bool = False,
         live: bool | None = None,
     ) -> None:
         self._table = table
+        self._quiet = quiet
         self._progress = Progress()
         self._lock = threading.Lock()  # over _progress; nothing is written while it is held
         is_live = can_draw(sys.stderr) if live is None else live
@@ -80,7 +83,8 @@ class Terminal:
         if line is None:
             return
         level, text = line
-        if level >= logging.WARNING or self._display is None or _logger.isEnabledFor(logging.DEBUG):
+        is_told = level >= logging.WARNING or isinstance(event, FilesDeleted)  # nobody can look that up later
+        if is_told or not (self._display or self._quiet) or _logger.isEnabledFor(logging.DEBUG):
             _logger.log(level, '%s', text)
 
     def rows(self) -> list[Row]:
