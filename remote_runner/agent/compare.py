@@ -8,6 +8,7 @@ from remote_runner.agent import copies
 from remote_runner.agent.files import expand
 from remote_runner.agent.hashes import entry, new_sha1
 from remote_runner.agent.request import Failure
+from remote_runner.agent.sharing import where
 from remote_runner.wire.columns import ANY_TIME, ROWS, unpack
 
 TYPE_CHECKING = False
@@ -33,8 +34,8 @@ def compare(request: "Request") -> "Dict[str, object]":
     computed. The second holds [number, SHA-1] of those, when it is; '' for a file that we may replace and not read.
 
     `links` ([path, text]) are to be symbolic links; the result says of each whether it is: `same`, `folder`, or
-    anything else. Of `folders` it says the permission bits (-1: it is none). It says, too, how many copies were
-    interrupted that can be gone on with.
+    anything else. Of `folders` it says the permission bits (-1: it is none), and of `tops` where they lie
+    (`agent/sharing.py`). It says, too, how many copies were interrupted that can be gone on with.
     """
     hashes = request.agent.hashes(request.header['cache'])
     interrupted = copies.interrupted()
@@ -56,7 +57,8 @@ def compare(request: "Request") -> "Dict[str, object]":
     links = [_link_state(expand(path), text) for path, text in request.header['links']]
     request.agent.save_hashes()
     folders = [_bits(expand(path)) for path in request.header['folders']]
-    return {'links': links, 'folders': folders, 'interrupted': len(interrupted)}
+    places = [where(top, hashes) for top in request.header['tops']]
+    return {'links': links, 'folders': folders, 'places': places, 'interrupted': len(interrupted)}
 
 
 def _differing(
