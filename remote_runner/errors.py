@@ -156,6 +156,32 @@ class TransferFailed(RemoteRunnerError):
     """A file could not be brought over; the file that was there before is untouched."""
 
 
+class DeletionFailed(RemoteRunnerError):
+    """Something that is gone here could not be deleted on a host, one line each; all else was, and all files are there.
+
+    Args:
+        failures: (path there, reason) of each.
+    """
+
+    #: Failures that are named.
+    MOST = 20
+
+    def __init__(self, failures: Sequence[tuple[str, str]], *, host: str) -> None:
+        self.failures = tuple(failures)
+        named = [f'cannot delete {path}: {reason}' for path, reason in self.failures[: self.MOST]]
+        if len(self.failures) > self.MOST:
+            named.append(f'… and {len(self.failures) - self.MOST} more')
+        super().__init__(f'\n{host}: '.join(named), host=host)
+
+
+class DeletionIncomplete(RemoteRunnerError):
+    """Something that is gone here could not be deleted on several hosts; all else was, and all files are there."""
+
+    def __init__(self, failures: Sequence[DeletionFailed]) -> None:
+        self.failures = tuple(failures)
+        super().__init__('\n'.join(str(failure) for failure in self.failures))
+
+
 class FetchFailed(RemoteRunnerError):
     """A file could not be brought home from a host; the local file that was there before is untouched.
 

@@ -156,6 +156,17 @@ class FilesSent(Event):
     hashed: int = 0
 
 
+class FilesDeleted(Event):
+    """With `--delete`: so many files, links and folders that are gone here were deleted; `failed` could not be.
+
+    `paths` are the first of all these there; those of folders end with a slash.
+    """
+
+    deleted: int
+    failed: int
+    paths: tuple[str, ...]
+
+
 class ComponentStarting(Event):
     """The window of a component is being opened."""
 
@@ -284,7 +295,7 @@ class CommandEnded(Event):
 
 class CopyEnded(Event):
     """The last line of `copy` with `--json`: what came of it on all `hosts` together; `failed` says why some have not
-    all of it. The rest are sums over the others, see `FilesSent`. `exit_status`: 0 done, 1 something failed, 3 a host,
+    all of it. The rest are sums of what `FilesSent` says. `exit_status`: 0 done, 1 something failed, 3 a host,
     130 interrupted.
     """
 

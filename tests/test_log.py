@@ -118,6 +118,13 @@ class TestRecords:
             'INFO',
             'h1: 1 file sent (9 B) in 1.00 s, times of 1 file set, 3 unchanged',
         ),
+        (e.FilesDeleted(host='h1', deleted=0, failed=0, paths=()), None, ''),
+        (e.FilesDeleted(host='h1', deleted=1, failed=0, paths=('/a\n',)), 'INFO', 'h1: 1 path deleted: /a\\n'),
+        (
+            e.FilesDeleted(host='h1', deleted=3, failed=1, paths=('/a', '/b/')),
+            'WARNING',
+            'h1: 3 paths deleted, 1 could not be: /a, /b/ and 2 more',
+        ),
         (e.ComponentStarting(host='h1', component='c', index=0), 'DEBUG', 'c@h1: starting'),
         (e.ComponentFailed(host='h1', component='c', reason='a\nINFO: b'), 'ERROR', 'c@h1: a\\nINFO: b'),
         (e.ComponentExited(host='h1', component='c', status=0), 'INFO', 'c@h1: exited with status 0'),

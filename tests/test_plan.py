@@ -102,6 +102,7 @@ class TestWhatComesOut:
         )
         assert {type(file.remote) for file in planned.files} == {str}
         assert planned.trees == ('./t/', '~/t')
+        assert [tree.exclude for tree in planned.trees] == [(), ('link', 'file')]
 
     def test_what_was_a_link_is_a_file_without_its_tree(self, here: Path) -> None:
         """A muddler that writes other text in place of a path that a helper gave makes an entry of its own."""

@@ -206,6 +206,14 @@ class TestTreePath:
                 assert path.startswith(root)
 
     @pytest.mark.parametrize(
+        ('exclude', 'patterns'), [('b', ('b',)), (['b', '!c/'], ('b', '!c/')), (iter(['b']), ('b',)), ((), ())]
+    )
+    def test_what_was_left_out(self, tree: Path, exclude: Any, patterns: tuple[str, ...]) -> None:
+        paths = util.recursive_files_dict('src', 'to', exclude).values()
+        assert {path.exclude for path in paths if isinstance(path, TreePath)} == {patterns}
+        assert not any(path.endswith('/b') for path in paths if patterns)
+
+    @pytest.mark.parametrize(
         'copied',
         [
             copy.copy,
@@ -217,10 +225,11 @@ class TestTreePath:
     )
     @pytest.mark.parametrize('is_link', [True, False])
     def test_copies(self, copied: Any, is_link: bool) -> None:
-        path = TreePath('to/a\udcff', 'to', is_link)
+        path = TreePath('to/a\udcff', 'to', is_link, ('*.o', '\udcff'))
         other = copied(path)
         assert type(other) is TreePath
         assert (other, other.root, other.is_link) == ('to/a\udcff', 'to', is_link)
+        assert other.exclude == ('*.o', '\udcff')
         assert (hash(other), repr(other), json.dumps([other])) == (hash(str(path)), repr(str(path)), '["to/a\\udcff"]')
 
     def test_is_plain_text_otherwise(self) -> None:

@@ -82,6 +82,8 @@ def _differing(
                 except (FileNotFoundError, NotADirectoryError):
                     found.append((number, 'missing', 0, 0, ''))
                     continue
+                except OSError as error:  # which may know the name alone
+                    raise OSError(error.errno, error.strerror, folder + '/' + name) from None
                 if (
                     status.st_mode != mode | stat.S_IFREG
                     or mtime not in (status.st_mtime_ns, ANY_TIME)

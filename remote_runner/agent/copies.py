@@ -58,11 +58,21 @@ def abandoned(folder: str) -> "List[str]":
         return []  # a folder to write into and not to look at, or none any more
     found = []
     for name in names:
-        pid, _, last = name[len(ours) :].partition('-')
-        is_one = name.startswith(ours) and pid.isdigit() and len(last) == 8
-        if is_one and all(c in '0123456789abcdef' for c in last) and processes.start_time(int(pid)) is None:
+        pid = name[len(ours) :].partition('-')[0]
+        if name.startswith(ours + pid + '-') and is_copy(name) and _is_gone(pid):
             found.append(os.path.join(folder, name))
     return found
+
+
+def is_copy(name: str) -> bool:
+    """Whether a file of this name is one that is not whole, of whichever host."""
+    writer, _, last = name.rpartition('-')
+    is_sum = len(last) == 8 and all(c in '0123456789abcdef' for c in last)
+    return name.startswith(TEMPORARY) and is_sum and writer.rpartition('-')[2].isdigit()
+
+
+def _is_gone(pid: str) -> bool:
+    return pid.isdigit() and processes.start_time(int(pid)) is None
 
 
 def sweep(folder: str, spared: "Iterable[str]" = ()) -> None:
@@ -108,7 +118,7 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
             if is_clean:
-                os.unlink(self._path)
+                _forget(self._path)
 
 
 def interrupted() -> "List[Copy]":
@@ -173,4 +183,4 @@ def _forget(journal: str) -> None:
     try:
         os.unlink(journal)
     except OSError:
-        return  # another agent was faster
+        return  # somebody was faster

@@ -40,21 +40,26 @@ def put(request: "Request") -> "Dict[str, object]":
       body, ['c', n, offset] bytes that stand at `offset` of the file that is there already, ['z', n] a hole, and
       ['e', SHA-1] its end. With `resume` an interrupted copy is gone on with, and ['p', n] are bytes that are right.
 
-    `spared` are files whose interrupted copies are needed for that; others are removed.
+    `spared` are files whose interrupted copies are needed for that; others are removed. The result lists the `stale`
+    files: what was to be taken from what is there already is not that any more. They are as they were.
     """
     header = request.header
+    made: "Set[str]" = set()
     for path, mode in header['folders']:
-        _make_folder(expand(path), mode)
+        _make_folder(expand(path), mode, made)
     hashes = request.agent.hashes(header['cache'])
-    writer = _Writer(hashes, [os.path.realpath(expand(path)) for path in header['spared']])
+    spared = [os.path.realpath(expand(path)) for path in header['spared']]
+    copies.remove_interrupted(spared)  # before what they hold is missing elsewhere
+    writer = _Writer(hashes, spared)
     try:
         for items, body in request.parts():
             writer.take(items, memoryview(body))
         writer.finish()
+        for path, text in header['links']:
+            writer.link(expand(path), text)
     finally:
         writer.close()
-    for path, text in header['links']:
-        _link(expand(path), text)
+    copies.remove_interrupted(())
     for path, mode in header['modes']:
         os.chmod(expand(path), mode)
     for path, mtime in header['times']:
@@ -62,13 +67,13 @@ def put(request: "Request") -> "Dict[str, object]":
     for path, mode in header.get('bits', ()):
         os.chmod(expand(path), mode)
     request.agent.save_hashes()
-    return {}
+    return {'stale': writer.stale}
 
 
-def _make_folder(path: str, mode: "Optional[int]") -> None:
-    """Make a folder, and those above it; with a mode, but so that we may write into it."""
+def _make_folder(path: str, mode: "Optional[int]", made: "Set[str]") -> None:
+    """Make a folder, and those above it; one that is new gets its mode, but so that we may write into it."""
     try:
-        made = make_folders(path)
+        made.update(make_folders(path))
     except OSError as error:
         is_there = isinstance(error, FileExistsError)
         why = '{} is no folder'.format(error.filename) if is_there else error.strerror
@@ -84,22 +89,6 @@ def _set_time(path: str, mtime: int) -> None:
         return  # the content is right, and whose file it is decides about its time
 
 
-def _link(path: str, text: str) -> None:
-    """Make a symbolic link, in place of whatever file is there."""
-    folder, name = os.path.split(path)
-    make_folders(folder)
-    temporary = copies.temporary_path(os.path.realpath(folder), name)
-    try:
-        os.symlink(text, temporary)
-        os.rename(temporary, path)
-    except OSError as error:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass  # it was never made
-        raise Failure('cannot make the link {}: {}'.format(path, error.strerror), kind='transfer') from None
-
-
 class _Writer:
     """Puts files together from what comes."""
 
@@ -107,6 +96,9 @@ class _Writer:
         self._hashes = hashes
         self._spared = spared
         self._file: "Optional[_Incoming]" = None
+        self._path = ''
+        #: The paths, as they came, of files that were to be made from what is not there any more.
+        self.stale: "List[str]" = []
         self._writers = small.Writers(hashes, _failure)
         self._folders: "Dict[str, str]" = {}
         self._new: "Set[str]" = set()
@@ -127,6 +119,7 @@ class _Writer:
                 raise Failure('a file has no end', kind='transfer')
             folder, name = self._target(path)
             if digest is None:
+                self._path = path
                 self._file = _Incoming(folder, name, size, mode, mtime, resume=item[_BEGIN])
             else:
                 number = self._turns.setdefault(folder, len(self._turns) % small.WRITERS)
@@ -163,20 +156,23 @@ class _Writer:
         incoming, self._file = self._file, None
         assert incoming is not None
         try:
-            status = incoming.finish(digest)
+            is_stale = incoming.is_stale(digest)
+            status = None if is_stale else incoming.finish(digest)
         except BaseException:
             self._is_clean = incoming.give_up(keep=False) and self._is_clean
             raise
-        self._hashes.written(incoming.target, status, digest)
+        if is_stale:
+            self._is_clean = incoming.give_up(keep=False) and self._is_clean
+            self.stale.append(self._path)
+        elif status is not None:
+            self._hashes.written(incoming.target, status, digest)
 
     def _target(self, path: str) -> "Tuple[str, str]":
         """The real folder and the name of a file; a link is followed, and stays."""
-        place, _, name = path.rpartition('/')
-        folder = self._folders.get(place)
-        if folder is None:
-            folder = os.path.realpath(expand(place or '/'))
-            self._enter(folder)
-            self._folders[place] = folder
+        place, slash, name = path.rpartition('/')
+        if not slash:
+            place, name = path, '.'  # a home
+        folder = self._folder(place)
         if folder in self._new:
             return folder, name  # nothing is in it but what we write
         try:
@@ -192,6 +188,33 @@ class _Writer:
             raise Failure('{}/{} is a folder'.format(folder, name), kind='transfer')
         return folder, name
 
+    def _folder(self, place: str) -> str:
+        """The real folder in which something is to stand."""
+        folder = self._folders.get(place)
+        if folder is None:
+            folder = os.path.realpath(expand(place or '/'))
+            self._enter(folder)
+            self._folders[place] = folder
+        return folder
+
+    def link(self, path: str, text: str) -> None:
+        """Make a symbolic link, in place of whatever file is there."""
+        place, name = os.path.split(path)
+        temporary = copies.temporary_path(self._folder(place), name)
+        try:
+            try:
+                os.symlink(text, temporary)
+            except FileExistsError:  # of a process that had our number
+                os.unlink(temporary)
+                os.symlink(text, temporary)
+            os.rename(temporary, path)
+        except OSError as error:
+            try:
+                os.unlink(temporary)
+            except OSError:
+                pass  # it was never made
+            raise Failure('cannot make the link {}: {}'.format(path, error.strerror), kind='transfer') from None
+
     def _enter(self, folder: str) -> None:
         if make_folders(folder):
             self._new.add(folder)
@@ -204,7 +227,6 @@ class _Writer:
         if self._file is not None:
             raise Failure('the contents ended too early', kind='transfer')
         self._writers.finish()
-        copies.remove_interrupted(())
 
     def close(self) -> None:
         """Leave nothing of a file that is not whole, but what is worth to be gone on with."""
@@ -226,6 +248,8 @@ class _Incoming:
         self._mtime = mtime
         self._digest = new_sha1(size)
         self._resumed = resume
+        self._reuses = resume
+        self._is_spoilt = False
         self._source = -1
         self._fd = -1
         self._temporary = copies.temporary_path(folder, name)
@@ -235,21 +259,34 @@ class _Incoming:
             raise self._failure(error) from None
 
     def _open(self) -> None:
-        if self._resumed:
-            copy = copies.find(self.target)
-            if copy is None:
-                raise Failure('the interrupted copy of {} is gone'.format(self.target), kind='transfer')
-            os.rename(copy.path, self._temporary)
-            self._fd = os.open(self._temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        if self._resumed and self._open_interrupted():
             return
         self._fd = small.create(self._temporary, 0o600)
 
-    def _failure(self, error: OSError) -> Failure:
+    def _open_interrupted(self) -> bool:
+        """Go on with an interrupted copy, if it is still there."""
+        copy = copies.find(self.target)
+        try:
+            if copy is not None:
+                self._fd = os.open(copy.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                os.rename(copy.path, self._temporary)
+                return True
+        except (FileNotFoundError, PermissionError):
+            self._close()  # another agent was faster; or it has its permission bits already, and we may not write it
+        self._resumed = False
+        self._is_spoilt = True
+        return False
+
+    def _failure(self, error: OSError, verb: str = 'write') -> Failure:
         self.has_failed = True
-        return _failure(self.target, self._size, error)
+        if self._fd >= 0 and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            os.ftruncate(self._fd, 0)  # what came of it is no use, and was free before
+        return _failure(self.target, self._size, error, verb)
 
     def write(self, data: memoryview) -> None:
         """More of its content."""
+        if self._is_spoilt:
+            return
         self._grow(len(data))
         self._digest.update(data)
         try:
@@ -264,16 +301,22 @@ class _Incoming:
             raise Failure('{}: more came than there is'.format(self.target), kind='transfer')
 
     def skip(self, size: int) -> None:
-        """A hole; only in what is gone on with it is written, as something else may stand there."""
-        zeros = bytes(min(size, PIECE))
+        """A hole; in what is gone on with, something else may stand there, and is overwritten."""
+        end = self._done + size
+        while self._done < end and not self._is_spoilt:
+            data, hole = _data(self._fd, self._done, end) if self._resumed else (end, end)
+            self._zeros(data - self._done, self._leave_out)
+            self._zeros(hole - data, self.write)
+
+    def _zeros(self, size: int, use: "Callable[[memoryview], object]") -> None:
+        zeros = memoryview(bytes(min(size, PIECE)))
         for begin in range(0, size, PIECE):
-            some = zeros[: size - begin]
-            if self._resumed:
-                self.write(memoryview(some))
-            else:
-                self._grow(len(some))
-                self._digest.update(some)
-                self._seek(len(some))
+            use(zeros[: size - begin])
+
+    def _leave_out(self, zeros: memoryview) -> None:
+        self._grow(len(zeros))
+        self._digest.update(zeros)
+        self._seek(len(zeros))
 
     def _seek(self, size: int) -> None:
         try:
@@ -283,34 +326,45 @@ class _Incoming:
 
     def keep(self, size: int) -> None:
         """What an interrupted copy brought already."""
+        if self._is_spoilt:
+            return
         begin = self._done
         self._grow(size)
         self._take(self._fd, size, begin, self._digest.update)
         self._seek(size)
 
     def copy(self, size: int, offset: int) -> None:
-        """What stands in the file that is there already."""
-        if self._source < 0:
+        """What stands in the file that is there already; holes stay holes."""
+        self._reuses = True
+        if self._source < 0 and not self._is_spoilt:
             try:
                 self._source = os.open(self.target, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                raise self._failure(error) from None
-        self._take(self._source, size, offset, self._write_or_skip)
-
-    def _write_or_skip(self, piece: bytes) -> None:
-        if piece.count(0) == len(piece):
-            self.skip(len(piece))
-        else:
-            self.write(memoryview(piece))
+                self._is_spoilt = not stat.S_ISREG(os.fstat(self._source).st_mode)
+            except OSError:
+                self._is_spoilt = True
+        end = offset + size
+        while offset < end and not self._is_spoilt:
+            data, hole = _data(self._source, offset, end)
+            self.skip(data - offset)
+            self._take(self._source, hole - data, data, lambda piece: self.write(memoryview(piece)))
+            offset = hole
 
     def _take(self, fd: int, size: int, offset: int, use: "Callable[[bytes], object]") -> None:
-        while size:
-            piece = os.pread(fd, min(PIECE, size), offset)
+        while size and not self._is_spoilt:
+            try:
+                piece = os.pread(fd, min(PIECE, size), offset)
+            except OSError as error:
+                raise self._failure(error, 'read') from None
             if not piece:
-                raise Failure('{} became shorter meanwhile'.format(self.target), kind='transfer')
-            use(piece)
+                self._is_spoilt = True  # it became shorter meanwhile
+            else:
+                use(piece)
             size -= len(piece)
             offset += len(piece)
+
+    def is_stale(self, expected: str) -> bool:
+        """The content is whole: whether it is wrong, and what was there already may be why."""
+        return self._is_spoilt or (self._reuses and self._digest.hexdigest() != expected)
 
     def finish(self, expected: str) -> os.stat_result:
         """The content is whole: check it and put it in its place; what fstat(2) said of it just before."""
@@ -343,14 +397,30 @@ class _Incoming:
             os.unlink(self._temporary)
         except FileNotFoundError:
             return True  # it was renamed already
+        except OSError:
+            return False  # the folder cannot be written to any more
         return True
 
 
-def _failure(target: str, size: int, error: OSError) -> Failure:
-    """Why a file of so many bytes cannot be written."""
+def _data(fd: int, begin: int, end: int) -> "Tuple[int, int]":
+    """Where in this range of a file data begin, and the next hole (lseek(2)); both the end, where there is only one."""
+    place = os.lseek(fd, 0, os.SEEK_CUR)
+    try:
+        data = min(os.lseek(fd, begin, os.SEEK_DATA), end)
+        return data, min(os.lseek(fd, data, os.SEEK_HOLE), end) if data < end else end
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            return begin, end  # a file system that does not tell
+        return end, end
+    finally:
+        os.lseek(fd, place, os.SEEK_SET)
+
+
+def _failure(target: str, size: int, error: OSError, verb: str = 'write') -> Failure:
+    """Why a file of so many bytes cannot be written (or read)."""
     folder = os.path.dirname(target)
     where = folder if isinstance(error, PermissionError) else target
-    what = 'cannot write {}: {}'.format(where, error.strerror)
+    what = 'cannot {} {}: {}'.format(verb, where, error.strerror)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what += ' ({} bytes{})'.format(size, _free(folder))
     return Failure(what, kind='transfer', errno_name=errno.errorcode.get(error.errno or 0, ''))

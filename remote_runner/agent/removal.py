@@ -11,7 +11,7 @@ from remote_runner.agent.records import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List
+    from typing import Iterator, List
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 #: Folders below one another that are open at the same time; what lies deeper is moved up first.
@@ -110,13 +110,18 @@ class _Emptying:
 
 
 def _mount_below(path: str) -> str:
-    """A mount point in a folder, or the folder itself as one; '' where there is none (proc(5), `mountinfo`)."""
+    """A mount point in a folder, or the folder itself as one; '' where there is none."""
     real = os.fsencode(os.path.realpath(path))
-    for line in read_file('/proc/self/mountinfo').splitlines():
-        point = _unescaped(line.split(b' ')[4])
+    for point in mount_points():
         if point == real or point.startswith(real + b'/'):
             return os.fsdecode(point)
     return ''
+
+
+def mount_points() -> "Iterator[bytes]":
+    """Where something is mounted on this host (proc(5), `mountinfo`)."""
+    for line in read_file('/proc/self/mountinfo').splitlines():
+        yield _unescaped(line.split(b' ')[4])
 
 
 def _unescaped(field: bytes) -> bytes:

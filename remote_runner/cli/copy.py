@@ -28,10 +28,11 @@ Copy files and folders to many hosts. What is there already is not sent again.
 
     remote_runner copy node[1-40] data/ /srv/data
     remote_runner copy @hosts.txt program settings.toml '~/tools/'
+    remote_runner copy node[1-40] data/ /srv/data --delete --exclude '*.log'
 
 `folder` becomes DEST/folder; what is in `folder/` comes into DEST, as with rsync. A file becomes DEST, or comes into it
 if DEST ends with a slash, is a folder there, or there are several SRC. A relative DEST is below the home there. Nothing
-is removed on the hosts.
+is removed on the hosts, unless --delete is given: then what a folder there has, and the SRC has not.
 """
 
 

@@ -137,6 +137,8 @@ def add_copy_options(group: argparse._ActionsContainer) -> None:
     group.add_argument('--no-hash-cache', action='store_true', help=what)
     what = 'send at most so much a second to all hosts together: KiB, or with a suffix as 1.5m; 0: no limit'
     group.add_argument('--bwlimit', type=_rate, default=0.0, metavar='RATE', help=what)
+    what = 'below folders that are brought with all that is in them, delete there what is gone here'
+    group.add_argument('--delete', action='store_true', help=what)
 
 
 def copy_options(arguments: argparse.Namespace) -> CopyOptions:
@@ -148,6 +150,7 @@ def copy_options(arguments: argparse.Namespace) -> CopyOptions:
         times=not arguments.no_times,
         remembered=not arguments.no_hash_cache,
         rate=arguments.bwlimit,
+        delete=arguments.delete,
     )
 
 

@@ -63,6 +63,7 @@ _OF_DEPLOYING = (
     'no_times',
     'no_hash_cache',
     'bwlimit',
+    'delete',
     'terminate',
     'on_failure',
     'skip_unreachable',

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from remote_runner.config.reading import plain, shown
+from remote_runner.wire.rules import Rules
+
+if TYPE_CHECKING:
+    from remote_runner.wire.rules import Rule
 
 
 class Exclusion:
@@ -25,11 +29,16 @@ class Exclusion:
             patterns = [patterns]
         if not isinstance(patterns, Iterable):
             raise TypeError(f'exclude must be a pattern or a list of patterns, is {shown(patterns)}')
-        self._rules = tuple(reversed([_rule(pattern) for pattern in patterns]))
+        written = list(patterns)
+        #: The rules of the patterns, as a host is told them.
+        self.rules: tuple[Rule, ...] = tuple(reversed([_rule(pattern) for pattern in written]))
+        #: The patterns, as text.
+        self.patterns: tuple[str, ...] = tuple(plain(pattern) for pattern in written)
+        self._rules = Rules(self.rules)
 
     def __bool__(self) -> bool:
         """Whether there is any pattern."""
-        return bool(self._rules)
+        return bool(self.rules)
 
     def excludes(self, path: str, *, is_folder: bool) -> bool:
         """Whether a file, link or folder is left out, where no folder that it is in is.
@@ -38,30 +47,11 @@ class Exclusion:
             path: relative to the folder that the patterns are for, without `.` and `..` in it.
             is_folder: whether it is a folder that would be entered.
         """
-        name = path.rpartition('/')[2]
-        for rule in self._rules:
-            if (is_folder or not rule.is_for_folders) and rule.regex.fullmatch(path if rule.is_for_paths else name):
-                return not rule.keeps
-        return False
+        return self._rules.excludes(path, is_folder)
 
 
-class _Rule(NamedTuple):
-    """One pattern.
-
-    Args:
-        regex: what it matches.
-        is_for_paths: it is matched with the path, else with the last name alone.
-        is_for_folders: it matches folders only.
-        keeps: it says what is not left out.
-    """
-
-    regex: re.Pattern[str]
-    is_for_paths: bool
-    is_for_folders: bool
-    keeps: bool
-
-
-def _rule(pattern: object) -> _Rule:
+def _rule(pattern: object) -> Rule:
+    """One pattern, see `wire/rules.py`."""
     if not isinstance(pattern, str):
         raise TypeError(f'exclude: a pattern must be text, is {shown(pattern)}')
     text = plain(pattern)
@@ -74,10 +64,10 @@ def _rule(pattern: object) -> _Rule:
     if not body:
         raise ValueError(f'exclude: the pattern {text!r} matches nothing')
     try:
-        regex = re.compile(_translated(body), re.DOTALL)
+        regex = _translated(body)
     except ValueError as error:
         raise ValueError(f'exclude: the pattern {text!r} matches nothing: {error}') from None
-    return _Rule(regex, is_for_paths, is_for_folders, keeps)
+    return regex, is_for_paths, is_for_folders, keeps
 
 
 def _translated(pattern: str) -> str:

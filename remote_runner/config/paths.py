@@ -17,17 +17,20 @@ class TreePath(str):
         path: the remote path.
         root: the remote folder that the tree becomes.
         is_link: whether a symbolic link is to stand there, with the target that the local one has.
+        exclude: the patterns of what was left out of the tree.
     """
 
-    __slots__ = ('_is_link', '_root')
+    __slots__ = ('_exclude', '_is_link', '_root')
 
     _root: str
     _is_link: bool
+    _exclude: tuple[str, ...]
 
-    def __new__(cls, path: str, root: str, is_link: bool = False) -> TreePath:
+    def __new__(cls, path: str, root: str, is_link: bool = False, exclude: tuple[str, ...] = ()) -> TreePath:
         made = super().__new__(cls, path)
         made._root = root
         made._is_link = is_link
+        made._exclude = exclude
         return made
 
     @property
@@ -40,8 +43,13 @@ class TreePath(str):
         """Whether a symbolic link is to stand there."""
         return self._is_link
 
+    @property
+    def exclude(self) -> tuple[str, ...]:
+        """The patterns of what was left out of the tree."""
+        return self._exclude
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return TreePath, (str(self), self._root, self._is_link)
+        return TreePath, (str(self), self._root, self._is_link, self._exclude)
 
     def __copy__(self) -> TreePath:
         return self

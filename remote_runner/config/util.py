@@ -38,8 +38,8 @@ def recursive_files_dict(
     which in a config is the config's own; the keys then are relative as well. Elsewhere (a muddler runs in the caller's
     working directory) they are absolute, so that they mean the same files.
 
-    The remote paths are text that remembers `dest`, and what is a link: the dict, or its values, may be copied and put
-    into others, but a value that is replaced by text of your own is an entry as any other.
+    The remote paths are text that remembers `dest`, `exclude` and what is a link: the dict, or its values, may be
+    copied and put into others, but a value that is replaced by text of your own is an entry as any other.
 
     Args:
         src: the local directory.
@@ -60,9 +60,10 @@ def recursive_files_dict(
         raise ValueError(f"links must be 'follow' or 'keep', is {shown(links)}")
     top, root = os.fspath(src), os.fspath(dest) or '/'
     key = _key(top)
+    exclusion = Exclusion(exclude)
     return {
-        below(key, leaf.path): TreePath(below(root, leaf.path), root, leaf.is_link)
-        for leaf in leaves(top, Exclusion(exclude), keep_links=links == 'keep')
+        below(key, leaf.path): TreePath(below(root, leaf.path), root, leaf.is_link, exclusion.patterns)
+        for leaf in leaves(top, exclusion, keep_links=links == 'keep')
     }
 
 

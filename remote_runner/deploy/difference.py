@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 from remote_runner.deploy.keep import has_changed_files, unchanged
+from remote_runner.deploy.mirror import Mirrors, check_temporary
 from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import ComponentPlan, Plan
 from remote_runner.deploy.seen import all_seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import RemoteRunnerError
+from remote_runner.files.delete import Surplus, find_surplus
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Placed, build_manifest, remote_path
 from remote_runner.files.transfer import compare
@@ -19,6 +22,8 @@ from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens, connect, each
 
+#: Paths of what would be deleted on a host that are named.
+MOST_NAMED = 1000
 #: Stands for the folder that a component without base_dir would get.
 TEMPORARY = '/<temporary>'
 
@@ -33,6 +38,7 @@ class HostDifference(NamedTuple):
         unchanged: how many files are as they should be.
         stop: the components of the session that run there and would be ended.
         keep: with `--keep-running` those that would run on as they are; None: it was not asked for.
+        surplus: with `--delete` what would be deleted; None: it was not asked for.
     """
 
     host: str
@@ -41,6 +47,7 @@ class HostDifference(NamedTuple):
     unchanged: int
     stop: tuple[str, ...]
     keep: tuple[str, ...] | None = None
+    surplus: Surplus | None = None
 
     def without(self, kept: Container[str]) -> HostDifference:
         """The same, but that none of these components is ended."""
@@ -49,6 +56,13 @@ class HostDifference(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         keep = {} if self.keep is None else {'keep': list(self.keep)}
+        delete: dict[str, Any] = {}
+        if self.surplus is not None:
+            delete = {
+                'delete': list(islice(self.surplus.paths(), MOST_NAMED)),
+                'delete_count': self.surplus.total,
+                'left_alone': [*self.surplus.mounts, *(path for path, _ in self.surplus.closed)],
+            }
         return {
             'host': self.host,
             'send': [{'remote': path, 'size': size} for path, size in self.send],
@@ -56,6 +70,7 @@ class HostDifference(NamedTuple):
             'unchanged': self.unchanged,
             'stop': list(self.stop),
             **keep,
+            **delete,
         }
 
 
@@ -76,10 +91,12 @@ def differences(plan: Plan, connector: Opens, options: RunOptions) -> dict[str, 
     """
     local_files = LocalFiles(remembered=options.copying.remembered, times=options.copying.times)
 
+    mirrors = Mirrors(plan) if options.copying.delete else None
+
     def work(address: Address) -> _Look:
         own = [component for component in plan.components if component.address.where == address.where]
         with connect(address, connector) as host:
-            return _Look(host.facts.identity, _look(host, plan.session, own, local_files, options))
+            return _Look(host.facts.identity, _look(host, plan.session, own, local_files, options, mirrors))
 
     found = {
         address.where: outcome
@@ -97,7 +114,12 @@ def differences(plan: Plan, connector: Opens, options: RunOptions) -> dict[str, 
 
 
 def _look(
-    host: Host, session: str, own: list[ComponentPlan], local_files: LocalFiles, options: RunOptions
+    host: Host,
+    session: str,
+    own: list[ComponentPlan],
+    local_files: LocalFiles,
+    options: RunOptions,
+    mirrors: Mirrors | None,
 ) -> HostDifference:
     answer = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[])
     alive = [seen for seen in all_seen(answer, host.name) if seen.is_alive]
@@ -110,6 +132,11 @@ def _look(
     new = [(c, f'{TEMPORARY}/{c.name}') for c in own if not folders[c.label]]
     fresh = build_manifest(local_files, _placed(new))
     difference = compare(host, manifest, local_files, always_copy=options.copying.always_copy)
+    if mirrors is not None:
+        check_temporary(own)
+        known = {label: folder for label, folder in folders.items() if folder}
+        manifest = manifest._replace(mirror=mirrors.of(own, known))
+        difference = difference._replace(surplus=find_surplus(host, manifest))
     keep = tuple(
         c.label for c in own if c.label in same and not has_changed_files(c, folders[c.label] or '', difference)
     )
@@ -124,6 +151,7 @@ def _look(
         len(manifest.files) - len(difference.send) - len(difference.modes),
         tuple(seen.label for seen in stop),
         keep if options.keep_running else None,
+        None if mirrors is None else difference.surplus,
     )
 
 

@@ -40,7 +40,9 @@ def watched(host: Host, session: str, run: str, names: list[str]) -> dict[str, S
 
 
 def has_changed_files(plan: ComponentPlan, base_dir: str, difference: Difference) -> bool:
-    """Whether a file or link of the component has to be sent, or gets other permission bits."""
+    """Whether a file or link of the component has to be sent, gets other permission bits, or is to be deleted."""
+    if any(remote_path(base_dir, root) in difference.surplus.trees for root in plan.trees):
+        return True
     changed = {entry.remote for entry in difference.send}
     changed.update(path for path, _ in (*difference.modes, *difference.links))
     return any(remote_path(base_dir, file.remote) in changed for file in plan.files)

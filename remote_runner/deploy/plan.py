@@ -79,7 +79,8 @@ class ComponentPlan(NamedTuple):
         base_dir: the working directory; None: a fresh temporary directory. On this machine an absolute path. On other
             hosts as the user wrote it; a relative one is relative to the home directory.
         files: what to bring there first.
-        trees: remote folders, as written, of which `files` has all that local ones hold (but for what was excluded).
+        trees: remote folders, as written, of which `files` has all that local ones hold, but for what was left out of
+            them (their `exclude`).
         fetch: what to bring home.
         start_index: components start in ascending order of it, those of one index in parallel.
         ready: how to tell that it is ready: `kind`, and what belongs to it; None: it is when it has started.
@@ -106,7 +107,7 @@ class ComponentPlan(NamedTuple):
     args: tuple[str, ...] = ()
     base_dir: str | None = None
     files: tuple[FilePlan, ...] = ()
-    trees: tuple[str, ...] = ()
+    trees: tuple[TreePath, ...] = ()
     fetch: tuple[FetchPlan, ...] = ()
     start_index: int = 0
     wait: bool = False
@@ -168,6 +169,7 @@ class Plan(NamedTuple):
         session: the name of the screen session, the same on all hosts.
         config_file: the config; None if there is no file.
         secrets: what is masked wherever the plan is shown.
+        left_out: components of the config that are none of this plan: what they bring is wanted all the same.
     """
 
     components: tuple[ComponentPlan, ...]
@@ -175,6 +177,7 @@ class Plan(NamedTuple):
     session: str
     config_file: str | None = None
     secrets: Secrets = NO_SECRETS
+    left_out: tuple[ComponentPlan, ...] = ()
 
     def hosts(self) -> tuple[str, ...]:
         """The hosts as they are written, in the order of their first component."""
@@ -212,7 +215,7 @@ class Plan(NamedTuple):
                 unknown.append(_unknown(name, known))
         if unknown:
             raise UsageError(f'no component is called {", ".join(unknown)}')
-        return self._replace(components=tuple(c for c in self.components if c.label in chosen))
+        return self._without(c.label for c in self.components if c.label not in chosen)
 
     def limit(self, hosts: Iterable[str]) -> Plan:
         """The plan with the components of those hosts alone.
@@ -236,7 +239,14 @@ class Plan(NamedTuple):
                     unknown.append(_unknown(str(wanted), list(addresses)))
         if unknown:
             raise UsageError(f'no component runs on {", ".join(unknown)}')
-        return self._replace(components=tuple(c for c in self.components if c.host in chosen))
+        return self._without(c.label for c in self.components if c.host not in chosen)
+
+    def _without(self, labels: Iterable[str]) -> Plan:
+        """The plan without these components."""
+        gone = set(labels)
+        left_out = tuple(c for c in self.components if c.label in gone)
+        components = tuple(c for c in self.components if c.label not in gone)
+        return self._replace(components=components, left_out=self.left_out + left_out)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan for JSON, with its secrets masked."""
@@ -314,7 +324,7 @@ def _plan_component(component: Component, checker: Checker) -> ComponentPlan | N
     is_local = values.get('host') == Config.LOCAL_HOST
     written = values.get('files', ())
     files = tuple(FilePlan(*entry) for entry in checker.read_files(component.label, written, is_local=is_local))
-    trees = tuple(dict.fromkeys(remote.root for _, remote in written if isinstance(remote, TreePath)))
+    trees = dict.fromkeys((remote.root, remote.exclude) for _, remote in written if isinstance(remote, TreePath))
     fetch = tuple(FetchPlan(*entry) for entry in checker.read_fetch(component.label, values.get('fetch', ())))
     if is_local:
         values.update(checker.read_local(component.label, values))
@@ -323,7 +333,8 @@ def _plan_component(component: Component, checker: Checker) -> ComponentPlan | N
     if address is None or 'name' not in values:
         return None
     known: dict[str, Any] = {name: values[name] for name in ComponentPlan._fields if name in values}
-    made = {'address': address, 'files': files, 'trees': trees, 'fetch': fetch}
+    roots = tuple(TreePath(root, root, exclude=exclude) for root, exclude in trees)
+    made = {'address': address, 'files': files, 'trees': roots, 'fetch': fetch}
     return ComponentPlan(**{'executable': '', **known, **made})
 
 

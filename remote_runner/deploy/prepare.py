@@ -6,19 +6,22 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
 from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import Board, State, Tracked
 from remote_runner.deploy.bring import Bringer
 from remote_runner.deploy.keep import end_others, has_changed_files, unchanged, watched
+from remote_runner.deploy.mirror import Mirrors, check_temporary
 from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.session import survey_run
-from remote_runner.errors import RequestFailed, SessionFailed, TransferFailed
+from remote_runner.errors import DeletionFailed, DeletionIncomplete, RequestFailed, SessionFailed, TransferFailed
 from remote_runner.events import Events, SessionQuit
-from remote_runner.files.manifest import Manifest, Placed, remote_path
+from remote_runner.files.delete import check_trees
+from remote_runner.files.manifest import NO_MIRROR, Manifest, Mirror, Placed, remote_path
 from remote_runner.files.transfer import Difference
 from remote_runner.hosts.host import Host
 
@@ -54,8 +57,23 @@ class Preparation:
         self._created: dict[str, list[str]] = {}
         self._temporary: dict[str, dict[str, str]] = {}
         self._bringer = Bringer(options.copying, events)
+        self._mirrors = Mirrors(plan) if options.copying.delete else None
+        self._undeleted: list[DeletionFailed] = []
         self._given_up = False
         self._busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def check(self, host: Host) -> None:
+        """Whether what the options ask for may be done on a host; nothing is changed.
+
+        Raises:
+            ConfigError: with `--delete`, something would be deleted that is none of ours.
+            HostError: the connection broke.
+        """
+        if self._mirrors is not None:
+            own = [tracked.plan for tracked in self._own(host)]
+            check_temporary(own)
+            base_dirs = {plan.label: plan.base_dir for plan in own if plan.base_dir is not None}
+            check_trees(host, self._mirrors.of(own, base_dirs))
 
     def make_ready(self, host: Host) -> None:
         """Quit what an earlier run left, and bring folders and files.
@@ -63,6 +81,7 @@ class Preparation:
         Raises:
             SessionFailed: the old session could not be quit.
             TransferFailed: a folder or file could not be brought.
+            ConfigError: with `--delete`, something would be deleted that is none of ours.
             HostError: the connection broke.
         """
         steps = [self._quit_leftovers, self._prepare, self._copy]
@@ -94,6 +113,8 @@ class Preparation:
             self._quit_leftovers(host)
         if manifest is not None:
             self._bringer.send(host, manifest, difference, begun)
+            with self._remembering_failures():
+                self._bringer.delete(host, manifest, difference)
         for tracked in staying:
             self._board.keep(tracked, kept[tracked.key].facts['status'])
         found = watched(host, session, run, [tracked.plan.name for tracked in staying])
@@ -134,7 +155,23 @@ class Preparation:
     def _copy(self, host: Host) -> None:
         manifest = self._manifest(self._own(host))
         if manifest is not None:
-            self._bringer.bring(host, manifest)
+            with self._remembering_failures():
+                self._bringer.bring(host, manifest)
+
+    @contextmanager
+    def _remembering_failures(self) -> Iterator[None]:
+        """What cannot be deleted is in nobody's way: the run goes on, see `complain`."""
+        try:
+            yield
+        except DeletionFailed as error:
+            self._undeleted.append(error)
+
+    def complain(self) -> None:
+        """Raises:
+        DeletionFailed, DeletionIncomplete: something could not be deleted, on one host or several.
+        """
+        if self._undeleted:
+            raise self._undeleted[0] if len(self._undeleted) == 1 else DeletionIncomplete(self._undeleted)
 
     def _manifest(self, own: list[Tracked]) -> Manifest | None:
         """What is to stand on a host; None: nothing is brought there."""
@@ -143,7 +180,13 @@ class Preparation:
             for tracked in own
             for file in tracked.plan.files
         ]
-        return self._bringer.manifest(placed) if placed else None
+        return self._bringer.manifest(placed, self._mirror(own)) if placed else None
+
+    def _mirror(self, own: list[Tracked]) -> Mirror:
+        if self._mirrors is None:
+            return NO_MIRROR
+        base_dirs = {tracked.plan.label: self.base_dirs[tracked.key] for tracked in own}
+        return self._mirrors.of([tracked.plan for tracked in own], base_dirs)
 
     def remember(self) -> None:
         """All files were brought: what was found out of those of this machine is kept for the next run."""

@@ -137,8 +137,20 @@ class _Run:
         if not self._options.kill_first:
             self._refuse_running()
         self._become_users()
+        if self._options.copying.delete:
+            self._each(self._preparation.check)
         self._each(self._preparation.make_ready)
         self._preparation.remember()
+        try:
+            self._start_all()
+        except RemoteRunnerError:
+            with reported():
+                self._preparation.complain()
+            raise
+        self._preparation.complain()
+
+    def _start_all(self) -> None:
+        """Start the components in their order, and wait for those that are to be waited for."""
         waves = [[tracked for tracked in wave if not tracked.kept] for wave in self._board.in_order()]
         for components, following in pairwise([*filter(None, waves), []]):
             self._start(components, following)

@@ -67,7 +67,7 @@ class Gathering:
         """
         from remote_runner.errors import SourcesFailed
         from remote_runner.files.local import Status
-        from remote_runner.files.manifest import Entries, Manifest
+        from remote_runner.files.manifest import Entries, Manifest, Mirror, Tree
 
         with open(self._reading, 'rb') as file:  # noqa: PTH123 - a descriptor
             data = file.read()
@@ -81,9 +81,9 @@ class Gathering:
             raise SourcesFailed(*values)
         if kind == 'error':
             raise ValueError(*values)
-        files, folders, links, bits, packed = values
+        files, folders, links, bits, packed, trees = values
         local.adopt(lambda: ((path, Status(*status)) for path, _, _, _, _, status in files))
-        return Manifest(Entries(files), folders, links, bits, packed)
+        return Manifest(Entries(files), folders, links, bits, packed, Mirror(tuple(Tree(*tree) for tree in trees)))
 
 
 def _found(gather: Callable[[LocalFiles], Manifest], local: LocalFiles) -> bytes:
@@ -97,4 +97,5 @@ def _found(gather: Callable[[LocalFiles], Manifest], local: LocalFiles) -> bytes
         return marshal.dumps(('error', str(error)))
     files = [(*entry, tuple(local.status(entry.local))) for entry in manifest.files]
     # Version 2 does not look for objects that are there twice.
-    return marshal.dumps(('found', files, *manifest[1:4], tuple(manifest.parts(local))), 2)
+    trees = tuple((tree.root, tree.exclude) for tree in manifest.mirror.trees)
+    return marshal.dumps(('found', files, *manifest[1:4], tuple(manifest.parts(local)), trees), 2)

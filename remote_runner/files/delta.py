@@ -26,6 +26,8 @@ LEAST = 1 << 20
 #: Bytes of a piece: the least, and pieces that a file has at most.
 BLOCK = 1 << 16
 BLOCKS = 1 << 16
+#: Bytes of data that are sent at once.
+DATA = 1 << 18
 
 
 class Basis(NamedTuple):
@@ -97,25 +99,28 @@ def steps(fd: int, entry: Entry, basis: Basis | None, local: LocalFiles) -> Iter
     Raises:
         TransferFailed: it cannot be read.
     """
+    is_sparse = local.is_sparse(entry.local)
     try:
-        yield from _ranges(fd, entry, local) if basis is None else _joined(_compared(fd, entry.size, basis))
+        if basis is None:
+            yield from _ranges(fd, 0, entry.size, is_sparse)
+        else:
+            yield from _joined(_compared(fd, entry.size, is_sparse, basis))
     except OSError as error:
         raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
 
 
-def _ranges(fd: int, entry: Entry, local: LocalFiles) -> Iterator[Step]:
+def _ranges(fd: int, at: int, end: int, is_sparse: bool) -> Iterator[Step]:
     """Data and holes (lseek(2), SEEK_DATA)."""
-    at = 0
-    while at < entry.size:
-        data, hole = at, entry.size
-        if local.is_sparse(entry.local):
+    while at < end:
+        data, hole = at, end
+        if is_sparse:
             try:
-                data = min(os.lseek(fd, at, os.SEEK_DATA), entry.size)
-                hole = min(os.lseek(fd, data, os.SEEK_HOLE), entry.size)
+                data = min(os.lseek(fd, at, os.SEEK_DATA), end)
+                hole = min(os.lseek(fd, data, os.SEEK_HOLE), end) if data < end else end
             except OSError as error:
                 if error.errno != errno.ENXIO:
                     raise
-                data = entry.size  # nothing but a hole is left
+                data = end  # nothing but a hole is left
         if data > at:
             yield Step('hole', at, data - at)
         if hole > data:
@@ -123,18 +128,22 @@ def _ranges(fd: int, entry: Entry, local: LocalFiles) -> Iterator[Step]:
         at = max(hole, data)
 
 
-def _compared(fd: int, size: int, basis: Basis) -> Iterator[Step]:
+def _compared(fd: int, size: int, is_sparse: bool, basis: Basis) -> Iterator[Step]:
     block = basis.block
     end = size - _same_end(fd, size, basis) * block
     for number, at in enumerate(range(0, end, block)):
         length = min(block, end - at)
+        inside = tuple(_ranges(fd, at, at + length, is_sparse))
+        if all(step.kind == 'hole' for step in inside):
+            yield from inside
+            continue
         digest = _digest(os.pread(fd, block, at)) if length == block else b''
         if digest and digest == _at(basis.partial, number):
             yield Step('partial', at, length)
         elif digest and digest == _at(basis.front, number):
             yield Step('copy', at, length, at)
         else:
-            yield Step('data', at, length)
+            yield from inside
     if end < size:
         yield Step('copy', end, size - end, basis.size - (size - end))
 
@@ -156,15 +165,21 @@ def _at(digests: tuple[bytes, ...], number: int) -> bytes | None:
 
 
 def _joined(single: Iterator[Step]) -> Iterator[Step]:
-    """The same in as few steps as possible."""
+    """The same in few steps."""
     last: Step | None = None
     for step in single:
         if last is None:
             last = step
-        elif step.kind == last.kind and (step.kind != 'copy' or step.there == last.there + last.length):
+        elif _continues(last, step):
             last = last._replace(length=last.length + step.length)
         else:
             yield last
             last = step
     if last is not None:
         yield last
+
+
+def _continues(last: Step, step: Step) -> bool:
+    if step.kind == 'data' and last.length >= DATA:
+        return False  # it can be sent while what follows is still looked at
+    return step.kind == last.kind and (step.kind != 'copy' or step.there == last.there + last.length)

@@ -38,6 +38,39 @@ class Entry(NamedTuple):
     mtime: int = ANY_TIME
 
 
+class Tree(NamedTuple):
+    """A folder of a host that becomes what one of this machine is.
+
+    Args:
+        root: its path on the host.
+        exclude: patterns of what is left out of it, see `config/exclude.py`.
+    """
+
+    root: str
+    exclude: tuple[str, ...] = ()
+
+
+class Mirror(NamedTuple):
+    """Folders from which goes what is not in the manifest: `--delete`.
+
+    Args:
+        trees: these folders.
+        also: further paths of the host that stay.
+        apart: (path, what it is) of folders that none of the trees may hold.
+    """
+
+    trees: tuple[Tree, ...] = ()
+    also: tuple[str, ...] = ()
+    apart: tuple[tuple[str, str], ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there is any tree."""
+        return bool(self.trees)
+
+
+NO_MIRROR = Mirror()
+
+
 class Entries(Sequence[Entry]):
     """Entries that are made when they are asked for: of files that are unchanged nobody does."""
 
@@ -69,6 +102,7 @@ class Manifest(NamedTuple):
         links: path and text of symbolic links.
         bits: path and permission bits of folders that get these bits whether they are there already or not.
         packed: the files as `parts` yields them, if that is known.
+        mirror: from where the rest goes.
     """
 
     files: Sequence[Entry]
@@ -76,12 +110,12 @@ class Manifest(NamedTuple):
     links: tuple[tuple[str, str], ...] = ()
     bits: tuple[tuple[str, int], ...] = ()
     packed: tuple[Part, ...] | None = None
+    mirror: Mirror = NO_MIRROR
 
     @property
     def bytes(self) -> int:
         """The size of all files."""
         return sum(entry.size for entry in self.files)
-
 
     def parts(self, local: LocalFiles) -> Iterable[Part]:
         """The files for `wire/columns.py`: headers and bodies of parts."""
@@ -93,7 +127,9 @@ def _pack(files: Sequence[Entry], local: LocalFiles) -> Iterator[Part]:
     rows: list[Row] = []
     last = None
     for entry in files:
-        folder, _, name = entry.remote.rpartition('/')
+        folder, slash, name = entry.remote.rpartition('/')
+        if not slash:
+            folder, name = entry.remote, '.'  # a home
         if folder != last or not places:
             places.append([folder or '/', 0])
             last = folder

@@ -13,9 +13,11 @@ class CopyOptions(NamedTuple):
         times: modification times are kept.
         remembered: SHA-1s of earlier runs are believed, where the file was certainly not changed since.
         rate: bytes a second that are sent to all hosts together at most; 0: as many as can be.
+        delete: what stands below the trees of a manifest and is not in it is deleted.
     """
 
     always_copy: bool = False
     times: bool = True
     remembered: bool = True
     rate: float = 0.0
+    delete: bool = False

@@ -12,7 +12,7 @@ from remote_runner.config.paths import link_target, neighbour
 from remote_runner.config.trees import walk
 from remote_runner.errors import SourcesFailed
 from remote_runner.files.local import LocalFiles
-from remote_runner.files.manifest import Entry, Manifest
+from remote_runner.files.manifest import Entry, Manifest, Mirror, Tree
 from remote_runner.wire.columns import ANY_TIME
 
 #: Where the type stands in st_mode, and that of a regular file: inode(7).
@@ -82,11 +82,13 @@ class _Gatherer:
         self._folders: dict[str, int | None] = {}
         self._bits: dict[str, int] = {}
         self._links: dict[str, tuple[str, str]] = {}
+        self._trees: list[Tree] = []
 
     def manifest(self) -> Manifest:
         """What it came to."""
         links = tuple((remote, text) for remote, (_, text) in self._links.items())
-        return Manifest(tuple(self._files.values()), tuple(self._folders.items()), links, tuple(self._bits.items()))
+        folders, bits = tuple(self._folders.items()), tuple(self._bits.items())
+        return Manifest(tuple(self._files.values()), folders, links, bits, mirror=Mirror(tuple(self._trees)))
 
     def take(self, source: str, place: str, *, into: bool) -> None:
         """Collect what one SRC means."""
@@ -115,6 +117,7 @@ class _Gatherer:
         seen: dict[str, os.stat_result] = {}
         entries: dict[str, Entry] = {}
         times = self._local.times
+        self._trees.append(Tree(place or '/', self._exclusion.patterns))
         try:
             for path, local, kind, status, _ in walk(source, self._exclusion, keep_links=self._keep_links):
                 remote = f'{place}/{path}' if path else place

@@ -17,17 +17,20 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
+from remote_runner.files.delete import NOTHING, Surplus
 from remote_runner.files.delta import LEAST, Basis, Looking, steps
 from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.hosts.host import Call, Host
-from remote_runner.wire.columns import ANY_TIME
+from remote_runner.wire.columns import ANY_TIME, ROWS
 
 #: Bytes of one part: many small files, or a piece of a large one.
 PART = 1 << 18
 #: Seconds between two reports of progress.
 REPORT_STEP = 0.1
+#: Large files that a host looks at at the same time.
+LOOKS = 16
 
 #: Hears of bytes and files: how many of how many.
 Progress = Callable[[int, int, int, int], None]
@@ -45,6 +48,8 @@ class Difference(NamedTuple):
         folders: (path, mode) of folders to make.
         bits: (path, mode) of folders that need these permission bits when all is in them.
         hashed: how many of the other files the host had to read.
+        interrupted: copies that were not brought to their end, and are gone when this is done.
+        surplus: what is to be deleted afterwards, see `files/delete.py`.
     """
 
     send: Sequence[Entry]
@@ -55,11 +60,14 @@ class Difference(NamedTuple):
     folders: tuple[tuple[str, int | None], ...] = ()
     bits: tuple[tuple[str, int], ...] = ()
     hashed: int = 0
+    interrupted: int = 0
+    surplus: Surplus = NOTHING
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.send or self.modes or self.times or self.links or self.folders or self.bits)
+        work = (self.send, self.modes, self.times, self.links, self.folders, self.bits, self.interrupted)
+        return not any(work)
 
     @property
     def bytes(self) -> int:
@@ -124,6 +132,7 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
         folders=tuple(folder for folder in folders if there[folder] < 0),
         bits=tuple(folder for folder in manifest.bits if there[folder] != folder[1]),
         hashed=len(read.difference(sending)),
+        interrupted=result['interrupted'],
     ), large
 
 
@@ -157,13 +166,14 @@ def _heard(host: Host, call: Call) -> Iterator[tuple[Any, bytes]]:
 
 def _bases(host: Host, large: list[Entry]) -> dict[str, Basis]:
     """What a host has already of large files that it is sent."""
-    looking = [(entry, Looking(host, entry)) for entry in large]
     bases: dict[str, Basis] = {}
-    for entry, each in looking:
-        try:
-            bases[entry.remote] = each.result()
-        except RequestFailed:
-            continue  # it changes just now: all of it is sent
+    for begin in range(0, len(large), LOOKS):
+        looking = [(entry, Looking(host, entry)) for entry in large[begin : begin + LOOKS]]
+        for entry, each in looking:
+            try:
+                bases[entry.remote] = each.result()
+            except RequestFailed:
+                continue  # it changes just now: all of it is sent
     return bases
 
 
@@ -187,6 +197,21 @@ def send(
     """
     if difference.is_empty:
         return 0
+    sent, stale = _put(host, difference, local, progress, limit)
+    if stale:  # what was there already is something else by now: all of them is sent
+        whole = Difference(tuple(entry for entry in difference.send if entry.remote in stale))
+        sent += _put(host, whole, local, progress, limit)[0]
+    return sent
+
+
+def _put(
+    host: Host,
+    difference: Difference,
+    local: LocalFiles,
+    progress: Progress,
+    limit: Limit | None,
+) -> tuple[int, set[str]]:
+    """How many bytes were sent, and the files that were to be made from what is not there any more."""
     spared = [path for path, basis in difference.bases.items() if basis.partial]
     call = host.call(
         'put',
@@ -205,9 +230,9 @@ def send(
     except TransferFailed:
         call.cancel()
         raise
-    _result(host, call)
+    stale = set(_result(host, call)['stale'])
     sender.report(difference.bytes, len(difference.send))
-    return sender.sent
+    return sender.sent, stale
 
 
 def _result(host: Host, call: Call) -> Any:
@@ -274,7 +299,7 @@ class _Sender:
         self._items.append([entry.remote, entry.size, entry.mode, entry.mtime, digest])
         self._body += content
         self._files += 1
-        if len(self._body) >= self._part:
+        if len(self._body) >= self._part or len(self._items) >= ROWS:
             self._flush()
 
     def _large(self, entry: Entry, basis: Basis | None) -> None:

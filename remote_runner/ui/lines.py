@@ -29,8 +29,10 @@ def line_of(event: e.Event) -> tuple[int, str] | None:
         case e.ComponentExited(status=status):
             level = logging.WARNING if status else logging.INFO
             return level, harmless(f'{_where(event)}exited with {status_of(status)}')
-        case e.FilesSent(files=0) | e.SessionQuit(sessions=0):
+        case e.FilesSent(files=0) | e.SessionQuit(sessions=0) | e.FilesDeleted(deleted=0, failed=0):
             return None
+        case e.FilesDeleted(failed=failed):
+            return logging.WARNING if failed else logging.INFO, harmless(_where(event) + _files_deleted(event))
     said = _said(event)
     quiet = isinstance(event, e.HostConnecting | e.FilesCompared | e.ComponentStarting)
     return (logging.DEBUG if quiet else logging.INFO, harmless(_where(event) + said)) if said else None
@@ -114,3 +116,10 @@ def _files_sent(event: e.FilesSent) -> str:
     if unchanged:
         facts.append(f'{unchanged} unchanged' if facts else f'{count(unchanged, "file")} unchanged')
     return ', '.join(facts)
+
+
+def _files_deleted(event: e.FilesDeleted) -> str:
+    more = event.deleted + event.failed - len(event.paths)
+    paths = ', '.join(event.paths) + (f' and {more} more' if more > 0 else '')
+    failed = f', {event.failed} could not be' if event.failed else ''
+    return f'{count(event.deleted, "path")} deleted{failed}: {paths}'

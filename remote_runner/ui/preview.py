@@ -67,6 +67,8 @@ def difference_text(found: Mapping[str, Any]) -> str:
     facts = [f'{count(len(found["send"]), "file")} to send ({size(sent)})' if found['send'] else 'no file to send']
     if found['modes']:
         facts.append(f'permission bits of {count(len(found["modes"]), "file")} to change')
+    if found.get('delete_count'):
+        facts.append(f'{count(found["delete_count"], "path")} to delete')
     facts.append(f'{found["unchanged"]} unchanged')
     lines = [f'{harmless(found["host"])}: {", ".join(facts)}']
     lines += [f'  keeps  {harmless(label)}' for label in found.get('keep', [])]
@@ -74,5 +76,10 @@ def difference_text(found: Mapping[str, Any]) -> str:
     lines += [f'  sends  {harmless(file["remote"])} ({size(file["size"])})' for file in found['send'][:_MOST_FILES]]
     if len(found['send']) > _MOST_FILES:
         lines.append(f'  … and {len(found["send"]) - _MOST_FILES} more')
+    deleted = found.get('delete', [])
+    lines += [f'  deletes  {harmless(path)}' for path in deleted[:_MOST_FILES]]
+    if found.get('delete_count', 0) > _MOST_FILES:
+        lines.append(f'  … and {found["delete_count"] - _MOST_FILES} more')
+    lines += [f'  leaves {harmless(path)} alone, with what is in it' for path in found.get('left_alone', [])]
     lines += [f'  mode   {harmless(file["remote"])} ({file["mode"]})' for file in found['modes'][:_MOST_FILES]]
     return '\n'.join(lines) + '\n'

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TextIO
 
-from remote_runner.events import Event
+from remote_runner.events import Event, FilesDeleted
 from remote_runner.ui.frame import Line, frame
 from remote_runner.ui.lines import line_of
 from remote_runner.ui.live import Display
@@ -83,8 +83,8 @@ class Terminal:
         if line is None:
             return
         level, text = line
-        is_told = level >= logging.WARNING or not (self._display or self._quiet)
-        if is_told or _logger.isEnabledFor(logging.DEBUG):
+        is_told = level >= logging.WARNING or isinstance(event, FilesDeleted)  # nobody can look that up later
+        if is_told or not (self._display or self._quiet) or _logger.isEnabledFor(logging.DEBUG):
             _logger.log(level, '%s', text)
 
     def rows(self) -> list[Row]:
