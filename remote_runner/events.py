@@ -298,7 +298,7 @@ class CommandEnded(Event):
 
 class CopyEnded(Event):
     """The last line of `copy` with `--json`: what came of it on all `hosts` together; `failed` says why some have not
-    all of it. The rest are sums over the others, see `FilesSent`. `exit_status`: 0 done, 1 something failed, 3 a host,
+    all of it. The rest are sums of what `FilesSent` says. `exit_status`: 0 done, 1 something failed, 3 a host,
     130 interrupted.
     """
 

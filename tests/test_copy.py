@@ -305,6 +305,16 @@ class TestWhatIsSaid:
         expected = '1 file sent (1.0 kB), permission bits of 1 file set, times of 1 file set, 1 file unchanged'
         assert line.startswith(f'h1: {expected} (SHA-1: 3 read) in ')
 
+    def test_how_much_was_deleted(self, copier: Copier) -> None:
+        for name in 'abc':
+            copier.file(f'd/{name}', name)
+        copier.copy('h1', 'd', copier.base)
+        for name in 'ab':
+            (copier.here / 'd' / name).unlink()
+        [line] = copier.copy('h1', 'd', copier.base, '--delete').stdout.splitlines()
+        assert line.startswith('h1: 1 file unchanged, 2 paths deleted (SHA-1: 1 r')
+        assert copier.names() == ['d', 'd/c']
+
     def test_a_remembered_sha1(self, copier: Copier, bed: Testbed) -> None:
         """What has just been written is read once more: its time is no proof yet."""
         copier.file('f', 'content')
