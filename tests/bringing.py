@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Placed, build_manifest
 from remote_runner.files.transfer import Difference, compare, send
@@ -26,8 +27,19 @@ def ignore(host: Host, header: Header) -> None:
     """Nothing that an agent says unasked matters here."""
 
 
-def silent(done: int, total: int) -> None:
+def silent(done: int, total: int, files: int, of_files: int) -> None:
     """Nobody watches."""
+
+
+class Hook(Limit):
+    """Calls something before each part is sent, with the bytes in it, and limits nothing."""
+
+    def __init__(self, hear: Callable[[int], object]) -> None:
+        super().__init__(1 << 40)
+        self._hear = hear
+
+    def __call__(self, size: int) -> None:
+        self._hear(size)
 
 
 def write(path: Path, content: str | bytes = 'content\n', mode: int = 0o644, mtime: int = MTIME) -> Path:
@@ -151,8 +163,12 @@ class Lab:
                 return self.bring_to(host, what)
             finally:
                 host.close()
-                if host.facts.pid != os.getpid():
-                    wait_for_end(host.facts.pid)
+                self.wait_for(host)
+
+    def wait_for(self, host: Host) -> None:
+        """Wait for the end of an agent."""
+        if host.facts.pid != os.getpid():
+            wait_for_end(host.facts.pid)
 
     def bring_to(self, host: Host, what: Iterable[Placed] | None = None) -> Brought:
         """The same over a connection that stays."""
@@ -160,7 +176,7 @@ class Lab:
         manifest = build_manifest(local, placed(self.here, self.there) if what is None else what)
         difference = compare(host, manifest, local, always_copy=self.always_copy)
         self.between()
-        sent = send(host, manifest, difference, local, silent, self.limit)
+        sent = send(host, manifest, difference, local, silent, Hook(self.limit))
         local.save()
         return Brought(difference, sent)
 

