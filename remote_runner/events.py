@@ -142,7 +142,8 @@ class FilesSent(Event):
     """All files of a host are there: `sent` were sent, of `bytes` bytes, of which `sent_bytes` went over the wire: of
     large files only those pieces go that are not there already. Of the others, `modes` got other permission bits,
     `times` another modification time alone, and `unchanged` were left as they were; `hashed` of them had to be read on
-    the host to know their SHA-1, which it remembered of the rest.
+    the host to know their SHA-1, which it remembered of the rest. `shared` were brought by the hosts `shared_with`,
+    which see the same folder; this one has seen that they came.
     """
 
     files: int
@@ -154,6 +155,8 @@ class FilesSent(Event):
     times: int = 0
     unchanged: int = 0
     hashed: int = 0
+    shared: int = 0
+    shared_with: tuple[str, ...] = ()
 
 
 class FilesDeleted(Event):
@@ -295,7 +298,7 @@ class CommandEnded(Event):
 
 class CopyEnded(Event):
     """The last line of `copy` with `--json`: what came of it on all `hosts` together; `failed` says why some have not
-    all of it. The rest are sums over the others, see `FilesSent`. `exit_status`: 0 done, 1 something failed, 3 a host,
+    all of it. The rest are sums of what `FilesSent` says. `exit_status`: 0 done, 1 something failed, 3 a host,
     130 interrupted.
     """
 

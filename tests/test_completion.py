@@ -172,6 +172,10 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         ('exec -F ssh_config -H odd-port:2', ['exec', '-F', 'ssh_config', '-H', 'odd-port:2222']),
         ('exec -H @hos', ['exec', '-H', '@hosts.txt']),
         ('hosts trust x -F ssh_config inc', ['hosts', 'trust', 'x', '-F', 'ssh_config', 'included']),
+        ('copy -F ssh_config inc', ['copy', '-F', 'ssh_config', 'included']),
+        ('copy h1 config.t', ['copy', 'h1', 'config.txt']),
+        ('copy h1 config.txt -C hosts.t', ['copy', 'h1', 'config.txt', '-C', 'hosts.txt']),
+        ('copy h1 config.txt hosts.txt fol', ['copy', 'h1', 'config.txt', 'hosts.txt', 'folder/']),
         ('-F ssh_config --limit gam', ['-F', 'ssh_config', '--limit', 'gamma']),
         # Sessions and components.
         ('--screen ex', ['--screen', 'experiment']),

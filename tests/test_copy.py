@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
+import signal
+import stat
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +17,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.commands import Commands, Done, Word
+from remote_runner.files.limit import Limit, parse_rate
+from tests.commands import PATIENCE, Commands, Done, Word, alias_of, nothing_runs, ssh_config
+from tests.deploying import Deployment
 from tests.test_files import rubbish
 from tests.testbed import Testbed
+from tests.testbed.process import wait_until
 
 
 class Copier(Commands):
@@ -80,3 +90,355 @@ class TestWhere:
         for host in ('h1', 'h2'):
             wanted = {'there', *(name.replace('f', 'there/f', 1) if name == 'f' else name for name in expected)}
             assert set(copier.names(host)) == wanted
+
+    def test_below_the_home_and_another_ones(self, copier: Copier, bed: Testbed) -> None:
+        copier.file('f', 'content')
+        name = copier.base.rpartition('/')[2]
+        copier.copy('h1', 'f', f'{name}/a')
+        copier.copy('h1', 'f', f'~/{name}/b')
+        copier.copy('h1', 'f', f'~root/{name}/c')
+        copier.copy('h1', 'f', f'./{name}/.')
+        home = bed['h1'].path(f'/root/{name}')
+        assert sorted(path.name for path in home.iterdir()) == ['a', 'b', 'c', 'f']
+        shutil.rmtree(home)
+
+    def test_options_stand_anywhere(self, copier: Copier) -> None:
+        copier.file('f')
+        copier.file('g')
+        copier.copy('h1', '--no-times', 'f', '--links', 'keep', 'g', '--always-copy', copier.base)
+        assert copier.names() == ['f', 'g']
+
+    def test_hosts_from_a_file_and_without_some(self, copier: Copier) -> None:
+        copier.file('f')
+        copier.file('hosts', '# all of them\nh[1-3]\n')
+        copier.copy('hosts', 'f', f'{copier.base}/a')
+        copier.copy('@hosts', '-x', 'h2', 'f', f'{copier.base}/b')
+        assert [copier.names(host) for host in ('h1', 'h2', 'h3')] == [['a', 'b'], ['a'], ['a', 'b']]
+
+    def test_this_machine(self, copier: Copier, tmp_path: Path) -> None:
+        copier.file('d/f', 'content')
+        copier.copy('localhost', 'd', tmp_path / 'there')
+        assert (tmp_path / 'there/d/f').read_text() == 'content'
+
+
+class TestFaithfully:
+    def test_content_bits_times_and_empty_folders(self, copier: Copier) -> None:
+        copier.file('d/program', b'\x7fELF' + os.urandom(100), 0o751)
+        copier.file('d/private/key', 'secret', 0o600)
+        copier.file('d/odd/\udcff \n *', 'odd')
+        copier.file('d/large', os.urandom(3_000_000), 0o444)
+        copier.file('d/none', b'')
+        (copier.here / 'd/empty/deep').mkdir(parents=True)
+        for name, bits in {'d/private': 0o700, 'd/empty/deep': 0o1777, 'd/empty': 0o755, 'd': 0o2750}.items():
+            (copier.here / name).chmod(bits)
+        os.utime(copier.here / 'd/program', ns=(1, 1_234_567_890_123_456_789))
+        copier.copy('h[1-2]', 'd', copier.base)
+        for host in ('h1', 'h2'):
+            assert seen(copier.there('/d', host)) == seen(copier.here / 'd')
+        done = copier.copy('h[1-2]', 'd', copier.base, '--json')
+        assert [sent['unchanged'] for sent in done.events('files_sent')] == [5, 5]
+
+    def test_folders_that_nobody_may_write_to(self, copier: Copier, deployment: Deployment) -> None:
+        copier.file('d/sealed/deep/f')
+        (copier.here / 'd/sealed/deep').chmod(0o555)
+        (copier.here / 'd/sealed').chmod(0o500)
+        where = f'{deployment.user("anne", "h1")}@h1'
+        for _ in range(2):
+            copier.copy(where, 'd', copier.base)
+            assert bits(copier.there('/d/sealed')) == 0o500
+            assert bits(copier.there('/d/sealed/deep')) == 0o555
+        copier.file('d/sealed/deep/f', 'changed')
+        done = copier.copy(where, 'd', copier.base, status=1)
+        assert f'cannot write {copier.base}/d/sealed/deep: Permission denied' in done.stderr
+
+    def test_bits_that_have_changed_since(self, copier: Copier) -> None:
+        copier.file('d/sub/f')
+        copier.copy('h1', 'd', copier.base)
+        (copier.here / 'd/sub').chmod(0o711)
+        (copier.here / 'd/sub/f').chmod(0o640)
+        done = copier.copy('h1', 'd', copier.base, '--json')
+        assert done.event('files_sent')['modes'] == 1
+        assert (bits(copier.there('/d/sub')), bits(copier.there('/d/sub/f'))) == (0o711, 0o640)
+
+    def test_dest_itself_stays_as_it_is(self, copier: Copier) -> None:
+        copier.file('d/f')
+        (copier.here / 'd').chmod(0o700)
+        copier.there().mkdir(0o755)
+        copier.there().chmod(0o1777)
+        copier.copy('h1', 'd/', copier.base)
+        assert bits(copier.there()) == 0o1777
+        copier.copy('h1', 'd/', f'{copier.base}/new')
+        assert bits(copier.there('/new')) == 0o700
+
+    def test_links_are_followed(self, copier: Copier) -> None:
+        copier.file('d/f', 'content')
+        copier.file('elsewhere/g', 'more')
+        (copier.here / 'd/to-file').symlink_to('f')
+        (copier.here / 'd/to-folder').symlink_to('../elsewhere')
+        (copier.here / 'link').symlink_to('d')
+        copier.copy('h1', 'd', 'link', copier.base)
+        expected = {'f': 'content', 'to-file': 'content', 'to-folder/g': 'more'}
+        for top in ('d', 'link'):
+            assert {name: copier.there(f'/{top}/{name}').read_text() for name in expected} == expected
+        assert not any(path.is_symlink() for path in copier.there().rglob('*'))
+
+    def test_links_are_kept(self, copier: Copier) -> None:
+        copier.file('d/f', 'content')
+        (copier.here / 'd/to-file').symlink_to('f')
+        (copier.here / 'd/nowhere').symlink_to('../no/where')
+        (copier.here / 'd/loop').symlink_to('.')
+        (copier.here / 'link').symlink_to('d')
+        copier.copy('h1', '--links', 'keep', 'd', 'link', copier.base)
+        assert copier.names() == ['d', 'd/f', 'd/loop', 'd/nowhere', 'd/to-file', 'link']
+        for name in ('d/to-file', 'd/nowhere', 'd/loop', 'link'):
+            assert os.readlink(copier.there(f'/{name}')) == os.readlink(copier.here / name)
+        copier.copy('h1', '--links', 'keep', 'link/', f'{copier.base}/in')
+        assert not copier.there('/in').is_symlink()
+        assert copier.there('/in/f').read_text() == 'content'
+
+    def test_what_is_left_out(self, copier: Copier) -> None:
+        for name in ['a.o', 'a.c', 'keep.o', 'build/x', 'sub/build/y', 'sub/b.o', 'top', 'sub/top', '../z.o']:
+            copier.file(f'd/{name}')
+        patterns = ['--exclude', '*.o', '--exclude', '!keep.o', '--exclude', 'build/', '--exclude', '/top']
+        copier.copy('h1', 'd', 'z.o', copier.base, *patterns)
+        assert copier.names() == ['d', 'd/a.c', 'd/keep.o', 'd/sub', 'd/sub/top']
+
+
+class TestWhatIsWrong:
+    def test_all_that_is_wrong_here_is_told_at_once_and_nothing_is_touched(self, copier: Copier) -> None:
+        copier.file('d/f')
+        copier.file('data')
+        (copier.here / 'd/dangling').symlink_to('no/where')
+        (copier.here / 'd/round').symlink_to('round')
+        os.mkfifo(copier.here / 'd/pipe')
+        done = copier.copy('h1', 'd', 'dta', copier.base, status=2)
+        here = copier.here
+        assert done.stderr.splitlines() == [
+            'ERROR: this cannot be copied; no host was touched:',
+            f'  - the link {here}/d/dangling leads to no/where, where nothing is',
+            f'  - {here}/d/pipe is no file, folder or link, but a pipe',
+            f'  - cannot read {here}/d/round: Too many levels of symbolic links',
+            f'  - cannot read {here}/dta: No such file or directory (there is data beside it)',
+        ]
+        assert not copier.there().exists()
+
+    def test_a_link_to_a_folder_above_itself(self, copier: Copier) -> None:
+        copier.file('d/sub/f')
+        (copier.here / 'd/sub/loop').symlink_to('..')
+        done = copier.copy('h1', 'd', copier.base, status=2)
+        assert f'the link {copier.here}/d/sub/loop leads back to a directory above it' in done.stderr
+
+    def test_two_that_would_become_one(self, copier: Copier) -> None:
+        for name in ('a/f', 'b/f', 'c/f/g'):
+            copier.file(name)
+        done = copier.copy('h1', 'a/', 'b/', copier.base, status=2)
+        assert f'{copier.here}/a/f and {copier.here}/b/f would both become {copier.base}/f' in done.stderr
+        assert 'to be a file' in copier.copy('h1', 'a/', 'c/', copier.base, status=2).stderr
+        assert 'to be a folder' in copier.copy('h1', 'c/', 'a/', copier.base, status=2).stderr
+        copier.copy('h1', 'a/f', 'a/', copier.base)
+        assert copier.names() == ['f']
+
+    @pytest.mark.parametrize(
+        ('words', 'told'),
+        [
+            (['h1', 'f', ''], 'DEST is empty'),
+            (['h1', 'f'], 'required: DEST'),
+            (['h1', 'f', 'x', '--bwlimit', 'fast'], "'fast' is no rate"),
+            (['h1', 'd', 'x', '--exclude', '['], 'matches nothing'),
+            (['h1', '-x', 'h1', 'f', 'x'], 'no host is left'),
+        ],
+    )
+    def test_words_that_make_no_sense(self, copier: Copier, words: list[str], told: str) -> None:
+        copier.file('f')
+        copier.file('d/f')
+        assert told in copier.copy(*words, status=2).stderr
+
+    def test_a_host_out_of_reach_stops_no_other(self, copier: Copier) -> None:
+        copier.file('f')
+        done = copier.copy('h[1-2],no-such-host', 'f', copier.base, status=3)
+        assert 'ERROR: no-such-host: the name no-such-host is unknown' in done.stderr
+        assert copier.there(host='h1').read_text() == copier.there(host='h2').read_text() == 'content\n'
+        *_, last = done.stdout.splitlines()
+        assert last.startswith('2 of 3 hosts: 2 files sent (16 B) in ')
+
+    def test_a_host_that_cannot_take_it_stops_no_other(self, copier: Copier) -> None:
+        copier.file('d/f')
+        copier.there(host='h2').write_text('in the way')
+        done = copier.copy('h[1-3]', 'd', copier.base, status=1)
+        assert f'ERROR: h2: cannot make the folder {copier.base}/d: {copier.base} is no folder' in done.stderr
+        assert copier.names('h1') == copier.names('h3') == ['d', 'd/f']
+        assert copier.there(host='h2').read_text() == 'in the way'
+        copier.there(host='h2').unlink()
+
+    def test_two_names_of_one_machine(self, copier: Copier, bed: Testbed, tmp_path: Path) -> None:
+        copier.file('f')
+        copier.ssh_config = ssh_config(tmp_path, bed, alias_of(bed, 'h1', 'alias', 'other'))
+        done = copier.copy('h1,alias,h2', 'f', copier.base, '--json')
+        assert {event['host'] for event in done.events('files_sent')} in ({'h1', 'h2'}, {'alias', 'h2'})
+        assert len(done.events('host_merged')) == 1
+        assert done.event('copy_ended')['hosts'] == 2
+
+
+class TestWhatIsSaid:
+    def test_equal_hosts_are_one_line(self, copier: Copier) -> None:
+        copier.file('d/a', 'a' * 1000)
+        copier.file('d/b', 'b' * 1000)
+        first = copier.copy('h[1-3]', 'd', copier.base)
+        each, total = first.stdout.splitlines()
+        assert re.fullmatch(r'h\[1-3\]: 2 files sent \(2\.0 kB\) in [0-9.]+ s', each)
+        assert re.fullmatch(r'all hosts: 6 files sent \(6\.0 kB\) in [0-9.]+ s, [0-9.]+ kB/s', total)
+        assert first.stderr == ''
+
+    def test_a_single_host_needs_no_sum(self, copier: Copier) -> None:
+        copier.file('a')
+        [line] = copier.copy('h1', 'a', copier.base).stdout.splitlines()
+        assert line.startswith('h1: 1 file sent (8 B) in ')
+
+    def test_why_files_were_not_sent(self, copier: Copier) -> None:
+        for name in 'abcd':
+            copier.file(f'd/{name}', name * 1000)
+        copier.copy('h1', 'd', copier.base)
+        copier.file('d/a', 'x' * 1000)
+        (copier.here / 'd/b').chmod(0o600)
+        os.utime(copier.here / 'd/c', (1, 1))
+        [line] = copier.copy('h1', 'd', copier.base, '--no-hash-cache').stdout.splitlines()
+        expected = '1 file sent (1.0 kB), permission bits of 1 file set, times of 1 file set, 1 file unchanged'
+        assert line.startswith(f'h1: {expected} (SHA-1: 3 read) in ')
+
+    def test_how_much_was_deleted(self, copier: Copier) -> None:
+        for name in 'abc':
+            copier.file(f'd/{name}', name)
+        copier.copy('h1', 'd', copier.base)
+        for name in 'ab':
+            (copier.here / 'd' / name).unlink()
+        [line] = copier.copy('h1', 'd', copier.base, '--delete').stdout.splitlines()
+        assert line.startswith('h1: 1 file unchanged, 2 paths deleted (SHA-1: 1 r')
+        assert copier.names() == ['d', 'd/c']
+
+    def test_a_remembered_sha1(self, copier: Copier, bed: Testbed) -> None:
+        """What has just been written is read once more: its time is no proof yet."""
+        copier.file('f', 'content')
+        copier.copy('h1', 'f', copier.base)
+
+        def remembers() -> bool:
+            sent = copier.copy('h1', 'f', copier.base, '--json').event('files_sent')
+            assert (sent['unchanged'], sent['sent']) == (1, 0)
+            return bool(sent['hashed'] == 0)
+
+        wait_until(remembers, 'the SHA-1 to be remembered')
+        assert '1 file unchanged (SHA-1: 1 remembered)' in copier.copy('h1', 'f', copier.base).stdout
+
+    def test_what_went_over_the_wire_of_a_large_file(self, copier: Copier) -> None:
+        path = copier.file('f', os.urandom(4 << 20))
+        copier.copy('h1', 'f', copier.base)
+        with path.open('r+b') as file:
+            file.seek(1 << 20)
+            file.write(b'another')
+        done = copier.copy('h1', 'f', copier.base, '--json')
+        sent = done.event('files_sent')
+        assert (sent['sent'], sent['bytes'], sent['sent_bytes']) == (1, 4 << 20, 1 << 16)
+        ended = done.event('copy_ended')
+        assert done.objects[-1] == ended
+        assert {key: ended[key] for key in ('hosts', 'failed', 'exit_status', 'files', 'sent', 'sent_bytes')} == {
+            'hosts': 1, 'failed': {}, 'exit_status': 0, 'files': 1, 'sent': 1, 'sent_bytes': 1 << 16
+        }  # fmt: skip
+        copier.file('f', os.urandom(5 << 20))
+        assert '(5.2 MB)' in copier.copy('h1', 'f', copier.base).stdout
+
+    def test_progress_counts_bytes_and_files(self, copier: Copier) -> None:
+        for number in range(8):
+            copier.file(f'd/{number}', os.urandom(1 << 20))
+        done = copier.copy('h1', 'd', copier.base, '--json', '--bwlimit', '8m')
+        steps = done.events('files_sending')
+        assert {(step['of_bytes'], step['of_files']) for step in steps} == {(8 << 20, 8)}
+        for key, whole in (('bytes', 8 << 20), ('files', 8)):
+            values = [step[key] for step in steps]
+            assert values == sorted(values)
+            assert values[-1] == whole
+            assert len(set(values)) > 3
+
+
+class TestLimited:
+    def test_all_hosts_together_stay_below_the_rate(self, copier: Copier) -> None:
+        copier.file('f', os.urandom(1 << 20))
+        begun = time.monotonic()
+        copier.copy('h[1-3]', 'f', copier.base, '--bwlimit', '2m')
+        assert time.monotonic() - begun > 1.2  # 3 MB at 2 MB/s, the first part at once
+        for host in ('h1', 'h2', 'h3'):
+            assert copier.there(host=host).read_bytes() == (copier.here / 'f').read_bytes()
+
+    def test_compressed(self, copier: Copier) -> None:
+        copier.file('d/text', 'some text, ' * 300_000)
+        copier.file('d/random', os.urandom(3_000_000))
+        copier.copy('h1', '-C', 'd', copier.base)
+        assert seen(copier.there('/d')) == seen(copier.here / 'd')
+
+    def test_none(self, copier: Copier) -> None:
+        copier.file('f', os.urandom(1 << 20))
+        copier.copy('h1', 'f', copier.base, '--bwlimit', '0')
+        assert copier.there().read_bytes() == (copier.here / 'f').read_bytes()
+
+    def test_ctrl_c_is_heard_while_waiting_and_what_came_is_gone_on_with(self, copier: Copier, bed: Testbed) -> None:
+        copier.file('f', os.urandom(8 << 20))
+        command = ['copy', '-F', copier.ssh_config, 'h[1-2]', 'f', copier.base, '--json', '--bwlimit', '1m']
+        with copier.start(*command, cwd=copier.here) as running:
+            wait_until(lambda: bool(came(running.out, 'h1') and came(running.out, 'h2')), '2 MB on both hosts')
+            running.signal(signal.SIGINT)
+            done = running.end()
+        assert done.status == 130
+        assert done.stderr.endswith('ERROR: interrupted\n')
+        ended = done.event('copy_ended')
+        assert (ended['exit_status'], ended['sent']) == (130, 0)
+        for host in ('h1', 'h2'):
+            assert not copier.there(host=host).exists()
+            nothing_runs(bed[host])
+        again = copier.copy('h[1-2]', 'f', copier.base, '--json')
+        for sent in again.events('files_sent'):
+            assert sent['sent_bytes'] <= 7 << 20
+        assert copier.there().read_bytes() == (copier.here / 'f').read_bytes()
+
+    @pytest.mark.parametrize(
+        ('text', 'rate'),
+        [
+            ('100', 102400), ('1.5m', 1.5 * (1 << 20)), ('1.5MiB', 1.5 * (1 << 20)), ('2mb', 2e6), ('3K', 3072),
+            ('3kb', 3000), ('512b', 512), ('1g', 1 << 30), ('.5k', 512), ('0', 0),
+        ],
+    )  # fmt: skip
+    def test_rates(self, text: str, rate: float) -> None:
+        assert parse_rate(text) == rate
+
+    @pytest.mark.parametrize('text', ['', 'x', '-1', '1x', '1 m', '1e3', '1mm', 'm', 'inf', '1ib'])
+    def test_no_rates(self, text: str) -> None:
+        with pytest.raises(ValueError, match='is no rate'):
+            parse_rate(text)
+
+    def test_who_waits_is_let_go(self) -> None:
+        limit = Limit(1.0)
+        limit(1000)
+        waiting = threading.Thread(target=limit, args=(1,), daemon=True)
+        waiting.start()
+        limit.end()
+        waiting.join(PATIENCE)
+        assert not waiting.is_alive()
+
+
+def came(out: bytes, host: str) -> list[dict[str, Any]]:
+    """The progress of a host beyond 2 MB, from `--json`."""
+    events = [json.loads(line) for line in out.splitlines(keepends=True) if line.endswith(b'\n')]
+    return [e for e in events if e['event'] == 'files_sending' and e['host'] == host and e['bytes'] > 2 << 20]
+
+
+def bits(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def seen(top: Path) -> dict[bytes, tuple[int, int, bytes | None]]:
+    """All in a folder and itself: bits, and of files time and content."""
+    found: dict[bytes, tuple[int, int, bytes | None]] = {}
+    for path in (top, *top.rglob('*')):
+        name = os.fsencode(os.path.relpath(path, top))
+        status = path.stat()
+        is_folder = path.is_dir()
+        content = None if is_folder else path.read_bytes()
+        found[name] = (stat.S_IMODE(status.st_mode), 0 if is_folder else status.st_mtime_ns, content)
+    return found

@@ -55,6 +55,49 @@ def test_copying_shows_bytes_files_and_rate() -> None:
     assert picture(progress, now=20)[0] == 'h0  ready'
 
 
+def test_copying_to_and_from_many_hosts_shows_all_together() -> None:
+    progress = after(
+        *(e.HostConnecting(host=host) for host in ('h0', 'h1', 'h2')),
+        *(e.HostConnected(host=host, seconds=0) for host in ('h0', 'h1')),
+        *(e.FilesCompared(host=host, files=9, to_send=4, bytes=4_000_000) for host in ('h0', 'h1')),
+        e.FilesSending(host='h0', bytes=1_000_000, of_bytes=4_000_000, files=1, of_files=4),
+    )
+    progress.apply(e.FilesSending(host='h0', bytes=3_000_000, of_bytes=4_000_000, files=3, of_files=4), 1)
+    progress.apply(e.FilesSending(host='h1', bytes=1_000_000, of_bytes=4_000_000), 1)
+    assert picture(progress, now=2) == [
+        'h0  copying:  75 %, 3.0 MB of 4.0 MB, 3 of 4 files, 1.5 MB/s, 1 s left  2 s',
+        'h1  copying:  25 %, 1.0 MB of 4.0 MB, 4 files, 500.0 kB/s, 6 s left  2 s',
+        'h2  connecting  2 s',
+        '0 of 3 hosts ready; copying:  50 %, 4.0 MB of 8.0 MB, 3 of 8 files, 2.0 MB/s, 2 s left  2 s',
+    ]
+    progress.apply(e.FilesSent(host='h0', files=9, sent=4, modes=0, bytes=4_000_000, seconds=3), 3)
+    assert picture(progress, now=3)[-1] == (
+        '1 of 3 hosts ready; copying:  62 %, 5.0 MB of 8.0 MB, 4 of 8 files, 333.3 kB/s, 9 s left  3 s'
+    )
+    progress.apply(e.FilesSent(host='h1', files=9, sent=4, modes=0, bytes=4_000_000, seconds=3), 4)
+    progress.apply(e.HostFailed(host='h2', error='refused'), 4)
+    assert picture(progress, now=4)[-1] == '2 of 3 hosts ready, 1 failed  4 s'
+
+
+def test_the_rate_is_that_of_the_last_ten_seconds() -> None:
+    progress = after(e.FilesCompared(host='h0', files=1, to_send=1, bytes=1_000_000_000))
+    for second in range(1, 101):
+        arrived = 9_000_000 * min(second, 60) + 1_000_000 * max(0, second - 60)
+        progress.apply(e.FilesSending(host='h0', bytes=arrived, of_bytes=1_000_000_000), second)
+    assert '1.0 MB/s, 7 min 00 s left' in picture(progress, now=100)[0]
+
+
+def test_fetching() -> None:
+    progress = after(
+        e.ResultsFetching(host='h0', bytes=0, of_bytes=2_000_000, files=0, of_files=3),
+        e.ResultsFetching(host='h0', bytes=1_000_000, of_bytes=2_000_000, files=2, of_files=3),
+    )
+    line = picture(progress, now=2)[0]
+    assert line == 'h0  fetching:  50 %, 1.0 MB of 2.0 MB, 2 of 3 files, 500.0 kB/s, 2 s left  2 s'
+    progress.apply(e.ResultsFetched(host='h0', files=3, bytes=2_000_000, unchanged=0, seconds=3), 3)
+    assert picture(progress, now=3) == ['h0  ready', '1 of 1 host ready  3 s']
+
+
 def test_starting_counts_the_components_of_an_index() -> None:
     labels = {'i0': ('a@h0', 'b@h0'), 'i5': ('c@h0', 'd@h0', 'e@h0')}
     progress = after(run(1, **labels))

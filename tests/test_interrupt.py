@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shlex
 import signal
 from collections.abc import Callable, Iterator
@@ -89,10 +90,17 @@ def test_while_an_old_session_is_quit(deployment: Deployment, number: signal.Sig
     _check(deployment, ended, running={})
 
 
+def _nothing_but_what_is_gone_on_with(deployment: Deployment, target: str) -> None:
+    """What came of a large file stays until the next run, and nothing else."""
+    folder = deployment.host().path(target)
+    left = list(folder.iterdir()) if folder.exists() else []
+    assert [path.name[:4] for path in left] in ([], ['.rr-'])
+    deployment.host().run(['rm', '-rf', target])
+
+
 @SIGNALS
 def test_while_a_big_file_is_copied(deployment: Deployment, number: signal.Signals) -> None:
-    with (deployment.folder / 'big').open('wb') as big:
-        big.truncate(300_000_000)
+    (deployment.folder / 'big').write_bytes(random.Random(1).randbytes(1_000_000) * 300)
     target = f'/tmp/{deployment.session}'
     deployment.sleep(base_dir=target, files={'big': 'big'})
     running = deployment.begin()
@@ -104,12 +112,12 @@ def test_while_a_big_file_is_copied(deployment: Deployment, number: signal.Signa
     assert ended.of('component_starting') == []
     wait_until(lambda: not connections(host), 'the connection to be closed')
     assert not host.path(f'{target}/big').exists()
+    _nothing_but_what_is_gone_on_with(deployment, target)
     _check(deployment, ended, running={})
 
 
 def test_while_a_big_file_is_copied_by_an_agent_that_is_stopped(deployment: Deployment) -> None:
-    with (deployment.folder / 'big').open('wb') as big:
-        big.truncate(300_000_000)
+    (deployment.folder / 'big').write_bytes(random.Random(1).randbytes(1_000_000) * 300)
     target = f'/tmp/{deployment.session}'
     deployment.sleep(base_dir=target, files={'big': 'big'})
     running = deployment.begin()
@@ -122,6 +130,7 @@ def test_while_a_big_file_is_copied_by_an_agent_that_is_stopped(deployment: Depl
     kill(host, signal.SIGCONT, agent)
     deployment.ends(agent)
     assert not host.path(f'{target}/big').exists()
+    _nothing_but_what_is_gone_on_with(deployment, target)
     _check(deployment, ended, running={})
 
 

@@ -113,6 +113,11 @@ class TestRecords:
             'INFO',
             'h1: permission bits of 2 files changed, 3 unchanged',
         ),
+        (
+            e.FilesSent(host='h1', files=5, sent=1, modes=0, bytes=9, seconds=1, sent_bytes=9, times=1, unchanged=3),
+            'INFO',
+            'h1: 1 file sent (9 B) in 1.00 s, times of 1 file set, 3 unchanged',
+        ),
         (e.FilesDeleted(host='h1', deleted=0, failed=0, paths=()), None, ''),
         (e.FilesDeleted(host='h1', deleted=1, failed=0, paths=('/a\n',)), 'INFO', 'h1: 1 path deleted: /a\\n'),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,9 @@ def test_the_command_says_where_the_results_are(deployment: Deployment) -> None:
     done = _command(deployment, 'fetch')
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == _results(deployment)
+    assert re.fullmatch(r'INFO: h1: 1 file fetched \(\d+ B\) in [0-9.]+ s\n', done.stderr)
+    again = _command(deployment, 'fetch')
+    assert re.fullmatch(r'INFO: h1: 0 files fetched \(0 B\), 1 here already in [0-9.]+ s\n', again.stderr)
 
 
 @pytest.fixture

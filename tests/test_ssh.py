@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def read_all(channel: SshChannel) -> bytes:
     while part := channel.read(1 << 20, PATIENCE):
         parts.append(part)
     return b''.join(parts)
+
+
+def read_exactly(channel: SshChannel, size: int) -> Iterator[bytes]:
+    while size:
+        part = channel.read(size, PATIENCE)
+        assert part
+        size -= len(part)
+        yield part
 
 
 def write_on(channel: SshChannel) -> None:
@@ -145,6 +154,21 @@ class TestCommands:
             connection.open('true')
         for channel in channels:
             channel.close()
+
+    @pytest.mark.parametrize('how', ['option', 'ssh_config'])
+    def test_compression(self, bed: Testbed, tmp_path: Path, how: str) -> None:
+        options = options_for(bed, tmp_path, 'Compression yes' if how == 'ssh_config' else '')
+        options = replace(options, compress=how == 'option')
+        with Connector(options) as connector, connector.connect(parse_address('h1')) as connection:
+            transport = connection.transport
+            assert transport.local_compression == transport.remote_compression == 'zlib@openssh.com'
+            for data in (bytes(5_000_000), os.urandom(5_000_000), b'some text, ' * 500_000):
+                channel = connection.open('cat')
+                writer = threading.Thread(target=channel.write, args=(data,))
+                writer.start()
+                assert b''.join(read_exactly(channel, len(data))) == data
+                writer.join()
+                channel.close()
 
     def test_fast_ciphers_and_no_delay(self, connection: SshConnection) -> None:
         assert connection.transport.local_cipher == 'aes128-gcm@openssh.com'

@@ -2,12 +2,14 @@
 
 import os
 import stat
+from binascii import crc32
 from itertools import islice
 
 from remote_runner.agent import copies
 from remote_runner.agent.files import expand
-from remote_runner.agent.hashes import entry, new_sha1
+from remote_runner.agent.hashes import entry
 from remote_runner.agent.request import Failure
+from remote_runner.agent.sharing import where
 from remote_runner.wire.columns import ANY_TIME, ROWS, unpack
 
 TYPE_CHECKING = False
@@ -33,8 +35,8 @@ def compare(request: "Request") -> "Dict[str, object]":
     computed. The second holds [number, SHA-1] of those, when it is; '' for a file that we may replace and not read.
 
     `links` ([path, text]) are to be symbolic links; the result says of each whether it is: `same`, `folder`, or
-    anything else. Of `folders` it says the permission bits (-1: it is none). It says, too, how many copies were
-    interrupted that can be gone on with.
+    anything else. Of `folders` it says the permission bits (-1: it is none), and of `tops` where they lie
+    (`agent/sharing.py`). It says, too, how many copies were interrupted that can be gone on with.
     """
     hashes = request.agent.hashes(request.header['cache'])
     interrupted = copies.interrupted()
@@ -56,7 +58,8 @@ def compare(request: "Request") -> "Dict[str, object]":
     links = [_link_state(expand(path), text) for path, text in request.header['links']]
     request.agent.save_hashes()
     folders = [_bits(expand(path)) for path in request.header['folders']]
-    return {'links': links, 'folders': folders, 'interrupted': len(interrupted)}
+    places = [where(top, hashes) for top in request.header['tops']]
+    return {'links': links, 'folders': folders, 'places': places, 'interrupted': len(interrupted)}
 
 
 def _differing(
@@ -156,10 +159,10 @@ def _link_state(path: str, text: str) -> str:
 def blocks(request: "Request") -> "Dict[str, object]":
     """Operation `blocks`: what there is of a large file at `path` already, as digests of its pieces of `block` bytes.
 
-    Parts are [what, number of the first piece] with the first `DIGEST` bytes of the SHA-1 of each piece as body: of the
-    file itself as `front`, counted from its begin, and, where it has another size than `size`, as `back`, counted from
-    its end; of what came of an interrupted copy as `partial`. A piece that is shorter does not count. The result holds
-    the size of the file (0 where there is none).
+    Parts are [what, number of the first piece] with the CRC-32 (`digest_of`) of each piece as body: of the file itself as
+    `front`, counted from its begin, and, where it has another size than `size`, as `back`, counted from its end; of what
+    came of an interrupted copy as `partial`. A piece that is shorter does not count. The result holds the size of the
+    file (0 where there is none). That these are equal proves nothing: the SHA-1 of the whole is checked at the end.
     """
     header = request.header
     path = os.path.realpath(expand(header['path']))
@@ -189,8 +192,13 @@ def _look(request: "Request", path: str, directions: "Tuple[str, ...]") -> int:
         os.close(fd)
 
 
-#: Bytes of the SHA-1 of a piece that go over the wire: the whole file is checked at the end.
-DIGEST = 10
+#: Bytes of the digest of a piece.
+DIGEST = 4
+
+
+def digest_of(piece: bytes) -> bytes:
+    """What tells a piece from others: fast, as what it says is checked at the end."""
+    return crc32(piece).to_bytes(DIGEST, 'big')
 
 
 def _digest(request: "Request", what: str, fd: int, start: int, count: int) -> None:
@@ -201,8 +209,6 @@ def _digest(request: "Request", what: str, fd: int, start: int, count: int) -> N
             piece = os.pread(fd, block, start + number * block)
             if len(piece) < block:
                 raise Failure('it became shorter while it was looked at: {}'.format(request.header['path']))
-            digest = new_sha1(block)
-            digest.update(piece)
-            digests.append(digest.digest()[:DIGEST])
+            digests.append(digest_of(piece))
         request.check()
         request.send([what, first], b''.join(digests))

@@ -49,6 +49,12 @@ def temporary_path(folder: str, name: str) -> str:
     return '{}/{}{}-{}{}'.format(folder, TEMPORARY, os.uname().nodename, os.getpid(), _sum(name))
 
 
+def mark_path(folder: str) -> str:
+    """Where a mark can stand in a folder (`agent/sharing.py`): `sweep` takes it for a copy if we are killed."""
+    name = '{}{}-{}-{}'.format(TEMPORARY, os.uname().nodename, os.getpid(), os.urandom(4).hex())
+    return os.path.join(folder, name)
+
+
 def abandoned(folder: str) -> "List[str]":
     """The files in a folder that are not whole, and whose writers on this host are gone."""
     ours = '{}{}-'.format(TEMPORARY, os.uname().nodename)

@@ -397,6 +397,10 @@ class Hashes:
         self._used.add(folder)
         return names
 
+    def kernel(self, path: str, device: int) -> str:
+        """A name for this kernel, if no other one writes to the file system at `path`; else, or if unknown, ''."""
+        return self._mounts.boot() if self._mounts.type(path, device) in _PRIVATE else ''
+
     def _now(self) -> "Optional[int]":
         """Unix time; None if the clock was set back, and all is forgotten."""
         now = self._steps.now()

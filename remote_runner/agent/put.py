@@ -75,7 +75,9 @@ def _make_folder(path: str, mode: "Optional[int]", made: "Set[str]") -> None:
     try:
         made.update(make_folders(path))
     except OSError as error:
-        raise Failure('cannot make the folder {}: {}'.format(path, error.strerror), kind='transfer') from None
+        is_there = isinstance(error, FileExistsError)
+        why = '{} is no folder'.format(error.filename) if is_there else error.strerror
+        raise Failure('cannot make the folder {}: {}'.format(path, why), kind='transfer') from None
     if mode is not None and path in made:
         os.chmod(path, mode | stat.S_IRWXU)
 

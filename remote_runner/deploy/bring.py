@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from itertools import islice
 
+from remote_runner.deploy.sharing import Sharing, Turn, Whose
 from remote_runner.errors import DeletionFailed
 from remote_runner.events import Events, FilesCompared, FilesDeleted, FilesSending, FilesSent
 from remote_runner.files.delete import delete, find_surplus
@@ -30,27 +32,40 @@ NAMED = 10
 class Bringer:
     """Brings files to any number of hosts, each local file looked at and hashed once. Thread-safe.
 
+    Of hosts that see the same folder one is sent what belongs there, see `deploy/sharing.py`.
+
     Args:
         options: how.
         events: hears what is found, how far it is, and what came of it.
+        whose: the components to which a path of a host belongs, by both, for errors.
     """
 
-    def __init__(self, options: CopyOptions, events: Events) -> None:
+    def __init__(self, options: CopyOptions, events: Events, whose: Whose = lambda host, path: ()) -> None:
         self._options = options
         self._events = events
         self._limit = Limit(options.rate) if options.rate else None
         #: What came of each host.
         self.done: list[FilesSent] = []
         self.local = LocalFiles(remembered=options.remembered, times=options.times)
+        self._sharing = Sharing(self.local, deletes=options.delete, whose=whose)
 
     def give_up(self) -> None:
-        """Nothing is wanted any more: who waits to send need not."""
+        """Nothing is wanted any more: who waits to send need not, nor who waits for what others bring."""
         if self._limit is not None:
             self._limit.end()
+        self._sharing.give_up()
 
-    def manifest(self, placed: Iterable[Placed], mirror: Mirror = NO_MIRROR) -> Manifest:
-        """What is to stand on a host, see `build_manifest`; `mirror`: from where the rest goes, with `--delete`."""
-        return build_manifest(self.local, placed)._replace(mirror=mirror)
+    def manifest(
+        self, placed: Iterable[Placed], mirror: Mirror = NO_MIRROR, tops: Iterable[str] = ()
+    ) -> Manifest:
+        """What is to stand on a host, see `build_manifest`.
+
+        Args:
+            placed: it.
+            mirror: from where the rest goes, with `--delete`.
+            tops: folders that hold together what is in them, see `files/places.py`.
+        """
+        return build_manifest(self.local, placed)._replace(mirror=mirror, tops=tuple(dict.fromkeys(tops)))
 
     def bring(self, host: Host, manifest: Manifest) -> None:
         """Compare, send, and with `--delete` delete.
@@ -59,23 +74,29 @@ class Bringer:
             ConfigError: from a folder of the manifest nothing may be deleted; nothing was changed.
             ConnectionLost: the connection broke.
             DeletionFailed: something could not be deleted; all else is done.
-            TransferFailed: a file could not be read here or written there; those written already are whole.
+            TransferFailed: a file could not be read here or written there, or another host brings another one to the
+                same place; those written already are whole.
         """
         begun = time.monotonic()
-        difference = self.compare(host, manifest)
-        self.send(host, manifest, difference, begun)
-        self.delete(host, manifest, difference)
+        with self.turn(host) as turn:
+            difference = self.compare(host, manifest, turn)
+            self.send(host, manifest, difference, begun, turn)
+            self.delete(host, manifest, difference, turn)
 
-    def compare(self, host: Host, manifest: Manifest) -> Difference:
-        """What has to be done on a host; raises as `bring` does."""
-        difference = compare(host, manifest, self.local, always_copy=self._options.always_copy)
+    def turn(self, host: Host) -> AbstractContextManager[Turn]:
+        """The time from comparing to the end of all: what is not there by then, other hosts bring."""
+        return self._sharing.turn(host)
+
+    def compare(self, host: Host, manifest: Manifest, turn: Turn) -> Difference:
+        """What has to be done on a host, by whichever host; raises as `bring` does."""
+        difference = compare(host, manifest, self.local, always_copy=self._options.always_copy, turn=turn)
         if self._options.delete:
             difference = difference._replace(surplus=find_surplus(host, manifest))
         files, to_send = len(manifest.files), len(difference.send)
         self._events.emit(FilesCompared(host=host.name, files=files, to_send=to_send, bytes=difference.bytes))
         return difference
 
-    def send(self, host: Host, manifest: Manifest, difference: Difference, begun: float) -> None:
+    def send(self, host: Host, manifest: Manifest, difference: Difference, begun: float, turn: Turn) -> None:
         """Do it; `begun` is when it was begun, by time.monotonic(). Raises as `bring` does."""
 
         def progress(arrived: int, of: int, files: int, of_files: int) -> None:
@@ -83,32 +104,40 @@ class Bringer:
                 FilesSending(host=host.name, bytes=arrived, of_bytes=of, files=files, of_files=of_files)
             )
 
-        sent_bytes = send(host, manifest, difference, self.local, progress, self._limit)
-        modes = {path for path, _ in difference.modes}
-        times = {path for path, _ in difference.times} - modes
+        done = [difference.without(turn.awaited)]
+        sent_bytes = send(host, manifest, done[0], self.local, progress, self._limit)
+        turn.sent()
+        for more in turn.others():
+            done.append(compare(host, more, self.local))
+            sent_bytes += send(host, more, done[-1], self.local, progress, self._limit)
+        modes = {path for each in done for path, _ in each.modes}
+        times = {path for each in done for path, _ in each.times} - modes
+        sent_files, shared = sum(len(each.send) for each in done), turn.shared.total()
         sent = FilesSent(
             host=host.name,
             files=len(manifest.files),
-            sent=len(difference.send),
+            sent=sent_files,
             modes=len(modes),
-            bytes=difference.bytes,
+            bytes=sum(each.bytes for each in done),
             seconds=time.monotonic() - begun,
             sent_bytes=sent_bytes,
             times=len(times),
-            unchanged=len(manifest.files) - len(difference.send) - len(modes) - len(times),
+            unchanged=len(manifest.files) - sent_files - len(modes) - len(times) - shared,
             hashed=difference.hashed,
+            shared=shared,
+            shared_with=tuple(turn.shared),
         )
         self.done.append(sent)
         self._events.emit(sent)
 
-    def delete(self, host: Host, manifest: Manifest, difference: Difference) -> None:
+    def delete(self, host: Host, manifest: Manifest, difference: Difference, turn: Turn) -> None:
         """Delete what is gone here, after all was sent; raises as `bring` does."""
         if not self._options.delete or not manifest.mirror:
             return
-        surplus = difference.surplus
+        with turn.deleting(difference.surplus) as surplus:
+            deleted = delete(host, surplus)
         for path in surplus.mounts:
             log.warning('%s: %s is another file system: nothing in it is deleted', host.name, path)
-        deleted = delete(host, surplus)
         for path in deleted.changed:
             log.warning('%s: %s is not deleted: it was changed since it was looked at', host.name, path)
         self._events.emit(

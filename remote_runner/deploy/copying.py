@@ -114,7 +114,7 @@ class Copying:
         done = self._bringer.done
         self._events.emit(
             CopyEnded(
-                hosts=len(done) + len(failures),
+                hosts=len({sent.host for sent in done} | failures.keys()),
                 failed={host: str(failure) for host, failure in failures.items()},
                 exit_status=status,
                 files=sum(sent.files for sent in done),

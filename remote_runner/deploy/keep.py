@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from remote_runner.deploy.holder import whoami
 from remote_runner.deploy.plan import ComponentPlan
@@ -39,11 +39,14 @@ def watched(host: Host, session: str, run: str, names: list[str]) -> dict[str, S
     return {seen.label: seen for seen in survey_run(host, session, run, watch=True, names=names)}
 
 
-def has_changed_files(plan: ComponentPlan, base_dir: str, difference: Difference) -> bool:
-    """Whether a file or link of the component has to be sent, gets other permission bits, or is to be deleted."""
+def has_changed_files(
+    plan: ComponentPlan, base_dir: str, difference: Difference, also: Collection[str] = ()
+) -> bool:
+    """Whether a file or link of the component has to be sent, gets other permission bits, is to be deleted, or is one
+    of `also`."""
     if any(remote_path(base_dir, root) in difference.surplus.trees for root in plan.trees):
         return True
-    changed = {entry.remote for entry in difference.send}
+    changed = {*also, *(entry.remote for entry in difference.send)}
     changed.update(path for path, _ in (*difference.modes, *difference.links))
     return any(remote_path(base_dir, file.remote) in changed for file in plan.files)
 

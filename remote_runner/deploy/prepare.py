@@ -18,6 +18,7 @@ from remote_runner.deploy.mirror import Mirrors, check_temporary
 from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.session import survey_run
+from remote_runner.deploy.sharing import Turn
 from remote_runner.errors import DeletionFailed, DeletionIncomplete, RequestFailed, SessionFailed, TransferFailed
 from remote_runner.events import Events, SessionQuit
 from remote_runner.files.delete import check_trees
@@ -56,7 +57,7 @@ class Preparation:
         self.base_dirs: dict[str, str] = {}
         self._created: dict[str, list[str]] = {}
         self._temporary: dict[str, dict[str, str]] = {}
-        self._bringer = Bringer(options.copying, events)
+        self._bringer = Bringer(options.copying, events, self._whose)
         self._mirrors = Mirrors(plan) if options.copying.delete else None
         self._undeleted: list[DeletionFailed] = []
         self._given_up = False
@@ -94,16 +95,23 @@ class Preparation:
 
     def _keep_what_is_unchanged(self, host: Host) -> None:
         """With `--keep-running`: end what has changed or is not wanted any more, and bring its files."""
+        with self._bringer.turn(host) as turn:
+            self._keep(host, turn)
+
+    def _keep(self, host: Host, turn: Turn) -> None:
         session, run, own = self._plan.session, self._options.join or '', self._own(host)
         kept = unchanged(survey_run(host, session, run), run, [tracked.plan for tracked in own])
         self._prepare(host, {key: seen.facts['cwd'] for key, seen in kept.items()})
         begun = time.monotonic()
         manifest = self._manifest(own)
-        difference = Difference(()) if manifest is None else self._bringer.compare(host, manifest)
+        difference = Difference(()) if manifest is None else self._bringer.compare(host, manifest, turn)
         staying = [
             tracked
             for tracked in own
-            if tracked.key in kept and not has_changed_files(tracked.plan, self.base_dirs[tracked.key], difference)
+            if tracked.key in kept
+            and not has_changed_files(
+                tracked.plan, self.base_dirs[tracked.key], difference, turn.changed_by_others
+            )
         ]
         if staying or self._options.is_part:
             patience = max(tracked.plan.stop_timeout for tracked in own)
@@ -112,9 +120,9 @@ class Preparation:
         else:
             self._quit_leftovers(host)
         if manifest is not None:
-            self._bringer.send(host, manifest, difference, begun)
+            self._bringer.send(host, manifest, difference, begun, turn)
             with self._remembering_failures():
-                self._bringer.delete(host, manifest, difference)
+                self._bringer.delete(host, manifest, difference, turn)
         for tracked in staying:
             self._board.keep(tracked, kept[tracked.key].facts['status'])
         found = watched(host, session, run, [tracked.plan.name for tracked in staying])
@@ -180,7 +188,17 @@ class Preparation:
             for tracked in own
             for file in tracked.plan.files
         ]
-        return self._bringer.manifest(placed, self._mirror(own)) if placed else None
+        tops = [self.base_dirs[tracked.key] for tracked in own if tracked.plan.base_dir is not None]
+        return self._bringer.manifest(placed, self._mirror(own), tops) if placed else None
+
+    def _whose(self, host: str, path: str) -> list[str]:
+        """The components that have a file at this path of a host."""
+        return [
+            tracked.plan.label
+            for tracked in self._board.all()
+            if tracked.host == host
+            and any(remote_path(self.base_dirs[tracked.key], file.remote) == path for file in tracked.plan.files)
+        ]
 
     def _mirror(self, own: list[Tracked]) -> Mirror:
         if self._mirrors is None:

@@ -10,7 +10,7 @@ What was not there, or was other, when it was asked for is not deleted. See `age
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,6 +50,14 @@ class Surplus(NamedTuple):
     def total(self) -> int:
         """How many files, links and folders."""
         return sum(len(entries) for _, entries in self.groups)
+
+    def without(self, is_spared: Callable[[str], bool]) -> Surplus:
+        """The same, but for those paths that are spared."""
+        kept = (
+            (folder, [entry for entry in entries if not is_spared(posixpath.join(folder, entry[0]))])
+            for folder, entries in self.groups
+        )
+        return self._replace(groups=tuple((folder, entries) for folder, entries in kept if entries))
 
     def paths(self) -> Iterator[str]:
         """Where they are; of folders with a slash at the end."""

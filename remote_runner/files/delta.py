@@ -10,12 +10,11 @@ sending the file, see docs/files.md. Whatever is found, the SHA-1 of the whole d
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from remote_runner.agent.compare import DIGEST
+from remote_runner.agent.compare import DIGEST, digest_of
 from remote_runner.errors import TransferFailed
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry
@@ -137,7 +136,7 @@ def _compared(fd: int, size: int, is_sparse: bool, basis: Basis) -> Iterator[Ste
         if all(step.kind == 'hole' for step in inside):
             yield from inside
             continue
-        digest = _digest(os.pread(fd, block, at)) if length == block else b''
+        digest = digest_of(os.pread(fd, block, at)) if length == block else b''
         if digest and digest == _at(basis.partial, number):
             yield Step('partial', at, length)
         elif digest and digest == _at(basis.front, number):
@@ -151,13 +150,9 @@ def _compared(fd: int, size: int, is_sparse: bool, basis: Basis) -> Iterator[Ste
 def _same_end(fd: int, size: int, basis: Basis) -> int:
     """How many pieces at the end are those at the end of what is there."""
     for number, digest in enumerate(basis.back[: size // basis.block]):
-        if _digest(os.pread(fd, basis.block, size - (number + 1) * basis.block)) != digest:
+        if digest_of(os.pread(fd, basis.block, size - (number + 1) * basis.block)) != digest:
             return number
     return min(len(basis.back), size // basis.block)
-
-
-def _digest(piece: bytes) -> bytes:
-    return hashlib.sha1(piece, usedforsecurity=False).digest()[:DIGEST]
 
 
 def _at(digests: tuple[bytes, ...], number: int) -> bytes | None:

@@ -122,7 +122,7 @@ class _Receiver:
         try:
             for file in candidates:
                 local.look(file.local)
-            difference, _ = look(self._host, Manifest(tuple(wanted)), local)
+            difference = look(self._host, Manifest(tuple(wanted)), local).difference
         except TransferFailed:
             return ()  # one of them cannot be looked at any more: which, fetching them says
         differing = {entry.remote for entry in difference.send}

@@ -103,6 +103,7 @@ class Manifest(NamedTuple):
         bits: path and permission bits of folders that get these bits whether they are there already or not.
         packed: the files as `parts` yields them, if that is known.
         mirror: from where the rest goes.
+        tops: folders that hold together what is in them, see `files/places.py`.
     """
 
     files: Sequence[Entry]
@@ -111,6 +112,12 @@ class Manifest(NamedTuple):
     bits: tuple[tuple[str, int], ...] = ()
     packed: tuple[Part, ...] | None = None
     mirror: Mirror = NO_MIRROR
+    tops: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to stand there, and nothing to go."""
+        return not any((self.files, self.folders, self.links, self.bits, self.mirror))
 
     @property
     def bytes(self) -> int:

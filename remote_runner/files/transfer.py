@@ -11,10 +11,10 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import groupby, zip_longest
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
 from remote_runner.files.delete import NOTHING, Surplus
@@ -22,6 +22,7 @@ from remote_runner.files.delta import LEAST, Basis, Looking, steps
 from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
+from remote_runner.files.places import Place, tops_of
 from remote_runner.hosts.host import Call, Host
 from remote_runner.wire.columns import ANY_TIME, ROWS
 
@@ -74,28 +75,84 @@ class Difference(NamedTuple):
         """The size of what has to be sent."""
         return sum(entry.size for entry in self.send)
 
+    def paths(self) -> set[str]:
+        """All paths at which something has to be done."""
+        pairs = (*self.modes, *self.times, *self.links, *self.folders, *self.bits)
+        return {entry.remote for entry in self.send} | {path for path, _ in pairs}
 
-def compare(host: Host, manifest: Manifest, local: LocalFiles, *, always_copy: bool = False) -> Difference:
-    """Ask a host what it has, in one exchange; hash here meanwhile. `always_copy`: everything differs.
+    def without(self, paths: Container[str]) -> Difference:
+        """What has to be done at other paths."""
+        return self._replace(
+            send=tuple(entry for entry in self.send if entry.remote not in paths),
+            modes=tuple(each for each in self.modes if each[0] not in paths),
+            times=tuple(each for each in self.times if each[0] not in paths),
+            links=tuple(each for each in self.links if each[0] not in paths),
+            folders=tuple(each for each in self.folders if each[0] not in paths),
+            bits=tuple(each for each in self.bits if each[0] not in paths),
+        )
+
+
+class Divides(Protocol):
+    """Somebody who knows what other hosts bring into folders that a host shares with them."""
+
+    def divide(self, manifest: Manifest, places: list[Place], difference: Difference) -> Container[str]:
+        """The paths at which this host has nothing to do, of those that differ."""
+
+
+def compare(
+    host: Host,
+    manifest: Manifest,
+    local: LocalFiles,
+    *,
+    always_copy: bool = False,
+    turn: Divides | None = None,
+) -> Difference:
+    """Ask a host what it has, in one exchange; hash here meanwhile.
+
+    Args:
+        host: where.
+        manifest: what should be there.
+        local: the files here.
+        always_copy: everything differs.
+        turn: learns what differs, before more is found out of files that this host need not be sent.
 
     Raises:
         ConnectionLost: the connection broke.
         TransferFailed: a local file cannot be read, or a path on the host cannot be looked at.
     """
+    if manifest.is_empty:
+        return Difference(())
+    tops = () if turn is None else tops_of(manifest)
     if always_copy:
         folders = (*manifest.folders, *manifest.bits)
-        return Difference(manifest.files, links=manifest.links, folders=folders, bits=manifest.bits)
-    difference, large = look(host, manifest, local)
-    return difference._replace(bases=_bases(host, large))
+        difference = Difference(manifest.files, links=manifest.links, folders=folders, bits=manifest.bits)
+        looked = Looked(difference, [], look(host, Manifest(()), local, tops).places if tops else [])
+    else:
+        looked = look(host, manifest, local, tops)
+    others = () if turn is None else turn.divide(manifest, looked.places, looked.difference)
+    large = [entry for entry in looked.large if entry.remote not in others]
+    return looked.difference._replace(bases=_bases(host, large))
 
 
-def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference, list[Entry]]:
-    """What `compare` does first; the large files of which something is there already."""
-    if not any(manifest):
-        return Difference(()), []
+class Looked(NamedTuple):
+    """What a host said.
+
+    Args:
+        difference: what has to be done, but for its `bases`.
+        large: files to send of which something is there already.
+        places: where the tops lie that were asked for.
+    """
+
+    difference: Difference
+    large: list[Entry]
+    places: list[Place]
+
+
+def look(host: Host, manifest: Manifest, local: LocalFiles, tops: tuple[str, ...] = ()) -> Looked:
+    """What `compare` does first; raises as it does."""
     folders = (*manifest.folders, *manifest.bits)
     paths = [path for path, _ in folders]
-    call = host.call('compare', cache=local.remembered, links=manifest.links, folders=paths)
+    call = host.call('compare', cache=local.remembered, links=manifest.links, folders=paths, tops=tops)
     for places, body in manifest.parts(local):
         if not call.send(places, body):
             break  # its answer says why
@@ -124,7 +181,7 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
     missing = {manifest.files[number].remote for number, answer in found.items() if answer[0] != 'file'}
     large = [e for e in send if e.size >= LEAST and (result['interrupted'] or e.remote not in missing)]
     there = dict(zip(folders, result['folders'], strict=True))
-    return Difference(
+    difference = Difference(
         tuple(send),
         tuple(modes),
         tuple(times),
@@ -133,7 +190,9 @@ def look(host: Host, manifest: Manifest, local: LocalFiles) -> tuple[Difference,
         bits=tuple(folder for folder in manifest.bits if there[folder] != folder[1]),
         hashed=len(read.difference(sending)),
         interrupted=result['interrupted'],
-    ), large
+    )
+    lie = [Place.of(top, where) for top, where in zip(tops, result['places'], strict=True) if where is not None]
+    return Looked(difference, large, lie)
 
 
 def _answers(

@@ -18,6 +18,7 @@ class Summary:
     def __init__(self) -> None:
         self._hosts: dict[str, None] = {}
         self._sent: dict[str, e.FilesSent] = {}
+        self._deleted: dict[str, int] = {}
         self._taken = 0.0
         self._fetched: dict[str, e.ResultsFetched] = {}
 
@@ -30,6 +31,8 @@ class Summary:
                 self._hosts.pop(host, None)
             case e.FilesSent(host=str(host)):
                 self._sent[host] = event
+            case e.FilesDeleted(host=str(host), deleted=deleted):
+                self._deleted[host] = deleted
             case e.ResultsFetched(host=str(host)):
                 self._fetched[host] = event
 
@@ -38,10 +41,30 @@ class Summary:
 
     def text(self) -> str:
         """The lines."""
-        lines = _folded(self._ordered(self._sent), _sent_facts) + _folded(self._fetched, _fetched_facts)
+        lines = _folded(self._ordered(self._sent), self._sent_facts) + _folded(self._fetched, _fetched_facts)
         if len(self._sent) > 1:
             lines.append(self._total(self._taken))
         return ''.join(f'{line}\n' for line in lines)
+
+    def _sent_facts(self, event: e.FilesSent) -> str:
+        facts = []
+        if event.sent:
+            facts.append(f'{count(event.sent, "file")} sent{_bytes(event.bytes, event.sent_bytes)}')
+        if event.modes:
+            facts.append(f'permission bits of {count(event.modes, "file")} set')
+        if event.times:
+            facts.append(f'times of {count(event.times, "file")} set')
+        if event.unchanged:
+            facts.append(f'{count(event.unchanged, "file")} unchanged')
+        deleted = self._deleted.get(event.host or '', 0)
+        if deleted:
+            facts.append(f'{count(deleted, "path")} deleted')
+        compared = event.modes + event.times + event.unchanged
+        if not compared:
+            return ', '.join(facts) or 'no files'
+        remembered = compared - event.hashed
+        rules = [f'{number} {how}' for number, how in ((event.hashed, 'read'), (remembered, 'remembered')) if number]
+        return f'{", ".join(facts)} (SHA-1: {", ".join(rules)})'
 
     def _ordered(self, sent: dict[str, e.FilesSent]) -> dict[str, e.FilesSent]:
         """In the order in which the hosts were written, not in that in which they were ready."""
@@ -66,24 +89,6 @@ def _folded(outcomes: Mapping[str, _Outcome], facts: Callable[[_Outcome], str]) 
         f'{harmless(fold(hosts))}: {text} in {seconds(max(outcomes[host].seconds for host in hosts))}'
         for text, hosts in groups.items()
     ]
-
-
-def _sent_facts(event: e.FilesSent) -> str:
-    facts = []
-    if event.sent:
-        facts.append(f'{count(event.sent, "file")} sent{_bytes(event.bytes, event.sent_bytes)}')
-    if event.modes:
-        facts.append(f'permission bits of {count(event.modes, "file")} set')
-    if event.times:
-        facts.append(f'times of {count(event.times, "file")} set')
-    if event.unchanged:
-        facts.append(f'{count(event.unchanged, "file")} unchanged')
-    compared = event.modes + event.times + event.unchanged
-    if not compared:
-        return ', '.join(facts) or 'no files'
-    remembered = compared - event.hashed
-    rules = [f'{number} {how}' for number, how in ((event.hashed, 'read'), (remembered, 'remembered')) if number]
-    return f'{", ".join(facts)} (SHA-1: {", ".join(rules)})'
 
 
 def _bytes(size_: int, over: int) -> str:

@@ -105,7 +105,7 @@ def _said(event: e.Event) -> str:
 
 
 def _files_sent(event: e.FilesSent) -> str:
-    unchanged = event.files - event.sent - event.modes - event.times
+    unchanged = event.files - event.sent - event.modes - event.times - event.shared
     facts = []
     if event.sent:
         facts.append(f'{count(event.sent, "file")} sent ({size(event.bytes)}) in {seconds(event.seconds)}')
@@ -113,6 +113,8 @@ def _files_sent(event: e.FilesSent) -> str:
         facts.append(f'permission bits of {count(event.modes, "file")} changed')
     if event.times:
         facts.append(f'times of {count(event.times, "file")} set')
+    if event.shared:
+        facts.append(f'{count(event.shared, "file")} shared with {", ".join(event.shared_with)}')
     if unchanged:
         facts.append(f'{unchanged} unchanged' if facts else f'{count(unchanged, "file")} unchanged')
     return ', '.join(facts)

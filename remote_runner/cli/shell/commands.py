@@ -19,6 +19,7 @@ _KINDS = {
     'FILE': 'file',
     'HOSTS': 'hosts',
     'NAMES': 'components',
+    'SRC': 'file',
 }
 #: Options whose FILE is a Python file, by their `dest`.
 _PYTHON = ('config', 'muddlers', 'arg_parser')
@@ -75,6 +76,12 @@ class Command(NamedTuple):
     epilog: str
     operands: tuple[Operand, ...]
     groups: tuple[Group, ...]
+
+    @property
+    def completed(self) -> tuple[Operand, ...]:
+        """The operands up to the first that may be several: while that is typed, nobody knows where the next begins."""
+        many = [number for number, operand in enumerate(self.operands) if operand.value.many]
+        return self.operands[: many[0] + 1] if many else self.operands
 
     @property
     def options(self) -> Iterator[Option]:

@@ -37,9 +37,9 @@ def _bash_table(command: Command) -> Iterator[str]:
         for name in option.names:
             yield f'                {name} {kind} {shlex.quote(option.help)}'
     yield '            )'
-    yield f'            operands=({" ".join(_bash_kind(operand.value) for operand in command.operands)})'
-    if command.operands and command.operands[-1].value.many:
-        yield f'            others={_bash_kind(command.operands[-1].value)}'
+    yield f'            operands=({" ".join(_bash_kind(operand.value) for operand in command.completed)})'
+    if command.completed and command.completed[-1].value.many:
+        yield f'            others={_bash_kind(command.completed[-1].value)}'
     yield '            ;;'
 
 
@@ -57,7 +57,7 @@ def _zsh(found: list[Command]) -> dict[str, list[str]]:
 def _zsh_table(command: Command) -> Iterator[str]:
     specs = [spec for option in command.options for spec in _zsh_option(option)]
     specs += [
-        spec for number, operand in enumerate(command.operands, 1) for spec in _zsh_operand(number, operand)
+        spec for number, operand in enumerate(command.completed, 1) for spec in _zsh_operand(number, operand)
     ]
     yield f'        {command.name})'
     yield '            _arguments -s -S : \\'
@@ -118,7 +118,7 @@ def _fish(found: list[Command]) -> dict[str, list[str]]:
     lines += [
         line
         for command in found
-        for number, operand in enumerate(command.operands)
+        for number, operand in enumerate(command.completed)
         for line in _fish_operand(command, number, operand)
     ]
     valued = [

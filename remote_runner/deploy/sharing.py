@@ -1,0 +1,497 @@
+"""Hosts that see the same folder: one of them brings what several want there, and the others
+see to it that it has come.
+
+    sharing = Sharing(local)
+    with sharing.turn(host) as turn:
+        turn.divide(manifest, places, difference)  # what others bring already need not be brought
+        ...                                        # the rest is brought
+        for manifest in turn.others():             # what others brought has come, but for these
+            ...
+
+Whoever asks first brings a file. No host waits before it has brought its own part, so none waits for ever. If the one
+that brings a file fails, the next one that waits for it does it.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from remote_runner.deploy.regions import Batch, Claim, Region, State
+from remote_runner.errors import HostError, TransferFailed
+from remote_runner.files.delete import Surplus
+from remote_runner.files.local import LocalFiles
+from remote_runner.files.manifest import Entry, Manifest
+from remote_runner.files.places import Item, Meeting, Place, above, folder_of, is_in, items, meet, plain
+from remote_runner.files.transfer import Difference, look
+from remote_runner.hosts.host import ANSWER_TIMEOUT, INTERRUPTIBLE, Host
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which what another host has brought is visible, or is not waited for any more: NFS shows changes after
+#: `acdirmax`, 60 s unless it was mounted otherwise (nfs(5)).
+VISIBLE_TIMEOUT = 70.0
+#: Seconds between two looks whether it is: the first and the longest pause.
+LOOK_STEP, LONGEST_STEP = 0.05, 2.0
+#: Seconds after which marks that were not seen are looked for again.
+MARK_PAUSES = (0.05, 0.15)
+
+#: A place of a host and a region that it may be, or that it is.
+Met = tuple[Place, Region, Meeting]
+#: Says to which components a path of a host belongs.
+Whose = Callable[[str, str], Sequence[str]]
+
+
+class Sharing:
+    """What the hosts of one command share. Thread-safe.
+
+    Args:
+        local: the files of this machine.
+        deletes: whether hosts delete what is not wanted there.
+        whose: tells components, for errors.
+    """
+
+    def __init__(self, local: LocalFiles, *, deletes: bool = False, whose: Whose = lambda host, path: ()) -> None:
+        self.local = local
+        self.deletes = deletes
+        self.whose = whose
+        self.changed = threading.Condition()
+        self.regions: list[Region] = []
+        #: How many hosts have begun to delete (`--delete`), and how many are at it.
+        self.deletions = self.deleting = 0
+        self._active = 0
+        self._is_over = False
+
+    @contextmanager
+    def turn(self, host: Host) -> Iterator[Turn]:
+        """The time in which a host is brought what it needs; what it has not brought at the end, others bring."""
+        with self.changed:
+            self._active += 1
+        turn = Turn(self, host)
+        try:
+            yield turn
+        finally:
+            with self.changed:
+                turn.end()
+                self._active -= 1
+                regions = [] if self._active else list(self.regions)
+                self.changed.notify_all()
+            for region in regions:
+                region.unmark(lambda: self._active > 0)
+
+    def give_up(self) -> None:
+        """Nobody waits any more for what others bring."""
+        with self.changed:
+            self._is_over = True
+            self.changed.notify_all()
+
+    def wait(self, host: Host, until: Callable[[], bool], seconds: float | None = None) -> None:
+        """Wait, with the lock held, for so long at most.
+
+        Raises:
+            TransferFailed: the command was interrupted.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while not until() and not self._is_over:
+            left = INTERRUPTIBLE if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return
+            self.changed.wait(min(left, INTERRUPTIBLE))
+        if self._is_over:
+            raise TransferFailed('interrupted while it waited for what another host brings', host=host.name)
+
+
+class Turn:
+    """What one host wants, and what of that others bring.
+
+    Attributes:
+        changed: the paths at which something else stood, or nothing.
+        awaited: those of them that others bring.
+        shared: how many files each of these has brought, by its name.
+    """
+
+    def __init__(self, sharing: Sharing, host: Host) -> None:
+        self._sharing = sharing
+        self.host = host
+        self.changed: set[str] = set()
+        self.awaited: dict[str, Claim] = {}
+        self.shared: Counter[str] = Counter()
+        #: Paths that were right here and that another host has changed in this command.
+        self.changed_by_others: set[str] = set()
+        self._batch = Batch()
+        self._deletions = sharing.deletions
+        self._is_stale = False
+        self._places: list[Place] = []
+        self._by_top: dict[str, list[tuple[str, Item]]] | None = None
+        self._manifest = Manifest(())
+        self._regions: dict[str, list[tuple[Region, str]]] = {}
+
+    # ---- what is brought by whom ------------------------------------------------------------------------------
+
+    def divide(self, manifest: Manifest, places: list[Place], difference: Difference) -> set[str]:
+        """Find out who else sees these places; what others bring of that which differs.
+
+        Raises:
+            TransferFailed: another host brings something else there.
+            ConnectionLost: the connection broke.
+        """
+        self._manifest, self._places, self.changed = manifest, places, difference.paths()
+        others = self._join()
+        if others:
+            conflicts = {path for path, (item, claim) in others.items() if not self._agree(item, claim.item)}
+            about = {path for path in others if path in self.changed or others[path][1].changes} | conflicts
+            others = {path: others[path] for path in about}
+            self._without_strays(others, conflicts)
+            for path in conflicts & others.keys():
+                raise self._conflict(path, *others[path])
+        self.awaited = {path: claim for path, (_, claim) in others.items() if path in self.changed}
+        self.changed_by_others = others.keys() - self.awaited.keys()
+        return set(self.awaited)
+
+    def _join(self) -> dict[str, tuple[Item, Claim]]:
+        """Find the regions of others that this host sees; what none of them holds becomes one of its own.
+
+        What others bring there.
+        """
+        looked: set[tuple[str, int]] = set()
+        joined: list[Met] = []
+        while True:
+            with self._sharing.changed:
+                new = [
+                    (place, region, meeting)
+                    for place in self._places
+                    for region in self._sharing.regions
+                    if (place.top, id(region)) not in looked and (meeting := meet(region.place, place)) is not None
+                ]
+                # What was right may have been deleted since, as long as nobody knew that this host wants it.
+                is_fresh = self._deletions == self._sharing.deletions
+                if not looked and not self.changed and is_fresh and not self._sharing.deletes:
+                    new = self._needed(new)
+                if not new:
+                    self._is_stale = bool(joined) and not is_fresh
+                    self._found(joined)
+                    return self._claim(joined)
+            joined += self._seen(new)
+            looked |= {(place.top, id(region)) for place, region, _ in new}
+
+    def _needed(self, met: list[Met]) -> list[Met]:
+        """Those places that have to be told apart, of a host on which all is right, with the lock held.
+
+        Where the first host that may see the same brings all of that, and nothing else, nothing depends on it.
+        """
+        first = {place.top: (region, meeting) for place, region, meeting in reversed(met)}
+        boring = set()
+        for place in self._places:
+            if place.top not in first:
+                continue
+            region, meeting = first[place.top]
+            claims = region.claimed()
+            if all(
+                (claim := claims.get(path)) is not None and not claim.changes and _source(item) == _source(claim.item)
+                for path, _, item in self._translated(place, meeting.path)
+            ):
+                boring.add(place.top)
+        self._places = [place for place in self._places if place.top not in boring]
+        return [each for each in met if each[0].top not in boring]
+
+    def _seen(self, met: list[Met]) -> list[Met]:
+        """Those regions that this host sees: by their marks."""
+        names = {id(region): region.mark() for _, region, _ in met}
+        unseen = [each for each in met if names[id(each[1])] is not None]
+        seen: list[Met] = []
+        for pause in (*MARK_PAUSES, None):
+            paths = [posixpath.join(meeting.folder, names[id(region)] or '') for _, region, meeting in unseen]
+            answer = self.host.request('see_marks', timeout=ANSWER_TIMEOUT, paths=paths)['seen'] if paths else []
+            seen += [each for each, is_there in zip(unseen, answer, strict=True) if is_there]
+            unseen = [each for each, is_there in zip(unseen, answer, strict=True) if not is_there]
+            if not unseen or pause is None:
+                break
+            with self._sharing.changed:
+                self._sharing.wait(self.host, lambda: False, pause)
+        return seen
+
+    def _found(self, joined: list[Met]) -> None:
+        """Be known to others, with the lock held."""
+        self._regions = {place.top: [] for place in self._places}
+        for place, region, meeting in joined:
+            self._regions[place.top].append((region, meeting.path))
+            region.members.append((self.host, meeting.folder))
+        for place in self._places:
+            known = self._regions[place.top]
+            if not any(is_in(path, region.place.path) for region, path in known):
+                region = Region(self, place)
+                if known:
+                    region.claims = {}  # which `_claim` fills
+                known.append((region, place.path))
+                self._sharing.regions.append(region)
+
+    def _claim(self, joined: list[Met]) -> dict[str, tuple[Item, Claim]]:
+        """Bring what nobody else brings, with the lock held; what others do."""
+        others: dict[str, tuple[Item, Claim]] = {}
+        for place in dict.fromkeys(place for place, _, _ in joined):
+            for path, item, claim in self._claim_all(place):
+                if claim is not None:
+                    others[path] = item, claim
+        return others
+
+    def _claim_all(self, place: Place, only: Container[str] | None = None) -> Iterator[tuple[str, Item, Claim | None]]:
+        """Bring all of a place (or `only` these paths) that no other host does; each path, with the claim of others."""
+        known = [(region.claimed(), self._translated(place, path)) for region, path in self._regions[place.top]]
+        for row in zip(*[names for _, names in known], strict=True):
+            _, path, item = row[0]
+            if only is not None and path not in only:
+                continue
+            where = [(claims, name) for (claims, _), (name, _, _) in zip(known, row, strict=True)]
+            claims_of_others = (
+                claim
+                for claims, name in where
+                if (claim := claims.get(name)) is not None
+                and claim.turn is not self
+                and claim.batch.state is not State.FAILED
+            )
+            other = next(claims_of_others, None)
+            if other is None:
+                for claims, name in where:
+                    claims[name] = Claim(self, self._batch, path, item)
+            yield path, item, other
+
+    def _translated(self, place: Place, to: str) -> Iterator[tuple[str, str, Item]]:
+        """What is in a place: path where the top is called `to`, path here, what is to stand there."""
+        for path, item in self._in(place):
+            yield to.rstrip('/') + plain(path)[len(place.top.rstrip('/')) :], path, item
+
+    def _in(self, place: Place) -> list[tuple[str, Item]]:
+        if self._by_top is None:
+            self._by_top = defaultdict(list)
+            tops = {place.top for place in self._places}
+            known: dict[str, str | None] = {}
+            for path, item in items(self._manifest):
+                folder = plain(path if item is None else folder_of(path))
+                if folder not in known:
+                    known[folder] = next((top for top in above(folder) if top in tops), None)
+                top = known[folder]
+                if top is not None:
+                    self._by_top[top].append((path, item))
+        return self._by_top[place.top]
+
+    def claims_in(self, place: Place) -> dict[str, Claim]:
+        """Those of a host that brings all of a place itself."""
+        return {name: Claim(self, self._batch, path, item) for name, path, item in self._translated(place, place.path)}
+
+    def _agree(self, one: Item, other: Item) -> bool:
+        """Whether both are the same, as far as its content goes."""
+        if not isinstance(one, Entry) or not isinstance(other, Entry):
+            return one == other
+        if one.local == other.local:
+            return True
+        local = self._sharing.local
+        return one.size == other.size and local.sha1(one.local) == local.sha1(other.local)
+
+    def _conflict(self, path: str, item: Item, claim: Claim) -> TransferFailed:
+        whose = self._sharing.whose
+        host = claim.turn.host.name
+        owners = whose(self.host.name, path), whose(host, claim.path)
+        here, there = (f' ({", ".join(names)})' if names else '' for names in owners)
+        return TransferFailed(
+            f'{path}{here} and {claim.path} on {host}{there} are the same on a file system that they share, and '
+            f'would become {_described(item)} and {_described(claim.item)}',
+            host=self.host.name,
+            remedy='give them different names or folders',
+        )
+
+    # ---- what only looks shared -------------------------------------------------------------------------------
+
+    def _without_strays(self, others: dict[str, tuple[Item, Claim]], exact: Iterable[str]) -> None:
+        """Forget those that lie elsewhere, on this host or on the other: a link or a mount is on the way there.
+
+        `exact`: of these the files themselves, too, may be links.
+        """
+        exact = set(exact)
+        here: dict[str, list[str]] = defaultdict(list)
+        there: dict[Turn, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for path, (item, claim) in others.items():
+            # The text of a link stands in the folder, wherever it leads.
+            is_whole = item is None or (path in exact and isinstance(item, Entry) and isinstance(claim.item, Entry))
+            here[path if is_whole else folder_of(path)].append(path)
+            there[claim.turn][claim.path if is_whole else folder_of(claim.path)].append(path)
+        for turn, wanted in [(self, here), *there.items()]:
+            for folder in turn.strays(list(wanted)):
+                for path in wanted[folder]:
+                    others.pop(path, None)
+
+    def strays(self, paths: list[str]) -> list[str]:
+        """Those of these paths that lie elsewhere than their top. On a host that is gone, none is known to."""
+        groups: dict[str, list[str]] = defaultdict(list)
+        tops = {place.top for place in self._places}
+        for path in paths:
+            groups[next(top for top in above(plain(path)) if top in tops)].append(path)
+        try:
+            answer = self.host.request('strays', timeout=ANSWER_TIMEOUT, groups=list(groups.items()))
+        except HostError as error:
+            log.debug('%s does not say what is a link there: %s', self.host.name, error.what)
+            return []
+        found = zip(groups.values(), answer['strays'], strict=True)
+        return [group[number] for group, numbers in found for number in numbers]
+
+    # ---- what others bring ------------------------------------------------------------------------------------
+
+    def sent(self) -> None:
+        """All that was this host's to bring is there."""
+        with self._sharing.changed:
+            self._batch.state = State.DONE
+            self._sharing.changed.notify_all()
+
+    def end(self) -> None:
+        """Whoever waits for what is not there by now brings it; with the lock held."""
+        if self._batch.state is State.BUSY:
+            self._batch.state = State.FAILED
+
+    def others(self) -> Iterator[Manifest]:
+        """Wait until all has come that others bring; yields what this host has to bring itself after all.
+
+        Raises:
+            TransferFailed: the command was interrupted, or a folder is where a file should be.
+            ConnectionLost: the connection broke.
+        """
+        while self.awaited:
+            with self._sharing.changed:
+                self._sharing.wait(self.host, self._is_settled)
+                own = self._take_over()
+            if own is not None:
+                if own:
+                    yield self._only(own)
+                    self.sent()
+                continue
+            left = self._see()
+            self.awaited = {}
+            if left:
+                yield self._only(left)
+        if self._is_stale:
+            with self._sharing.changed:
+                self._sharing.wait(self.host, lambda: not self._sharing.deleting)
+            yield self._manifest
+
+    @contextmanager
+    def deleting(self, surplus: Surplus) -> Iterator[Surplus]:
+        """The time in which something is deleted: what of it no other host wants."""
+        sharing = self._sharing
+        with sharing.changed:
+            surplus = surplus.without(self._is_wanted_by_others())
+            sharing.deletions += bool(surplus.groups)
+            sharing.deleting += 1
+        try:
+            yield surplus
+        finally:
+            with sharing.changed:
+                sharing.deleting -= 1
+                sharing.changed.notify_all()
+
+    def _is_wanted_by_others(self) -> Callable[[str], bool]:
+        """Tells real paths of this host that others bring, or in which they bring something; with the lock held."""
+        wanted: set[str] = set()
+        for place in self._places:
+            for region, base in self._regions.get(place.top, []):
+                for name, claim in (region.claims or {}).items():
+                    if claim.turn is not self and is_in(name, base):
+                        real = posixpath.join(place.path, name[len(base) :].lstrip('/')).rstrip('/')
+                        for path in above(real):
+                            if path in wanted:
+                                break
+                            wanted.add(path)
+        return wanted.__contains__
+
+    def _is_settled(self) -> bool:
+        states = {claim.batch.state for claim in self.awaited.values()}
+        return State.FAILED in states or State.BUSY not in states
+
+    def _take_over(self) -> set[str] | None:
+        """What is to be brought now in place of hosts that failed, with the lock held; None: none did."""
+        failed = {path for path, claim in self.awaited.items() if claim.batch.state is State.FAILED}
+        if not failed:
+            return None
+        self._batch = Batch()
+        own = set()
+        for place in self._places:
+            for path, _, claim in self._claim_all(place, failed):
+                if claim is None:
+                    own.add(path)
+                    del self.awaited[path]
+                else:
+                    self.awaited[path] = claim
+        if not own:
+            self._batch.state = State.DONE
+        return own
+
+    def _only(self, paths: set[str]) -> Manifest:
+        """What this host wants at these paths."""
+        wanted = self._manifest
+        return Manifest(
+            tuple(entry for entry in wanted.files if entry.remote in paths),
+            tuple(each for each in wanted.folders if each[0] in paths),
+            tuple(each for each in wanted.links if each[0] in paths),
+            tuple(each for each in wanted.bits if each[0] in paths),
+        )
+
+    def _see(self) -> set[str]:
+        """Wait until this host sees what others have brought; what it does not see in time, or cannot see."""
+        wanted = dict(self.awaited)
+        given_up: set[str] = set()
+        deadline = time.monotonic() + VISIBLE_TIMEOUT
+        pause = LOOK_STEP
+        while True:
+            left = self._unseen(wanted) & wanted.keys()
+            self._count(path for path in wanted if path not in left)
+            wanted = {path: wanted[path] for path in left}
+            if pause == LOOK_STEP and left:
+                hopeless = self._hopeless(wanted)
+                given_up |= hopeless
+                wanted = {path: claim for path, claim in wanted.items() if path not in hopeless}
+            if not wanted or time.monotonic() > deadline:
+                break
+            with self._sharing.changed:
+                self._sharing.wait(self.host, lambda: False, pause)
+            pause = min(2 * pause, LONGEST_STEP)
+        for path, claim in list(wanted.items())[:1]:
+            what = '%s does not see after %g s what %s has brought, %s (%d in all): it is brought again'
+            log.warning(what, self.host.name, VISIBLE_TIMEOUT, claim.turn.host.name, path, len(wanted))
+        return given_up | wanted.keys()
+
+    def _unseen(self, wanted: dict[str, Claim]) -> set[str]:
+        """The paths that are not as the others have brought them. Times may differ: who brings a file cannot always
+        set its time."""
+        manifest = self._only(set(wanted))
+        files = []
+        for entry in manifest.files:
+            item = wanted[entry.remote].item
+            if isinstance(item, Entry):
+                files.append(item._replace(remote=entry.remote))
+        difference = look(self.host, manifest._replace(files=tuple(files)), self._sharing.local).difference
+        return difference._replace(times=()).paths()
+
+    def _hopeless(self, wanted: dict[str, Claim]) -> set[str]:
+        """What will not be seen however long it is waited for: files of others that may not be read, and links."""
+        uid = self.host.facts.uid
+        found = {path for path, claim in wanted.items() if claim.turn.host.facts.uid != uid}
+        links = {path for path, _ in self._manifest.links}
+        return found | set(self.strays([path for path in wanted if path not in found and path not in links]))
+
+    def _count(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            claim = self.awaited[path]
+            if isinstance(claim.item, Entry):
+                self.shared[claim.turn.host.name] += 1
+
+
+def _source(item: Item) -> tuple[bool, str | None]:
+    return isinstance(item, Entry), item.local if isinstance(item, Entry) else item
+
+
+def _described(item: Item) -> str:
+    if isinstance(item, Entry):
+        return f'a copy of {item.local}'
+    return 'a folder' if item is None else f'a link to {item}'
