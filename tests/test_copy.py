@@ -17,7 +17,9 @@ from uuid import uuid4
 
 import pytest
 
+from remote_runner import events as e
 from remote_runner.files.limit import Limit, parse_rate
+from remote_runner.ui.copied import Summary
 from tests.commands import PATIENCE, Commands, Done, Word, alias_of, nothing_runs, ssh_config
 from tests.deploying import Deployment
 from tests.test_files import rubbish
@@ -305,6 +307,23 @@ class TestWhatIsSaid:
         expected = '1 file sent (1.0 kB), permission bits of 1 file set, times of 1 file set, 1 file unchanged'
         assert line.startswith(f'h1: {expected} (SHA-1: 3 read) in ')
 
+    def test_hosts_that_share_a_folder_and_one_that_failed(self) -> None:
+        summary = Summary()
+        for host in ('h1', 'h2', 'h3'):
+            summary(e.HostConnecting(host=host))
+        sent = {'files': 4, 'modes': 0, 'seconds': 1.0}
+        summary(e.FilesSent(host='h2', sent=0, bytes=0, shared=4, shared_with=('h1',), **sent))
+        summary(e.FilesSent(host='h1', sent=4, bytes=2000, sent_bytes=500, **sent))
+        summary(e.FilesSent(host='h3', sent=4, bytes=2000, sent_bytes=500, **sent))
+        summary(e.HostFailed(host='h3', error='cannot delete'))
+        values = {'hosts': 3, 'failed': {}, 'exit_status': 1, 'files': 8, 'sent': 4, 'bytes': 0, 'sent_bytes': 0}
+        summary(e.CopyEnded(seconds=2.0, **values))
+        assert summary.text().splitlines() == [
+            'h[1,3]: 4 files sent (2.0 kB, 500 B of it over the wire) in 1.00 s',
+            'h2: 4 files shared with h1 in 1.00 s',
+            '2 of 3 hosts: 4 files sent (2.0 kB, 500 B of it over the wire) in 2.00 s, 250 B/s',
+        ]
+
     def test_how_much_was_deleted(self, copier: Copier) -> None:
         for name in 'abc':
             copier.file(f'd/{name}', name)
@@ -425,7 +444,7 @@ class TestLimited:
 def came(out: bytes, host: str) -> list[dict[str, Any]]:
     """The progress of a host beyond 2 MB, from `--json`."""
     events = [json.loads(line) for line in out.splitlines(keepends=True) if line.endswith(b'\n')]
-    return [e for e in events if e['event'] == 'files_sending' and e['host'] == host and e['bytes'] > 2 << 20]
+    return [one for one in events if one['event'] == 'files_sending' and one['host'] == host and one['bytes'] > 2 << 20]
 
 
 def bits(path: Path) -> int:

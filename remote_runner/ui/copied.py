@@ -62,6 +62,8 @@ class Summary:
         if compared:
             numbers = {'read': event.hashed, 'remembered': compared - event.hashed}
             facts[-1] += f' (SHA-1: {", ".join(f"{number} {how}" for how, number in numbers.items() if number)})'
+        if event.shared:
+            facts.append(f'{count(event.shared, "file")} shared with {harmless(fold(event.shared_with))}')
         deleted = self._deleted.get(event.host or '', 0)
         if deleted:
             facts.append(f'{count(deleted, "path")} deleted')
