@@ -782,6 +782,7 @@ class TestInterrupted:
             file.unlink()
         if how == 'is as it is there':
             write(file, 'old')
+            write(lab.there / 'other')  # so that there is nothing else to do
         elif how == 'is a link':
             file.symlink_to('other')
         lab.bring()
