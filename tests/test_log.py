@@ -118,6 +118,11 @@ class TestRecords:
             'INFO',
             'h1: 1 file sent (9 B) in 1.00 s, times of 1 file set, 3 unchanged',
         ),
+        (
+            e.FilesSent(host='h1', files=5, sent=0, modes=0, bytes=0, seconds=1, shared=2, shared_with=('h2', 'h3')),
+            'INFO',
+            'h1: 2 files shared with h2, h3, 3 unchanged',
+        ),
         (e.FilesDeleted(host='h1', deleted=0, failed=0, paths=()), None, ''),
         (e.FilesDeleted(host='h1', deleted=1, failed=0, paths=('/a\n',)), 'INFO', 'h1: 1 path deleted: /a\\n'),
         (

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from remote_runner import events
 from remote_runner.deploy import bring, sharing
 from remote_runner.deploy.bring import Bringer
 from remote_runner.errors import RemoteRunnerError, TransferFailed
@@ -27,6 +28,7 @@ from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import connect
 from remote_runner.hosts.ssh import Connector
 from remote_runner.hosts.ssh_config import SshOptions
+from remote_runner.ui.copied import Summary
 from tests.commands import Done, Site, component
 from tests.deploying import the_agent
 from tests.testbed import Testbed, TestHost
@@ -98,6 +100,14 @@ class TestOneCopyIsSent:
         assert shared.names() == ['deep/large', 'small']
         assert (shared.there / 'deep/large').read_bytes() == LARGE
         assert len(done.events('component_started')) == 3
+
+    def test_one_host_after_the_other(self, shared: Shared) -> None:
+        shared.file('a')
+        shared.everywhere({'a': 'a'})
+        done = shared.deploy('--fanout', '1')
+        assert [(event['sent'], event['shared'], event['unchanged']) for event in done.events('files_sent')] == [
+            (1, 0, 0), (0, 0, 1), (0, 0, 1)
+        ]  # fmt: skip
 
     def test_the_others_wait_for_it_and_say_with_whom_they_share(self, shared: Shared) -> None:
         shared.file('large', LARGE)
@@ -213,6 +223,16 @@ class TestPartly:
             assert host.path('/root/scratch/a').read_text() == 'content\n'
             assert host.path('/root/scratch/b').read_text() == host.name
             assert host.path('/root/own').read_text() == host.name
+
+    def test_a_mount_in_the_folder(self, shared: Shared) -> None:
+        (shared.there / 'scratch').mkdir()
+        shared.bed['h2'].tmpfs(f'{MOUNTS["h2"]}/scratch')
+        shared.file('a')
+        shared.file('b', 'b')
+        shared.everywhere({'a': 'a', 'b': 'scratch/b'})
+        assert sent(shared.deploy()) == 3
+        assert shared.names() == ['a', 'scratch/b']
+        assert shared.bed['h2'].path(f'{MOUNTS["h2"]}/scratch/b').read_text() == 'b'
 
     def test_folders_that_are_only_called_the_same(self, fresh_bed: Beds, tmp_path: Path) -> None:
         with Site(fresh_bed(3), tmp_path) as site:
@@ -478,6 +498,17 @@ def is_waiting(two: Two, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
     monkeypatch.setattr(sharing.Turn, 'others', others)
     return waits
+
+
+def test_the_summary_says_with_whom() -> None:
+    summary = Summary()
+    for name in ('h1', 'h2', 'h3'):
+        summary(events.HostConnecting(host=name))
+    values = {'files': 9, 'modes': 0, 'seconds': 1.0}
+    summary(events.FilesSent(host='h1', sent=9, bytes=90, sent_bytes=90, **values))
+    for name in ('h2', 'h3'):
+        summary(events.FilesSent(host=name, sent=0, bytes=0, shared=9, shared_with=('h1',), **values))
+    assert 'h[2-3]: 9 files shared with h1 in' in summary.text()
 
 
 class TestOneAfterTheOther:

@@ -113,6 +113,7 @@ class Bringer:
         modes = {path for each in done for path, _ in each.modes}
         times = {path for each in done for path, _ in each.times} - modes
         sent_files, shared = sum(len(each.send) for each in done), turn.shared.total()
+        unchanged = len(manifest.files) - sent_files - len(modes) - len(times) - shared
         sent = FilesSent(
             host=host.name,
             files=len(manifest.files),
@@ -122,8 +123,8 @@ class Bringer:
             seconds=time.monotonic() - begun,
             sent_bytes=sent_bytes,
             times=len(times),
-            unchanged=len(manifest.files) - sent_files - len(modes) - len(times) - shared,
-            hashed=difference.hashed,
+            unchanged=unchanged,
+            hashed=min(difference.hashed, len(modes) + len(times) + unchanged),
             shared=shared,
             shared_with=tuple(turn.shared),
         )

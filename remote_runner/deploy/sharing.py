@@ -121,6 +121,8 @@ class Turn:
         self.changed: set[str] = set()
         self.awaited: dict[str, Claim] = {}
         self.shared: Counter[str] = Counter()
+        #: Paths that only seem to be in a shared folder: others bring what they have there.
+        self.elsewhere: set[str] = set()
         #: Paths that were right here and that another host has changed in this command.
         self.changed_by_others: set[str] = set()
         self._batch = Batch()
@@ -141,14 +143,20 @@ class Turn:
             ConnectionLost: the connection broke.
         """
         self._manifest, self._places, self.changed = manifest, places, difference.paths()
-        others = self._join()
-        if others:
-            conflicts = {path for path, (item, claim) in others.items() if not self._agree(item, claim.item)}
-            about = {path for path in others if path in self.changed or others[path][1].changes} | conflicts
-            others = {path: others[path] for path in about}
-            self._without_strays(others, conflicts)
+        found = self._join()
+        others: dict[str, tuple[Item, Claim]] = {}
+        while found:
+            conflicts = {path for path, (item, claim) in found.items() if not self._agree(item, claim.item)}
+            about = {path for path in found if path in self.changed or found[path][1].changes} | conflicts
+            here, there = self._elsewhere({path: found[path] for path in about}, conflicts)
+            others.update((path, found[path]) for path in about - here - there)
             for path in conflicts & others.keys():
                 raise self._conflict(path, *others[path])
+            with self._sharing.changed:
+                for path in there:
+                    claim = found[path][1]
+                    claim.turn.elsewhere.add(claim.path)
+                found = self._claim(there - here) if there - here else {}
         self.awaited = {path: claim for path, (_, claim) in others.items() if path in self.changed}
         self.changed_by_others = others.keys() - self.awaited.keys()
         return set(self.awaited)
@@ -175,7 +183,7 @@ class Turn:
                 if not new:
                     self._is_stale = bool(joined) and not is_fresh
                     self._found(joined)
-                    return self._claim(joined)
+                    return self._claim() if joined else {}
             joined += self._seen(new)
             looked |= {(place.top, id(region)) for place, region, _ in new}
 
@@ -230,11 +238,13 @@ class Turn:
                 known.append((region, place.path))
                 self._sharing.regions.append(region)
 
-    def _claim(self, joined: list[Met]) -> dict[str, tuple[Item, Claim]]:
-        """Bring what nobody else brings, with the lock held; what others do."""
+    def _claim(self, only: Container[str] | None = None) -> dict[str, tuple[Item, Claim]]:
+        """Bring all (or `only` these paths) that nobody else brings, with the lock held; what others do."""
         others: dict[str, tuple[Item, Claim]] = {}
-        for place in dict.fromkeys(place for place, _, _ in joined):
-            for path, item, claim in self._claim_all(place):
+        for place in self._places:
+            if all(region.turn is self for region, _ in self._regions[place.top]):
+                continue  # nobody else sees it; who comes to see it asks `claims_in`
+            for path, item, claim in self._claim_all(place, only):
                 if claim is not None:
                     others[path] = item, claim
         return others
@@ -253,6 +263,7 @@ class Turn:
                 if (claim := claims.get(name)) is not None
                 and claim.turn is not self
                 and claim.batch.state is not State.FAILED
+                and claim.path not in claim.turn.elsewhere
             )
             other = next(claims_of_others, None)
             if other is None:
@@ -306,12 +317,13 @@ class Turn:
 
     # ---- what only looks shared -------------------------------------------------------------------------------
 
-    def _without_strays(self, others: dict[str, tuple[Item, Claim]], exact: Iterable[str]) -> None:
-        """Forget those that lie elsewhere, on this host or on the other: a link or a mount is on the way there.
+    def _elsewhere(
+        self, others: dict[str, tuple[Item, Claim]], exact: Container[str]
+    ) -> tuple[set[str], set[str]]:
+        """Those that lie elsewhere, on this host and on the other: a link or a mount is on the way there.
 
         `exact`: of these the files themselves, too, may be links.
         """
-        exact = set(exact)
         here: dict[str, list[str]] = defaultdict(list)
         there: dict[Turn, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for path, (item, claim) in others.items():
@@ -319,10 +331,12 @@ class Turn:
             is_whole = item is None or (path in exact and isinstance(item, Entry) and isinstance(claim.item, Entry))
             here[path if is_whole else folder_of(path)].append(path)
             there[claim.turn][claim.path if is_whole else folder_of(claim.path)].append(path)
-        for turn, wanted in [(self, here), *there.items()]:
-            for folder in turn.strays(list(wanted)):
-                for path in wanted[folder]:
-                    others.pop(path, None)
+        if not others:
+            return set(), set()
+        return (
+            {path for folder in self.strays(list(here)) for path in here[folder]},
+            {path for turn, paths in there.items() for folder in turn.strays(list(paths)) for path in paths[folder]},
+        )
 
     def strays(self, paths: list[str]) -> list[str]:
         """Those of these paths that lie elsewhere than their top. On a host that is gone, none is known to."""
