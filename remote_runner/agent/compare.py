@@ -162,7 +162,7 @@ def blocks(request: "Request") -> "Dict[str, object]":
     Parts are [what, number of the first piece] with the CRC-32 (`digest_of`) of each piece as body: of the file itself
     as `front`, counted from its begin, and, where it has another size than `size`, as `back`, counted from its end; of
     what came of an interrupted copy as `partial`. A piece that is shorter does not count. The result holds the size of
-    the file (0 where there is none). That these are equal proves nothing: the SHA-1 of the whole is checked at the end.
+    the file (0 where there is none). Equal digests prove nothing: the SHA-1 of the whole is checked at the end.
     """
     header = request.header
     path = os.path.realpath(expand(header['path']))

@@ -14,6 +14,7 @@ from remote_runner.agent import copies, small
 from remote_runner.agent.files import expand, make_folders
 from remote_runner.agent.hashes import new_sha1
 from remote_runner.agent.request import Failure
+from remote_runner.agent.threads import Condition, Thread
 from remote_runner.wire.columns import ANY_TIME
 
 TYPE_CHECKING = False
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     from remote_runner.agent.request import Request
 
 #: Bytes that are taken at once from what is there already.
-PIECE = 1 << 20
+PIECE = 1 << 17
+#: Bytes that are worth to be copied by the kernel, and that it copies at once.
+MUCH = 4 << 20
+#: Why the kernel may not be able to: file systems and old kernels.
+_CANNOT = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 #: Items of this length at least begin a file.
 _BEGIN = 5
 
@@ -346,8 +351,30 @@ class _Incoming:
         while offset < end and not self._is_spoilt:
             data, hole = _data(self._source, offset, end)
             self.skip(data - offset)
+            if hole - data >= MUCH and hasattr(os, 'copy_file_range'):  # Python 3.8
+                data += self._copy_much(hole - data, data)
             self._take(self._source, hole - data, data, lambda piece: self.write(memoryview(piece)))
             offset = hole
+
+    def _copy_much(self, size: int, offset: int) -> int:
+        """Let the kernel copy, and hash what it has written meanwhile; how much it did: less where it cannot."""
+        begin = self._done
+        kernel = _KernelCopy(self._source, offset, self._fd, begin, size)
+        hashed = 0
+        try:
+            while not self._is_spoilt:
+                done = kernel.wait(hashed)
+                if done == hashed:
+                    break
+                self._grow(done - hashed)
+                self._take(self._fd, done - hashed, begin + hashed, self._digest.update)
+                hashed = done
+        finally:
+            kernel.end()  # before its files are closed
+        self._seek(hashed)
+        if kernel.error is not None and kernel.error.errno not in _CANNOT:
+            raise self._failure(kernel.error)
+        return hashed
 
     def _take(self, fd: int, size: int, offset: int, use: "Callable[[bytes], object]") -> None:
         while size and not self._is_spoilt:
@@ -400,6 +427,44 @@ class _Incoming:
         except OSError:
             return False  # the folder cannot be written to any more
         return True
+
+
+class _KernelCopy:
+    """Copies a range from file to file, in a thread of its own (copy_file_range(2))."""
+
+    def __init__(self, source: int, offset: int, target: int, to: int, size: int) -> None:
+        self.error: "Optional[OSError]" = None
+        self._changed = Condition()
+        self._done = 0
+        self._is_over = False
+        self._thread = Thread(self._copy, source, offset, target, to, size)
+
+    def _copy(self, source: int, offset: int, target: int, to: int, size: int) -> None:
+        count = 1
+        while count and self._done < size and not self._is_over:
+            try:
+                some = min(size - self._done, MUCH)
+                count = os.copy_file_range(source, target, some, offset + self._done, to + self._done)
+            except OSError as error:
+                self.error, count = error, 0
+            with self._changed:
+                self._done += count
+                self._changed.notify_all()
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+
+    def wait(self, known: int) -> int:
+        """How much is copied: more than `known`, unless nothing more comes."""
+        with self._changed:
+            while self._done == known and not self._is_over:
+                self._changed.wait()
+            return self._done
+
+    def end(self) -> None:
+        """Copy no more."""
+        self._is_over = True
+        self._thread.join()
 
 
 def _data(fd: int, begin: int, end: int) -> "Tuple[int, int]":

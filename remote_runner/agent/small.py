@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WRITERS = 2
 #: Batches that may wait for one of them: each is about as large as a part of the stream.
 WAITING = 2
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Writers:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from remote_runner.agent.compare import DIGEST, digest_of
@@ -27,6 +27,8 @@ BLOCK = 1 << 16
 BLOCKS = 1 << 16
 #: Bytes of data that are sent at once.
 DATA = 1 << 18
+#: Bytes that the host has, and that it is told of at once.
+SPARED = 16 << 20
 
 
 class Basis(NamedTuple):
@@ -103,7 +105,8 @@ def steps(fd: int, entry: Entry, basis: Basis | None, local: LocalFiles) -> Iter
         if basis is None:
             yield from _ranges(fd, 0, entry.size, is_sparse)
         else:
-            yield from _joined(_compared(fd, entry.size, is_sparse, basis))
+            own = local.pieces(entry.local, basis.block)
+            yield from _joined(_compared(fd, entry.size, is_sparse, basis, own))
     except OSError as error:
         raise TransferFailed(f'cannot read {entry.local}: {error.strerror}') from error
 
@@ -127,7 +130,16 @@ def _ranges(fd: int, at: int, end: int, is_sparse: bool) -> Iterator[Step]:
         at = max(hole, data)
 
 
-def _compared(fd: int, size: int, is_sparse: bool, basis: Basis) -> Iterator[Step]:
+def is_alike(entry: Entry, basis: Basis | None, local: LocalFiles) -> bool:
+    """Whether a host may have a file already, as far as pieces tell.
+
+    Raises:
+        TransferFailed: it cannot be read.
+    """
+    return basis is not None and basis.size == entry.size and basis.front == local.pieces(entry.local, basis.block)
+
+
+def _compared(fd: int, size: int, is_sparse: bool, basis: Basis, own: Sequence[bytes]) -> Iterator[Step]:
     block = basis.block
     end = size - _same_end(fd, size, basis) * block
     for number, at in enumerate(range(0, end, block)):
@@ -136,7 +148,7 @@ def _compared(fd: int, size: int, is_sparse: bool, basis: Basis) -> Iterator[Ste
         if all(step.kind == 'hole' for step in inside):
             yield from inside
             continue
-        digest = digest_of(os.pread(fd, block, at)) if length == block else b''
+        digest = own[number] if length == block else b''
         if digest and digest == _at(basis.partial, number):
             yield Step('partial', at, length)
         elif digest and digest == _at(basis.front, number):
@@ -175,6 +187,6 @@ def _joined(single: Iterator[Step]) -> Iterator[Step]:
 
 
 def _continues(last: Step, step: Step) -> bool:
-    if step.kind == 'data' and last.length >= DATA:
-        return False  # it can be sent while what follows is still looked at
+    if last.length >= (DATA if step.kind == 'data' else SPARED):
+        return False  # the host can be at it while what follows is still looked at
     return step.kind == last.kind and (step.kind != 'copy' or step.there == last.there + last.length)

@@ -7,8 +7,10 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
+from remote_runner.agent.compare import digest_of
 from remote_runner.agent.hashes import Hashes, Reading, cache_path, entry
 from remote_runner.errors import TransferFailed
 from remote_runner.wire.columns import ANY_TIME
@@ -42,6 +44,7 @@ class LocalFiles:
         self._folders: dict[tuple[str, int], Mapping[str, bytes]] = {}
         self._sent: set[str] = set()
         self._digests: dict[str, Future[str]] = {}
+        self._pieces: dict[tuple[str, int], Future[tuple[bytes, ...]]] = {}
         self._workers: ThreadPoolExecutor | None = None
 
     def look(self, local: str) -> tuple[int, int, int]:
@@ -108,11 +111,15 @@ class LocalFiles:
     def hash_soon(self, locals_: Iterable[str]) -> None:
         """Begin to hash files, on all cores."""
         with self._lock:
-            if self._workers is None:
-                self._workers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix='hash')
-            workers = self._workers
+            workers = self._pool()
         for local in locals_:
             workers.submit(self._hash, local)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        """With the lock held: threads that hash."""
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix='hash')
+        return self._workers
 
     def is_ours_to_hash(self, local: str) -> bool:
         """Whether a file is hashed by who sends it to the first host. For others, who do not wait for that host, it is
@@ -147,6 +154,30 @@ class LocalFiles:
             future.set_exception(error)  # all other hosts wait for it
             raise
         return future
+
+    def look_at_pieces(self, files: Iterable[tuple[str, int]]) -> None:
+        """Begin to compute the digests of the pieces of large files, see `pieces`."""
+        for local, block in files:
+            with self._lock:
+                if (local, block) not in self._pieces:
+                    self._pieces[local, block] = self._pool().submit(self._digests_of, local, block)
+
+    def pieces(self, local: str, block: int) -> tuple[bytes, ...]:
+        """The digests (`agent/compare.py`) of the pieces of `block` bytes of a file; a shorter last one has none.
+
+        Raises:
+            TransferFailed: it cannot be read.
+        """
+        self.look_at_pieces([(local, block)])
+        return self._pieces[local, block].result()
+
+    def _digests_of(self, local: str, block: int) -> tuple[bytes, ...]:
+        count = self._status(local).st_size // block
+        try:
+            with Path(local).open('rb', buffering=0) as file:
+                return tuple(digest_of(os.pread(file.fileno(), block, number * block)) for number in range(count))
+        except OSError as error:
+            raise TransferFailed(f'cannot read {local}: {error.strerror}') from error
 
     def reading(self, local: str) -> Reading:
         """A file that is about to be read from its begin to its end.

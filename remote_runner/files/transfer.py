@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
 from remote_runner.files.delete import NOTHING, Surplus
-from remote_runner.files.delta import LEAST, Basis, Looking, steps
+from remote_runner.files.delta import LEAST, Basis, Looking, block_size, is_alike, steps
 from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
@@ -49,6 +49,7 @@ class Difference(NamedTuple):
         folders: (path, mode) of folders to make.
         bits: (path, mode) of folders that need these permission bits when all is in them.
         hashed: how many of the other files the host had to read.
+        suspects: SHA-1 and permission bits of large files that are taken for changed because of their times.
         interrupted: copies that were not brought to their end, and are gone when this is done.
         surplus: what is to be deleted afterwards, see `files/delete.py`.
     """
@@ -61,6 +62,7 @@ class Difference(NamedTuple):
     folders: tuple[tuple[str, int | None], ...] = ()
     bits: tuple[tuple[str, int], ...] = ()
     hashed: int = 0
+    suspects: Mapping[str, tuple[str, int]] = MappingProxyType({})
     interrupted: int = 0
     surplus: Surplus = NOTHING
 
@@ -131,7 +133,27 @@ def compare(
         looked = look(host, manifest, local, tops)
     others = () if turn is None else turn.divide(manifest, looked.places, looked.difference)
     large = [entry for entry in looked.large if entry.remote not in others]
-    return looked.difference._replace(bases=_bases(host, large))
+    return _without_touched(looked.difference._replace(bases=_bases(host, large, local)), local)
+
+
+def _without_touched(difference: Difference, local: LocalFiles) -> Difference:
+    """Without large files that were taken for changed because of their times, and were not."""
+    same = {
+        entry.remote: difference.suspects[entry.remote]
+        for entry in difference.send
+        if entry.remote in difference.suspects
+        and is_alike(entry, difference.bases.get(entry.remote), local)
+        and local.sha1(entry.local) == difference.suspects[entry.remote][0]
+    }
+    if not same:
+        return difference
+    touched = [entry for entry in difference.send if entry.remote in same]
+    return difference._replace(
+        send=tuple(entry for entry in difference.send if entry.remote not in same),
+        modes=(*difference.modes, *((e.remote, e.mode) for e in touched if same[e.remote][1] != e.mode)),
+        times=(*difference.times, *((e.remote, e.mtime) for e in touched)),
+        bases={path: basis for path, basis in difference.bases.items() if path not in same},
+    )
 
 
 class Looked(NamedTuple):
@@ -162,11 +184,14 @@ def look(host: Host, manifest: Manifest, local: LocalFiles, tops: tuple[str, ...
     sending: list[int] = []
     modes: list[tuple[str, int]] = []
     times: list[tuple[str, int]] = []
+    suspects: dict[str, tuple[str, int]] = {}
     for number in sorted(found):
         entry, (kind, mode, mtime, digest) = manifest.files[number], found[number]
         if kind == 'folder':
             raise TransferFailed(f'{entry.remote} is a folder there, and a file here ({entry.local})', host=host.name)
-        if kind != 'file' or not digest or digest != local.sha1(entry.local):
+        if _is_suspect(entry, found[number], local):
+            suspects[entry.remote] = (digest, mode)
+        if entry.remote in suspects or kind != 'file' or not digest or digest != local.sha1(entry.local):
             send.append(entry)
             sending.append(number)
             continue
@@ -190,9 +215,22 @@ def look(host: Host, manifest: Manifest, local: LocalFiles, tops: tuple[str, ...
         bits=tuple(folder for folder in manifest.bits if there[folder] != folder[1]),
         hashed=len(read.difference(sending)),
         interrupted=result['interrupted'],
+        suspects=suspects,
     )
     lie = [Place.of(top, where) for top, where in zip(tops, result['places'], strict=True) if where is not None]
     return Looked(difference, large, lie)
+
+
+def _is_suspect(entry: Entry, answer: tuple[str, int, int, str], local: LocalFiles) -> bool:
+    """Whether a large file has certainly changed but for the SHA-1, which takes long to compute."""
+    kind, _, mtime, digest = answer
+    return (
+        kind == 'file'
+        and len(digest) > 1  # else it has another size, or the host is at it
+        and entry.size >= LEAST
+        and entry.mtime not in (ANY_TIME, mtime)
+        and local.known(entry.local) is None
+    )
 
 
 def _answers(
@@ -206,7 +244,11 @@ def _answers(
     for (answers, digests), _ in _heard(host, call):
         for number, *answer in answers:
             found[number] = tuple(answer)
-        local.hash_soon(files[number].local for number, *answer in answers if answer[-1])
+        local.hash_soon(
+            files[number].local
+            for number, *answer in answers
+            if answer[-1] and not _is_suspect(files[number], found[number], local)
+        )
         for number, digest in digests:
             read.add(number)
             if number in found:
@@ -223,11 +265,12 @@ def _heard(host: Host, call: Call) -> Iterator[tuple[Any, bytes]]:
         raise ConnectionLost(f'{error.what}; nothing is half written there', host=host.name) from error
 
 
-def _bases(host: Host, large: list[Entry]) -> dict[str, Basis]:
+def _bases(host: Host, large: list[Entry], local: LocalFiles) -> dict[str, Basis]:
     """What a host has already of large files that it is sent."""
     bases: dict[str, Basis] = {}
     for begin in range(0, len(large), LOOKS):
         looking = [(entry, Looking(host, entry)) for entry in large[begin : begin + LOOKS]]
+        local.look_at_pieces((entry.local, block_size(entry.size)) for entry, _ in looking)
         for entry, each in looking:
             try:
                 bases[entry.remote] = each.result()
@@ -380,6 +423,8 @@ class _Sender:
                 if kind != 'data':
                     self._items.append(_spared(kind, length, there))
                     self._spared += length
+                    if length >= LEAST:  # the host has something to do
+                        self._put(memoryview(b''))
                 if kind != 'data' and sha1 is None:
                     continue
                 for piece in self._pieces(reading.file, entry, offset, length):

@@ -19,6 +19,7 @@ class Summary:
         self._hosts: dict[str, None] = {}
         self._sent: dict[str, e.FilesSent] = {}
         self._deleted: dict[str, int] = {}
+        self._failed: set[str] = set()
         self._taken = 0.0
         self._fetched: dict[str, e.ResultsFetched] = {}
 
@@ -35,7 +36,8 @@ class Summary:
                 self._deleted[host] = deleted
             case e.ResultsFetched(host=str(host)):
                 self._fetched[host] = event
-
+            case e.HostFailed(host=str(host)):
+                self._failed.add(host)
             case e.CopyEnded(seconds=taken):
                 self._taken = taken
 
@@ -56,22 +58,21 @@ class Summary:
             facts.append(f'times of {count(event.times, "file")} set')
         if event.unchanged:
             facts.append(f'{count(event.unchanged, "file")} unchanged')
+        compared = event.modes + event.times + event.unchanged
+        if compared:
+            numbers = {'read': event.hashed, 'remembered': compared - event.hashed}
+            facts[-1] += f' (SHA-1: {", ".join(f"{number} {how}" for how, number in numbers.items() if number)})'
         deleted = self._deleted.get(event.host or '', 0)
         if deleted:
             facts.append(f'{count(deleted, "path")} deleted')
-        compared = event.modes + event.times + event.unchanged
-        if not compared:
-            return ', '.join(facts) or 'no files'
-        remembered = compared - event.hashed
-        rules = [f'{number} {how}' for number, how in ((event.hashed, 'read'), (remembered, 'remembered')) if number]
-        return f'{", ".join(facts)} (SHA-1: {", ".join(rules)})'
+        return ', '.join(facts) or 'no files'
 
     def _ordered(self, sent: dict[str, e.FilesSent]) -> dict[str, e.FilesSent]:
         """In the order in which the hosts were written, not in that in which they were ready."""
         return {host: sent[host] for host in {**self._hosts, **dict.fromkeys(sent)} if host in sent}
 
     def _total(self, taken: float) -> str:
-        sent = list(self._sent.values())
+        sent = [one for host, one in self._sent.items() if host not in self._failed]
         size_, over = sum(one.bytes for one in sent), sum(one.sent_bytes for one in sent)
         hosts = f'{len(sent)} of {count(len(self._hosts), "host")}' if len(sent) < len(self._hosts) else 'all hosts'
         files = sum(one.sent for one in sent)
