@@ -444,7 +444,7 @@ class _KernelCopy:
         while count and self._done < size and not self._is_over:
             try:
                 some = min(size - self._done, MUCH)
-                count = os.copy_file_range(source, target, some, offset + self._done, to + self._done)
+                count = os.copy_file_range(source, target, some, offset + self._done, to + self._done)  # novm
             except OSError as error:
                 self.error, count = error, 0
             with self._changed:
