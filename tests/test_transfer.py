@@ -960,6 +960,55 @@ class TestNoRoom:
         lab.is_equal()
 
 
+class TestTheKernelCopies:
+    """What stays of a large file, where it can (copy_file_range(2))."""
+
+    def prepare(self, lab: Lab) -> None:
+        write(lab.there / 'file', OLD, mtime=MTIME - 1)
+        write(lab.here / 'file', b'!' + OLD[1:])
+
+    @pytest.mark.parametrize('number', [errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, None])
+    @pytest.mark.parametrize('calls', [0, 2])
+    def test_and_we_where_it_cannot(
+        self, inside: Lab, monkeypatch: pytest.MonkeyPatch, number: int | None, calls: int
+    ) -> None:
+        lab = inside
+        self.prepare(lab)
+        asked = 0
+
+        def refuse(source: int, target: int, count: int, offset: int, to: int) -> int:
+            nonlocal asked
+            asked += 1
+            if asked <= calls:
+                return os.pwrite(target, os.pread(source, count // 3, offset), to)  # it may do less
+            if number is None:
+                return 0
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'copy_file_range', refuse)
+            assert lab.bring().sent == BLOCK
+        assert asked == calls + 1
+        lab.is_equal()
+
+    @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+    def test_and_fails(self, inside: Lab, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        lab = inside
+        self.prepare(lab)
+
+        def fail(*_: int) -> int:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'copy_file_range', fail)
+            with pytest.raises(TransferFailed, match=f'{re.escape(str(lab.there))}/file: {os.strerror(number)}'):
+                lab.bring()
+        assert (lab.there / 'file').read_bytes() == OLD
+        assert lab.rubbish() == []
+        assert lab.bring().sent == BLOCK
+        lab.is_equal()
+
+
 MEASURED = """
 import json, os, re, sys
 from pathlib import Path
@@ -1009,7 +1058,7 @@ class TestMemory:
         most = self.measure(lab)
         assert most['sent'] > 300 * MB
         for who in ('master', 'agent'):
-            assert most[who] - least[who] < 16_000, (who, least, most)  # kB
+            assert most[who] - least[who] < 12_000, (who, least, most)  # kB
         assert most['files'] <= least['files'] + 6
         lab.is_equal()
         # The large one once more, of which nearly all is there.
@@ -1019,7 +1068,7 @@ class TestMemory:
         again = self.measure(lab)
         assert again['sent'] == BLOCK
         for who in ('master', 'agent'):
-            assert again[who] - least[who] < 16_000, (who, least, again)
+            assert again[who] - least[who] < 12_000, (who, least, again)
         lab.is_equal()
 
 

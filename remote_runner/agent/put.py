@@ -361,14 +361,16 @@ class _Incoming:
         begin = self._done
         kernel = _KernelCopy(self._source, offset, self._fd, begin, size)
         hashed = 0
-        while not self._is_spoilt:
-            done = kernel.wait(hashed)
-            if done == hashed:
-                break
-            self._grow(done - hashed)
-            self._take(self._fd, done - hashed, begin + hashed, self._digest.update)
-            hashed = done
-        kernel.end()
+        try:
+            while not self._is_spoilt:
+                done = kernel.wait(hashed)
+                if done == hashed:
+                    break
+                self._grow(done - hashed)
+                self._take(self._fd, done - hashed, begin + hashed, self._digest.update)
+                hashed = done
+        finally:
+            kernel.end()  # before its files are closed
         self._seek(hashed)
         if kernel.error is not None and kernel.error.errno not in _CANNOT:
             raise self._failure(kernel.error)
@@ -442,7 +444,7 @@ class _KernelCopy:
         while count and self._done < size and not self._is_over:
             try:
                 some = min(size - self._done, MUCH)
-                count = os.copy_file_range(source, target, some, offset + self._done, to + self._done)
+                count = os.copy_file_range(source, target, some, offset + self._done, to + self._done)  # novm
             except OSError as error:
                 self.error, count = error, 0
             with self._changed:
