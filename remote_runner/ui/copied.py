@@ -56,8 +56,6 @@ class Summary:
             facts.append(f'permission bits of {count(event.modes, "file")} set')
         if event.times:
             facts.append(f'times of {count(event.times, "file")} set')
-        if event.shared:
-            facts.append(f'{count(event.shared, "file")} shared with {harmless(fold(event.shared_with))}')
         if event.unchanged:
             facts.append(f'{count(event.unchanged, "file")} unchanged')
         compared = event.modes + event.times + event.unchanged
