@@ -95,11 +95,10 @@ def main(arguments: Sequence[str]) -> int:
     with Connector(ahead=ahead) as connector:
         try:
             copying = Copying(wanted, Bringer(copy_options(options), events), events, gathering)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        try:
             with terminal:
                 failures = copying.copy(addresses, connector, options.fanout, leave=True)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         finally:
             Output().write(summary.text())
     return exit_status(failures.values())

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from remote_runner.defaults import FANOUT
 from remote_runner.deploy.bring import Bringer
 from remote_runner.deploy.prepare import GIVE_UP_TIMEOUT, SHORT
-from remote_runner.errors import RemoteRunnerError, RequestFailed, TransferFailed
+from remote_runner.errors import RemoteRunnerError, RequestFailed, SourcesFailed, TransferFailed
 from remote_runner.events import CopyEnded, Events, HostConnected, HostConnecting, HostFailed, HostMerged
 from remote_runner.files.ahead import Gathering
 from remote_runner.files.manifest import Manifest
@@ -51,11 +51,12 @@ class Copying:
         wanted: what and where to.
         bringer: how.
         events: hears what happens.
-        gathering: has begun to look at what is wanted, where a process of its own does that.
+        gathering: has begun to look at what is wanted, where a process of its own does that: then hosts are connected
+            to meanwhile.
 
     Raises:
-        SourcesFailed: something is not there, or cannot be read.
-        ValueError: a pattern of `exclude` can match nothing.
+        SourcesFailed: something is not there, or cannot be read; of a `gathering`, `copy` says that.
+        ValueError: a pattern of `exclude` can match nothing; the same.
     """
 
     def __init__(self, wanted: Wanted, bringer: Bringer, events: Events, gathering: Gathering | None = None) -> None:
@@ -63,9 +64,11 @@ class Copying:
         self._bringer = bringer
         self._events = events
         self._is_ambiguous = is_ambiguous(wanted.sources, wanted.dest)
-        self._manifest = gathering.result(bringer.local) if gathering else self._gather(into=True)
-        self._of_one = self._gather(into=False) if self._is_ambiguous else self._manifest
+        self._gathering = gathering
+        self._found = None if gathering else self._gather(into=True)
+        self._of_one = self._gather(into=False) if self._is_ambiguous else None
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
         self._machines: dict[str, str] = {}
         self._begun = 0.0
 
@@ -94,10 +97,15 @@ class Copying:
                     for other in others:
                         self._events.emit(HostMerged(host=other.where, same_as=address.where))
                 for address, failure in pool.serve(hosts, self._serve):
+                    if isinstance(failure, SourcesFailed):
+                        raise failure
                     if failure is not None:
                         failures[address.where] = failure
                         self._events.emit(HostFailed(host=address.where, error=str(failure)))
                 status = exit_status(failures.values())
+            except SourcesFailed as error:
+                status = error.exit_status
+                raise
             except KeyboardInterrupt:
                 status = INTERRUPTED
                 self._bringer.give_up()
@@ -106,6 +114,8 @@ class Copying:
                 raise
             finally:
                 self._bringer.local.save()
+                if self._gathering is not None:
+                    self._gathering.close()
                 self._end(failures, status)
         return failures
 
@@ -136,13 +146,20 @@ class Copying:
         self._bringer.bring(host, self._manifest_for(host))
 
     def _manifest_for(self, host: Host) -> Manifest:
-        if not self._is_ambiguous:
-            return self._manifest
+        if self._of_one is None:
+            return self._manifest()
         try:
             [is_folder] = host.request('are_folders', timeout=SHORT, paths=[self._wanted.dest])['folders']
         except RequestFailed as error:
             raise TransferFailed(error.what, host=host.name) from error
-        return self._manifest if is_folder else self._of_one
+        return self._manifest() if is_folder else self._of_one
+
+    def _manifest(self) -> Manifest:
+        with self._looking:
+            if self._found is None:
+                gathering = self._gathering
+                self._found = gathering.result(self._bringer.local) if gathering else self._gather(into=True)
+            return self._found
 
 
 def exit_status(failures: Iterable[RemoteRunnerError]) -> int:

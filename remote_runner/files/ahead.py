@@ -7,10 +7,13 @@ there are threads here.
 from __future__ import annotations
 
 import contextlib
+import gc
 import marshal
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from remote_runner.errors import TransferFailed
 
 if TYPE_CHECKING:
     from remote_runner.files.local import LocalFiles
@@ -33,6 +36,7 @@ class Gathering:
         self._options = {'remembered': remembered, 'times': times}
         self._pid = -1
         self._reading, writing = os.pipe()
+        self._file = os.fdopen(self._reading, 'rb')
         try:
             self._pid = os.fork()
         except OSError:
@@ -51,9 +55,12 @@ class Gathering:
 
             os.close(self._reading)  # so that we end if nobody reads any more
             local = LocalFiles(**self._options)
+            gc.disable()  # all that is made here stays until the end
             with open(writing, 'wb') as file:
-                file.write(_found(self._gather, local))
-            local.save()
+                for data in _found(self._gather, local):
+                    file.write(len(data).to_bytes(8, 'big') + data)
+                    file.flush()
+                    local.save()
             status = 0
         finally:
             os._exit(status)  # nothing of the other process must be flushed or cleaned up here
@@ -69,33 +76,54 @@ class Gathering:
         from remote_runner.files.local import Status
         from remote_runner.files.manifest import Entries, Manifest, Mirror, Tree
 
-        with open(self._reading, 'rb') as file:  # noqa: PTH123 - a descriptor
-            data = file.read()
-        if self._pid > 0:
-            with contextlib.suppress(ChildProcessError):  # somebody else has waited for it
-                os.waitpid(self._pid, 0)
-        if not data:
+        first = self._read()
+        if not first:
             return self._gather(local)  # it could not begin, or was killed
-        kind, *values = marshal.loads(data)  # noqa: S302 - of our own process
+        kind, *values = marshal.loads(first)  # noqa: S302 - of our own process
         if kind == 'faults':
             raise SourcesFailed(*values)
         if kind == 'error':
             raise ValueError(*values)
-        files, folders, links, bits, packed, trees = values
-        local.adopt(lambda: ((path, Status(*status)) for path, _, _, _, _, status in files))
-        return Manifest(Entries(files), folders, links, bits, packed, Mirror(tuple(Tree(*tree) for tree in trees)))
+        count, folders, links, bits, packed, trees, tops = values
+        files = Entries(count, self._files)
+        local.adopt(lambda: ((path, Status(*status)) for path, _, _, _, _, status in files.told()))
+        return Manifest(files, folders, links, bits, packed, Mirror(tuple(Tree(*tree) for tree in trees)), tops)
+
+    def _files(self) -> list[tuple[Any, ...]]:
+        second = self._read()
+        if not second:
+            raise TransferFailed('the process that looked at the files was killed')
+        found: list[tuple[Any, ...]] = marshal.loads(second)  # noqa: S302 - of our own process
+        return found
+
+    def _read(self) -> bytes:
+        """What it says next; empty: nothing more."""
+        size = int.from_bytes(self._file.read(8), 'big')
+        data = self._file.read(size)
+        return data if len(data) == size else b''
+
+    def close(self) -> None:
+        """Whatever it has not said is not wanted."""
+        self._file.close()
+        if self._pid > 0:
+            with contextlib.suppress(ChildProcessError):  # somebody else has waited for it
+                os.waitpid(self._pid, 0)
 
 
-def _found(gather: Callable[[LocalFiles], Manifest], local: LocalFiles) -> bytes:
+def _found(gather: Callable[[LocalFiles], Manifest], local: LocalFiles) -> Iterator[bytes]:
+    """What is told: first what hosts are asked, then what is needed of files that they lack."""
     from remote_runner.errors import SourcesFailed
 
     try:
         manifest = gather(local)
     except SourcesFailed as error:
-        return marshal.dumps(('faults', error.faults))
+        yield marshal.dumps(('faults', error.faults))
+        return
     except ValueError as error:
-        return marshal.dumps(('error', str(error)))
-    files = [(*entry, tuple(local.status(entry.local))) for entry in manifest.files]
-    # Version 2 does not look for objects that are there twice.
+        yield marshal.dumps(('error', str(error)))
+        return
     trees = tuple((tree.root, tree.exclude) for tree in manifest.mirror.trees)
-    return marshal.dumps(('found', files, *manifest[1:4], tuple(manifest.parts(local)), trees), 2)
+    files, *rest = manifest[:4]
+    # Version 2 does not look for objects that are there twice.
+    yield marshal.dumps(('found', len(files), *rest, tuple(manifest.parts(local)), trees, manifest.tops), 2)
+    yield marshal.dumps([(*entry, tuple(local.status(entry.local))) for entry in files], 2)

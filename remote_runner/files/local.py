@@ -94,19 +94,26 @@ class LocalFiles:
 
     def known(self, local: str) -> str | None:
         """The SHA-1 of a file in hexadecimal, if it is known without reading it."""
-        future = self._digests.get(local)
-        if future is not None:
-            return future.result() if future.done() and future.exception() is None else None
-        status = self._status(local)
+        digest = self.digest(local)
+        return None if digest is None else digest.hex()
+
+    def digest(self, local: str) -> bytes | None:
+        """The same as bytes."""
+        if local in self._digests:
+            future = self._digests[local]
+            return bytes.fromhex(future.result()) if future.done() and future.exception() is None else None
+        status = self._seen.get(local) or self._status(local)
         if not isinstance(status, os.stat_result):
             return None
         folder, _, name = local.rpartition('/')
-        if (folder, status.st_dev) not in self._folders:
-            self._folders[folder, status.st_dev] = self._hashes.of_folder(folder, status.st_dev)
-        found = self._folders[folder, status.st_dev].get(name)
-        if found is not None and found == entry(status, found[-20:]):
-            return found[-20:].hex()
-        return None if found is not None else self._hashes.known(local, status)
+        place = folder, status.st_dev
+        if place not in self._folders:
+            self._folders[place] = self._hashes.of_folder(folder, status.st_dev)
+        found = self._folders[place].get(name)
+        if found is not None:
+            return found[-20:] if found == entry(status, found[-20:]) else None
+        known = self._hashes.known(local, status)
+        return None if known is None else bytes.fromhex(known)
 
     def hash_soon(self, locals_: Iterable[str]) -> None:
         """Begin to hash files, on all cores."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -72,13 +73,28 @@ NO_MIRROR = Mirror()
 
 
 class Entries(Sequence[Entry]):
-    """Entries that are made when they are asked for: of files that are unchanged nobody does."""
+    """Entries that are made when they are asked for: of files that are unchanged nobody does.
 
-    def __init__(self, files: Sequence[tuple[Any, ...]]) -> None:
-        self._files = files
+    Args:
+        count: how many there are.
+        load: tells the fields of each, with one more behind them; asked once.
+    """
+
+    def __init__(self, count: int, load: Callable[[], list[tuple[Any, ...]]]) -> None:
+        self._count = count
+        self._load: Callable[[], list[tuple[Any, ...]]] | None = load
+        self._lock = threading.Lock()
+        self._files: list[tuple[Any, ...]] = []
+
+    def told(self) -> list[tuple[Any, ...]]:
+        """What `load` tells."""
+        with self._lock:
+            if self._load is not None:
+                self._files, self._load = self._load(), None
+        return self._files
 
     def __len__(self) -> int:
-        return len(self._files)
+        return self._count
 
     @overload
     def __getitem__(self, number: int) -> Entry: ...
@@ -86,11 +102,11 @@ class Entries(Sequence[Entry]):
     def __getitem__(self, number: slice) -> Sequence[Entry]: ...
     def __getitem__(self, number: int | slice) -> Entry | Sequence[Entry]:
         if isinstance(number, slice):
-            return Entries(self._files[number])
-        return Entry(*self._files[number][:-1])
+            return [Entry(*file[:-1]) for file in self.told()[number]]
+        return Entry(*self.told()[number][:-1])
 
     def __iter__(self) -> Iterator[Entry]:
-        return (Entry(*file[:-1]) for file in self._files)
+        return (Entry(*file[:-1]) for file in self.told())
 
 
 class Manifest(NamedTuple):
@@ -141,8 +157,7 @@ def _pack(files: Sequence[Entry], local: LocalFiles) -> Iterator[Part]:
             places.append([folder or '/', 0])
             last = folder
         places[-1][1] += 1
-        digest = local.known(entry.local)
-        rows.append((entry.size, entry.mtime, entry.mode, UNKNOWN if digest is None else bytes.fromhex(digest), name))
+        rows.append((entry.size, entry.mtime, entry.mode, local.digest(entry.local) or UNKNOWN, name))
         if len(rows) >= ROWS:
             yield places, pack(rows)
             places, rows = [], []
