@@ -597,7 +597,6 @@ def test_what_we_wrote_is_not_read(lab: Lab) -> None:
 def test_what_others_changed_since_we_wrote_it(lab: Lab) -> None:
     changes: dict[str, Callable[[str], object]] = {
         'content': lambda path: Path(path).write_bytes(b'two'),
-        'mode': lambda path: os.chmod(path, 0o600),
         'gone': os.unlink,
         'replaced': lambda path: os.rename(lab.file(b'two', 'other'), path),
     }
@@ -610,6 +609,15 @@ def test_what_others_changed_since_we_wrote_it(lab: Lab) -> None:
         assert lab.hashes().known(path, status) is None
         if os.path.exists(path):
             assert lab.hashes().known(path, os.stat(path)) is None
+
+
+def test_permission_bits_that_others_changed_say_nothing_of_what_is_in_it(lab: Lab) -> None:
+    run = lab.hashes()
+    path, status, digest = put(lab, b'one')
+    run.written(path, status, digest)
+    os.chmod(path, 0o604)
+    run.save()
+    assert lab.hashes().known(path, os.stat(path)) in (None, digest)
 
 
 def test_changed_in_the_tick_in_which_we_wrote_it(lab: Lab) -> None:

@@ -179,7 +179,7 @@ def look(host: Host, manifest: Manifest, local: LocalFiles, tops: tuple[str, ...
         if not call.send(places, body):
             break  # its answer says why
     call.finish()
-    found, read, result = _answers(host, call, manifest.files, local)
+    found, read, suspected, result = _answers(host, call, manifest.files, local)
     send: list[Entry] = []
     sending: list[int] = []
     modes: list[tuple[str, int]] = []
@@ -189,9 +189,9 @@ def look(host: Host, manifest: Manifest, local: LocalFiles, tops: tuple[str, ...
         entry, (kind, mode, mtime, digest) = manifest.files[number], found[number]
         if kind == 'folder':
             raise TransferFailed(f'{entry.remote} is a folder there, and a file here ({entry.local})', host=host.name)
-        if _is_suspect(entry, found[number], local):
+        if number in suspected:
             suspects[entry.remote] = (digest, mode)
-        if entry.remote in suspects or kind != 'file' or not digest or digest != local.sha1(entry.local):
+        if number in suspected or kind != 'file' or not digest or digest != local.sha1(entry.local):
             send.append(entry)
             sending.append(number)
             continue
@@ -235,27 +235,26 @@ def _is_suspect(entry: Entry, answer: tuple[str, int, int, str], local: LocalFil
 
 def _answers(
     host: Host, call: Call, files: Sequence[Entry], local: LocalFiles
-) -> tuple[dict[int, tuple[str, int, int, str]], set[int], Any]:
-    """What a host says of files that differ, by number; the numbers of those that it had to read, and the rest of its
-    answer. What it hashes, we hash too.
+) -> tuple[dict[int, tuple[str, int, int, str]], set[int], set[int], Any]:
+    """What a host says of files that differ, by number; the numbers of those that it had to read, of those that are
+    taken for changed, and the rest of its answer. What it hashes, we hash too.
     """
     found: dict[int, tuple[str, int, int, str]] = {}
     read: set[int] = set()
+    suspected: set[int] = set()
     for (answers, digests), _ in _heard(host, call):
         for number, *answer in answers:
             found[number] = tuple(answer)
-        local.hash_soon(
-            files[number].local
-            for number, *answer in answers
-            if answer[-1] and not _is_suspect(files[number], found[number], local)
-        )
+            if _is_suspect(files[number], found[number], local):
+                suspected.add(number)
+        local.hash_soon(files[n].local for n, *answer in answers if answer[-1] and n not in suspected)
         for number, digest in digests:
             read.add(number)
             if number in found:
                 found[number] = (*found[number][:-1], digest)
             elif digest != local.sha1(files[number].local):
                 found[number] = ('file', files[number].mode, files[number].mtime, digest)
-    return found, read, _result(host, call)
+    return found, read, suspected, _result(host, call)
 
 
 def _heard(host: Host, call: Call) -> Iterator[tuple[Any, bytes]]:
