@@ -300,7 +300,7 @@ def _contenders(scene: Scene) -> list[Contender]:
     pyinfra, ansible = peers.program('pyinfra'), peers.program('ansible')
     inventory = hosts if len(scene.hosts) > 1 else f'@ssh/{hosts}'  # one name alone may be a file or a module
     commands = {
-        'ours': [OURS, 'copy', '-F', config, hosts, '../tree', there('ours')],
+        'ours': [OURS, 'copy', '-F', config, hosts, '../tree/', there('ours')],
         'rsync': rsync('rsync', '-a'),
         'rsync-c': rsync('rsync-c', '-ac'),
         'rsync-inplace': rsync('rsync-inplace', '-a', '--inplace', '--no-whole-file'),
