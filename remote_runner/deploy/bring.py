@@ -16,6 +16,7 @@ from remote_runner.deploy.sharing import Sharing, Turn, Whose
 from remote_runner.errors import DeletionFailed
 from remote_runner.events import Events, FilesCompared, FilesDeleted, FilesSending, FilesSent
 from remote_runner.files.delete import delete, find_surplus
+from remote_runner.files.lanes import Lanes
 from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import NO_MIRROR, Manifest, Mirror, Placed, build_manifest
@@ -44,6 +45,7 @@ class Bringer:
         self._options = options
         self._events = events
         self._limit = Limit(options.rate) if options.rate else None
+        self._lanes = Lanes()
         #: What came of each host.
         self.done: list[FilesSent] = []
         self.local = LocalFiles(remembered=options.remembered, times=options.times)
@@ -105,11 +107,11 @@ class Bringer:
             )
 
         done = [difference.without(turn.awaited)]
-        sent_bytes = send(host, manifest, done[0], self.local, progress, self._limit)
+        sent_bytes = send(host, manifest, done[0], self.local, progress, self._limit, self._lanes)
         turn.sent()
         for more in turn.others():
             done.append(compare(host, more, self.local))
-            sent_bytes += send(host, more, done[-1], self.local, progress, self._limit)
+            sent_bytes += send(host, more, done[-1], self.local, progress, self._limit, self._lanes)
         modes = {path for each in done for path, _ in each.modes}
         times = {path for each in done for path, _ in each.times} - modes
         sent_files, shared = sum(len(each.send) for each in done), turn.shared.total()

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from remote_runner.errors import ConnectionLost, RequestFailed, TransferFailed
 from remote_runner.files.delete import NOTHING, Surplus
 from remote_runner.files.delta import LEAST, Basis, Looking, block_size, is_alike, steps
+from remote_runner.files.lanes import Lane, Lanes
 from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
@@ -285,12 +286,14 @@ def send(
     local: LocalFiles,
     progress: Progress,
     limit: Limit | None = None,
+    lanes: Lanes | None = None,
 ) -> int:
     """Bring a host up to date; how many bytes of content were sent.
 
     Args:
         progress: hears how many bytes and files are there of how many, now and then.
         limit: how fast, with all others that have it.
+        lanes: the turns of all hosts that are sent to; None: there is no other.
 
     Raises:
         ConnectionLost: the connection broke.
@@ -298,7 +301,8 @@ def send(
     """
     if difference.is_empty:
         return 0
-    sent, stale = _put(host, difference, local, progress, limit)
+    lanes = lanes or Lanes()
+    sent, stale = _put(host, difference, local, progress, limit, lanes)
     if stale:  # what was there already is something else by now: all of them is sent
         whole = Difference(tuple(entry for entry in difference.send if entry.remote in stale))
         size, count = difference.bytes, len(difference.send)
@@ -306,7 +310,7 @@ def send(
         def rest(there: int, of: int, files: int, of_files: int) -> None:
             progress(size - of + there, size, count - of_files + files, count)
 
-        sent += _put(host, whole, local, rest, limit)[0]
+        sent += _put(host, whole, local, rest, limit, lanes)[0]
     return sent
 
 
@@ -316,6 +320,7 @@ def _put(
     local: LocalFiles,
     progress: Progress,
     limit: Limit | None,
+    lanes: Lanes,
 ) -> tuple[int, set[str]]:
     """How many bytes were sent, and the files that were to be made from what is not there any more."""
     spared = [path for path, basis in difference.bases.items() if basis.partial]
@@ -329,9 +334,10 @@ def _put(
         spared=spared,
         bits=difference.bits[::-1],  # what is below a folder first: afterwards it may not be reached
     )
-    sender = _Sender(call, local, difference, progress, limit)
     try:
-        sender.run()
+        with lanes.lane() as lane:
+            sender = _Sender(call, local, difference, progress, limit, lane)
+            sender.run()
         call.finish()
     except TransferFailed:
         call.cancel()
@@ -365,12 +371,14 @@ class _Sender:
         difference: Difference,
         progress: Progress,
         limit: Limit | None,
+        lane: Lane,
     ) -> None:
         self._call = call
         self._local = local
         self._difference = difference
         self._progress = progress
         self._limit = limit
+        self._lane = lane
         self._part = PART if limit is None else min(PART, limit.part)
         self._reported = time.monotonic()
         self._items: list[list[Any]] = []
@@ -463,7 +471,8 @@ class _Sender:
         """Send what there is to say and to send."""
         if self._limit is not None:
             self._limit(len(body))
-        if not self._call.send(self._items, body):
+        items = self._items
+        if not self._lane.send(len(body), lambda: self._call.send(items, body), lambda: self._call.ended):
             raise _Enough
         self.sent += len(body)
         self._items = []
