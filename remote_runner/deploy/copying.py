@@ -14,14 +14,13 @@ from typing import NamedTuple
 
 from remote_runner.defaults import FANOUT
 from remote_runner.deploy.bring import Bringer
-from remote_runner.deploy.prepare import GIVE_UP_TIMEOUT, SHORT
 from remote_runner.errors import RemoteRunnerError, RequestFailed, SourcesFailed, TransferFailed
 from remote_runner.events import CopyEnded, Events, HostConnected, HostConnecting, HostFailed, HostMerged
 from remote_runner.files.ahead import Gathering
 from remote_runner.files.manifest import Manifest
 from remote_runner.files.sources import gather, is_ambiguous
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import Host
+from remote_runner.hosts.host import ANSWER_TIMEOUT, GIVE_UP_TIMEOUT, Host
 from remote_runner.hosts.pool import Opens, Pool, distinct
 
 #: The exit status of what was interrupted.
@@ -149,7 +148,7 @@ class Copying:
         if self._of_one is None:
             return self._manifest()
         try:
-            [is_folder] = host.request('are_folders', timeout=SHORT, paths=[self._wanted.dest])['folders']
+            [is_folder] = host.request('are_folders', timeout=ANSWER_TIMEOUT, paths=[self._wanted.dest])['folders']
         except RequestFailed as error:
             raise TransferFailed(error.what, host=host.name) from error
         return self._manifest() if is_folder else self._of_one

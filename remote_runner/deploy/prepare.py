@@ -24,14 +24,12 @@ from remote_runner.events import Events, SessionQuit
 from remote_runner.files.delete import check_trees
 from remote_runner.files.manifest import NO_MIRROR, Manifest, Mirror, Placed, remote_path
 from remote_runner.files.transfer import Difference
-from remote_runner.hosts.host import Host
+from remote_runner.hosts.host import GIVE_UP_TIMEOUT, Host
 
 log = logging.getLogger(__name__)
 
 #: Seconds that one host has to look at small things.
 SHORT = 30.0
-#: Seconds that one host has to let go of what it is doing when the run is interrupted.
-GIVE_UP_TIMEOUT = 3.0
 #: Seconds that one host has to clean up after an interrupted run.
 CLEAN_TIMEOUT = 6.0
 

@@ -23,7 +23,7 @@ from remote_runner.deploy.check import Checker
 from remote_runner.deploy.holder import CHANGE, RUN, lock, whoami
 from remote_runner.deploy.outcome import Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
-from remote_runner.deploy.prepare import GIVE_UP_TIMEOUT, SHORT, Preparation
+from remote_runner.deploy.prepare import SHORT, Preparation
 from remote_runner.deploy.results import bring_home
 from remote_runner.deploy.secrets import Secrets
 from remote_runner.deploy.seen import Seen
@@ -54,7 +54,7 @@ from remote_runner.events import (
     RunStarted,
 )
 from remote_runner.hosts.address import Address, fold
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.host import GIVE_UP_TIMEOUT, Header, Host
 from remote_runner.hosts.pool import Opens, Pool
 
 __all__ = ['Outcome', 'RunOptions', 'deploy']

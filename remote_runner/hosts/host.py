@@ -25,6 +25,8 @@ from remote_runner.wire import frames
 Header = dict[str, Any]
 #: Seconds that an agent has for an answer that needs no work.
 ANSWER_TIMEOUT = 30.0
+#: Seconds that one host has to let go of what it is doing when the command is interrupted.
+GIVE_UP_TIMEOUT = 3.0
 #: Seconds that a thread waits before it looks again: a signal that comes just before a wait without time limit begins
 #: would be seen only at its end.
 INTERRUPTIBLE = 0.5

@@ -17,7 +17,7 @@ import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from remote_runner.events import Event, FilesDeleted
 from remote_runner.ui.frame import Line, frame
@@ -25,7 +25,9 @@ from remote_runner.ui.lines import line_of
 from remote_runner.ui.live import Display
 from remote_runner.ui.output import Output
 from remote_runner.ui.progress import Progress, State
-from remote_runner.ui.tables import Row, attach_lines, failures, result_table, row_of
+
+if TYPE_CHECKING:
+    from remote_runner.ui.tables import Row
 
 _logger = logging.getLogger('remote_runner')
 
@@ -65,6 +67,10 @@ class Terminal:
         if self._display:
             self._display.__exit__()
         rows = self.rows()
+        if not rows:
+            return
+        from remote_runner.ui.tables import failures, result_table
+
         if all(row.state == State.NOT_STARTED for row in rows):
             return
         if self._table:
@@ -90,7 +96,12 @@ class Terminal:
     def rows(self) -> list[Row]:
         """The components as they are now, by start index."""
         with self._lock:
-            return [row_of(component) for component in self._progress.components()]
+            components = list(self._progress.components())
+        if not components:
+            return []  # of a copy: what tables take to import is spared
+        from remote_runner.ui.tables import row_of
+
+        return [row_of(component) for component in components]
 
     def paused(self) -> AbstractContextManager[None]:
         """Meanwhile the terminal is somebody else's, who asks for a password, say. From any thread."""
@@ -101,6 +112,8 @@ class Terminal:
             if not self._progress.is_running():
                 self._hints = []
             elif not self._hints:
+                from remote_runner.ui.tables import attach_lines, row_of
+
                 rows = [row_of(component) for component in self._progress.components()]
                 self._hints = attach_lines(rows, self._progress.session)
             return frame(self._progress, height, time.monotonic(), self._hints)
