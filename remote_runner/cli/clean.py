@@ -74,12 +74,11 @@ def _number(text: str) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_args(arguments)
-    addresses, ahead = dial_hosts(options)
+    addresses, connector = dial_hosts(options)
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.clean import Cleaner
-    from remote_runner.hosts.ssh import Connector
 
-    with Connector(ahead=ahead) as connector, Cleaner(connector, options.fanout, keep=options.keep) as cleaner:
+    with connector, Cleaner(connector, options.fanout, keep=options.keep) as cleaner:
         found, failed = _split(cleaner.look(addresses))
         _show(found, options)
         wanted = [each for each in found if each.items]

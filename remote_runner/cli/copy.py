@@ -76,12 +76,11 @@ def main(arguments: Sequence[str]) -> int:
     if not options.dest:
         raise UsageError('DEST is empty', remedy='. is the home there')
     gathering = _begin_to_gather(options)
-    addresses, ahead = dial_hosts(options)
+    addresses, connector = dial_hosts(options)
     # The rest is imported, and the files are looked at, while the hosts answer.
     from remote_runner.deploy.bring import Bringer
     from remote_runner.deploy.copying import Copying, Wanted, exit_status
     from remote_runner.events import Events
-    from remote_runner.hosts.ssh import Connector
     from remote_runner.ui.copied import Summary
     from remote_runner.ui.output import JsonLines, Output
     from remote_runner.ui.terminal import Terminal
@@ -92,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     events.listen(terminal)
     events.listen(JsonLines() if options.json else summary)
     wanted = Wanted(tuple(options.sources), options.dest, tuple(options.patterns), options.links == 'keep')
-    with Connector(ahead=ahead) as connector:
+    with connector:
         try:
             copying = Copying(wanted, Bringer(copy_options(options), events), events, gathering)
             with terminal:

@@ -47,15 +47,14 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_args(arguments)
-    addresses, ahead = dial_hosts(options)
+    addresses, connector = dial_hosts(options)
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.doctor import diagnose
-    from remote_runner.hosts.ssh import Connector
     from remote_runner.ui.doctor import doctor_text
     from remote_runner.ui.output import Output
     from remote_runner.ui.terminal import can_color
 
-    with Connector(ahead=ahead) as connector:
+    with connector:
         diagnoses = diagnose(addresses, connector, options.fanout)
     if options.json:
         Output().write(''.join(f'{json.dumps(diagnosis.to_dict())}\n' for diagnosis in diagnoses))

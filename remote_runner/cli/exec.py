@@ -54,15 +54,14 @@ def main(arguments: Sequence[str]) -> int:
     addresses = parse_hosts(options.hosts, exclude=options.exclude)
     if not addresses:
         raise UsageError('no host is left', remedy='see --hosts and --exclude')
-    ahead = Ahead(ssh_options(options), addresses, options.fanout)
+    connector = Ahead(ssh_options(options), addresses, options.fanout).connector()
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.execute import Executed, execute
-    from remote_runner.hosts.ssh import Connector
 
     printer = None if options.fold or options.json else _Prefixed()
     worst = 0
     done: list[Executed] = []
-    with Connector(ahead=ahead) as connector:
+    with connector:
         command = ' '.join(options.command)
         for _, outcome in execute(addresses, command, connector, fanout=options.fanout, hear=printer):
             if not isinstance(outcome, Executed):

@@ -18,8 +18,8 @@ from remote_runner.errors import UsageError
 if TYPE_CHECKING:
     from remote_runner.files.options import CopyOptions
     from remote_runner.hosts.address import Address
-    from remote_runner.hosts.ahead import Ahead
     from remote_runner.hosts.credentials import Credentials
+    from remote_runner.hosts.ssh import Connector
     from remote_runner.hosts.ssh_config import SshOptions
 
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
@@ -208,8 +208,9 @@ def hosts_or_files(texts: Sequence[str]) -> list[str]:
     return [f'@{text}' if Path(text).is_file() else text for text in texts]
 
 
-def dial_hosts(arguments: argparse.Namespace) -> tuple[Sequence[Address], Ahead]:
-    """The hosts that HOSTS and `-x` mean; they are dialled while the command imports the rest. Logs are set up.
+def dial_hosts(arguments: argparse.Namespace) -> tuple[Sequence[Address], Connector]:
+    """The hosts that HOSTS and `-x` mean, and what connects to them; it begins to while the command imports the rest.
+    Logs are set up.
 
     Raises:
         UsageError: none is left.
@@ -223,7 +224,7 @@ def dial_hosts(arguments: argparse.Namespace) -> tuple[Sequence[Address], Ahead]
     addresses = parse_hosts(hosts_or_files(arguments.hosts), exclude=arguments.exclude)
     if not addresses:
         raise UsageError('no host is left', remedy='see HOSTS and --exclude')
-    return addresses, Ahead(ssh_options(arguments), addresses, arguments.fanout)
+    return addresses, Ahead(ssh_options(arguments), addresses, arguments.fanout).connector()
 
 
 def ssh_options(

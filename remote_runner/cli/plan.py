@@ -101,10 +101,10 @@ def _differences(
     from remote_runner.hosts.ahead import Ahead
 
     addresses = dict.fromkeys(component.address for component in plan.components)
-    ahead = Ahead(ssh_options(options), addresses, options.fanout)
+    connector = Ahead(ssh_options(options), addresses, options.fanout).connector()
+    # The rest is imported while the hosts answer.
     from remote_runner.deploy.difference import HostDifference, differences
     from remote_runner.deploy.outcome import RunOptions
-    from remote_runner.hosts.ssh import Connector
 
     how = RunOptions(
         kill_first=not options.no_kill,
@@ -114,7 +114,7 @@ def _differences(
         keep_running=options.keep_running,
         is_part=run.is_part(options),
     )
-    with Connector(ahead=ahead) as connector:
+    with connector:
         outcomes = differences(plan, connector, how)
     found = [outcomes[address.where] for address in addresses]
     failures = {host: outcome for host, outcome in outcomes.items() if not isinstance(outcome, HostDifference)}

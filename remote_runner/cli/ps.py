@@ -44,17 +44,16 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_intermixed_args(arguments)
-    addresses, ahead = dial_hosts(options)
+    addresses, connector = dial_hosts(options)
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.sessions import Found, find_sessions
-    from remote_runner.hosts.ssh import Connector
     from remote_runner.ui.output import Output
     from remote_runner.ui.status import sessions_table
     from remote_runner.ui.terminal import can_color
 
     status = 0
     found: list[Found] = []
-    with Connector(ahead=ahead) as connector:
+    with connector:
         for outcome in find_sessions(addresses, connector, options.fanout, everything=options.all):
             if not isinstance(outcome, Found):
                 show_error(outcome)

@@ -207,12 +207,11 @@ def deploy_config(options: argparse.Namespace) -> int:
     if any(component.user for component in plan.components):
         plan = plan._replace(secrets=plan.secrets | Secrets([sudo.password()]))
     addresses = dict.fromkeys(component.address for component in plan.components)
-    ahead = Ahead(ssh_options(options, lambda: terminal.paused()), addresses, options.fanout)
+    connector = Ahead(ssh_options(options, lambda: terminal.paused()), addresses, options.fanout).connector()
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.record import Recorder
     from remote_runner.deploy.run import RunOptions, deploy
     from remote_runner.events import Events
-    from remote_runner.hosts.ssh import Connector
     from remote_runner.ui.output import JsonLines
     from remote_runner.ui.terminal import Terminal
 
@@ -240,7 +239,7 @@ def deploy_config(options: argparse.Namespace) -> int:
     if options.json:
         events.listen(JsonLines())
     events.listen(Recorder(plan, ssh_record(options), is_part=how.is_part))
-    with Connector(ahead=ahead) as connector, terminal:
+    with connector, terminal:
         outcome = deploy(plan, connector, how, events)
     _show_end(outcome, ssh_record(options))
     return outcome.exit_status

@@ -147,14 +147,13 @@ def opened(
     configure(options.log_level)
     target = find_target(options).narrowed(options.names)
     ssh = ssh_options(options)
-    ahead = Ahead(ssh, target.addresses, options.fanout)
+    connector = Ahead(ssh, target.addresses, options.fanout).connector()
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.session import Session
     from remote_runner.events import Events
-    from remote_runner.hosts.ssh import Connector
 
     with (
-        Connector(ahead=ahead) as connector,
+        connector,
         Session(target, connector, events or Events(), options.fanout, leave=True, deadline=deadline) as session,
     ):
         session.connect()

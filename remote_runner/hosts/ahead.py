@@ -1,10 +1,10 @@
 """Dialling hosts before all of the program is there: paramiko is imported while sshd takes its first steps.
 
-    ahead = Ahead(options, addresses)
-    from remote_runner.hosts.ssh import Connector
-    with Connector(ahead=ahead) as connector: ...
+    connector = Ahead(options, addresses).connector()
+    ...  # import the rest, while keys are exchanged with those hosts that have answered
+    with connector: ...
 
-Nothing is said to the hosts. What goes wrong is told to who connects to the host, as if it had happened then.
+Nobody is logged in yet. What goes wrong is told to who connects to the host, as if it had happened then.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from remote_runner.defaults import FANOUT, LOCALHOST
 from remote_runner.errors import HostError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.dial import dial
 from remote_runner.hosts.ssh_config import Resolver, SshOptions, Target
+
+if TYPE_CHECKING:
+    from remote_runner.hosts.ssh import Connector
 
 #: Threads that dial; what they have not come to when the program is there is dialled in the ordinary way.
 WORKERS = 8
@@ -42,6 +46,20 @@ class Ahead:
         self._begun: dict[tuple[str, int, str], _Dialled] = {}
         for _ in range(min(WORKERS, len(self._todo))):
             threading.Thread(target=self._work, name='dial', daemon=True).start()
+
+    def connector(self) -> Connector:
+        """What connects to the hosts; paramiko is imported for it."""
+        from remote_runner.hosts.ssh import Connector
+
+        return Connector(ahead=self)
+
+    def connected(self) -> list[tuple[Target, socket.socket]]:
+        """The connections that are there by now; who calls this takes them."""
+        with self._lock:
+            there = {key: dialled for key, dialled in self._begun.items() if dialled.is_connected}
+            for key in there:
+                del self._begun[key]
+        return [(dialled.target, connection) for dialled in there.values() if (connection := dialled.result())]
 
     def take(self, target: Target) -> socket.socket | None:
         """The connection to a host, which is waited for; None if there is none.
@@ -74,26 +92,33 @@ class Ahead:
                 continue  # told when it is connected to
             if target.jump is not None or target.proxy_command is not None:
                 continue
-            dialled = _Dialled()
+            dialled = _Dialled(target)
             with self._lock:
                 if self._is_over:
                     return
                 if self._begun.setdefault(_key(target), dialled) is not dialled:
                     continue  # another name of a host that is dialled already
-            dialled.dial(target, address.where)
+            dialled.dial(address.where)
 
 
 class _Dialled:
     """One connection that is being made."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: Target) -> None:
+        self.target = target
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._given_up = False
         self._connection: socket.socket | None = None
         self._failure: BaseException | None = None
 
-    def dial(self, target: Target, where: str) -> None:
+    @property
+    def is_connected(self) -> bool:
+        """Whether `result` gives a connection at once."""
+        return self._done.is_set() and self._failure is None
+
+    def dial(self, where: str) -> None:
+        target = self.target
         deadline = time.monotonic() + target.connect_timeout
         try:
             connection = dial(target.hostname, target.port, target.address_family, deadline, where)

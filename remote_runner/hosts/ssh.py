@@ -21,7 +21,7 @@ from remote_runner.hosts.address import Address
 from remote_runner.hosts.ahead import Ahead
 from remote_runner.hosts.auth import Wallet, authenticate
 from remote_runner.hosts.dial import Proxy, dial
-from remote_runner.hosts.handshake import exchange_keys, host_key, hung_up, signature_algorithms, why_no_ssh
+from remote_runner.hosts.handshake import Exchange, host_key, hung_up, signature_algorithms, why_no_ssh
 from remote_runner.hosts.known_hosts import KnownHosts, Verdict
 from remote_runner.hosts.paramiko_import import paramiko
 from remote_runner.hosts.ssh_channel import SshChannel, SshTerminal, spare_sessions
@@ -156,6 +156,10 @@ class Connector:
         self._lock = threading.Lock()
         self._servers: dict[object, _Server] = {}
         self._jumps: dict[Target, _Jump] = {}
+        self._exchanges = {
+            target: self._exchange(target, Link(connection), time.monotonic() + target.connect_timeout)
+            for target, connection in self._ahead.connected()
+        }
 
     def __enter__(self) -> Connector:
         return self
@@ -192,6 +196,9 @@ class Connector:
         for jump in jumps:
             if jump.connection is not None:
                 jump.connection.close()
+        while self._exchanges:
+            _, exchange = self._exchanges.popitem()
+            exchange.give_up()
         self._ahead.close()
         self._wallet.close()
 
@@ -232,21 +239,21 @@ class Connector:
 
     def _knock(self, target: Target, jump: SshConnection | None, where: str, server: _Server) -> Transport:
         """Try until the server does not hang up at once, which it does when many others knock (MaxStartups)."""
-        known_hosts = self.known_hosts
-        algorithms = signature_algorithms(known_hosts.known_types(target), bool(known_hosts.authorities(target)))
         deadline = time.monotonic() + target.connect_timeout
+        begun = self._exchanges.pop(target, None)
         pause = random.uniform(*_RETRY)
         while True:
             proxy = Proxy(target.proxy_command) if target.proxy_command is not None else None
             try:
-                link = self._link(target, jump, proxy, deadline, where)
+                begun = begun or self._exchange(target, self._link(target, jump, proxy, deadline, where), deadline)
             except HostUnreachable as error:
                 if jump is None or jump.lost is None:
                     server.did_not_answer(error)
                 raise
-            transport = exchange_keys(link, algorithms, deadline, compress=target.compression)
+            transport, begun = begun.wait(), None
             if transport.is_active() and transport.initial_kex_done:
                 return transport
+            link = transport.link
             failure = why_no_ssh(transport, target, where, proxy.said() if proxy is not None else '')
             link.close()
             transport.close()
@@ -256,6 +263,12 @@ class Connector:
                 raise failure
             threading.Event().wait(pause)
             pause *= 2
+
+    def _exchange(self, target: Target, link: Link, deadline: float) -> Exchange:
+        """Begin to exchange keys."""
+        known_hosts = self.known_hosts
+        algorithms = signature_algorithms(known_hosts.known_types(target), bool(known_hosts.authorities(target)))
+        return Exchange(link, algorithms, deadline, compress=target.compression)
 
     def _link(
         self, target: Target, jump: SshConnection | None, proxy: Proxy | None, deadline: float, where: str
