@@ -12,8 +12,8 @@ import time
 
 from remote_runner.agent import copies, small
 from remote_runner.agent.files import expand, make_folders
-from remote_runner.agent.hashes import new_sha1
 from remote_runner.agent.request import Failure
+from remote_runner.agent.sha1 import new_sha1
 from remote_runner.agent.threads import Condition, Thread
 from remote_runner.wire.columns import ANY_TIME
 

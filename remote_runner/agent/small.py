@@ -7,8 +7,8 @@ import stat
 from _collections import deque  # `collections` takes long to import
 
 from remote_runner.agent import copies
-from remote_runner.agent.hashes import new_sha1
 from remote_runner.agent.request import Failure
+from remote_runner.agent.sha1 import new_sha1
 from remote_runner.agent.threads import Condition, Thread
 from remote_runner.wire.columns import ANY_TIME
 
