@@ -24,11 +24,11 @@ from contextlib import contextmanager
 
 from remote_runner.deploy.regions import Batch, Claim, Region, State
 from remote_runner.errors import HostError, TransferFailed
+from remote_runner.files.compare import Difference, look
 from remote_runner.files.delete import Surplus
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.files.places import Item, Meeting, Place, above, folder_of, is_in, items, meet, plain
-from remote_runner.files.transfer import Difference, look
 from remote_runner.hosts.host import ANSWER_TIMEOUT, INTERRUPTIBLE, Host
 
 log = logging.getLogger(__name__)
