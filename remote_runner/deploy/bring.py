@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from itertools import islice
 
-from remote_runner.deploy.sharing import Sharing, Turn, Whose
+from remote_runner.deploy.conflicts import Whose
+from remote_runner.deploy.sharing import Sharing, Turn
 from remote_runner.errors import DeletionFailed
 from remote_runner.events import Events, FilesCompared, FilesDeleted, FilesSending, FilesSent
 from remote_runner.files.compare import Difference, compare
