@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from remote_runner.files.compare import Difference, compare
 from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Placed, build_manifest
-from remote_runner.files.transfer import Difference, compare, send
+from remote_runner.files.transfer import send
 from remote_runner.hosts.connection import Channel, Connection
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.local import LocalChannel, LocalConnection

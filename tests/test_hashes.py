@@ -21,8 +21,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remote_runner.agent import hashes
-from remote_runner.agent.hashes import Clock, Hashes
+from remote_runner.agent import hash_files, hashes, sha1, stamps
+from remote_runner.agent.hashes import Hashes
+from remote_runner.agent.stamps import Clock
 from tests.testbed.process import wait_until
 
 SECOND = 10**9
@@ -163,10 +164,10 @@ def test_no_cache(lab: Lab) -> None:
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('XDG_CACHE_HOME', '/x')
-    assert hashes.cache_path() == '/x/remote_runner/hashes'
+    assert hash_files.cache_path() == '/x/remote_runner/hashes'
     monkeypatch.delenv('XDG_CACHE_HOME')
     monkeypatch.setenv('HOME', '/home/me')
-    assert hashes.cache_path() == '/home/me/.cache/remote_runner/hashes'
+    assert hash_files.cache_path() == '/home/me/.cache/remote_runner/hashes'
 
 
 def test_errors_are_those_of_reading(lab: Lab) -> None:
@@ -186,7 +187,7 @@ def test_relative_paths_are_read_each_time(lab: Lab, monkeypatch: pytest.MonkeyP
 
 def test_without_a_cache_large_files_are_read_whole(lab: Lab) -> None:
     path = lab.file(random.Random(1).randbytes((2 << 20) + 17), 'large')
-    assert hashes.sha1(path) == sha1_of(path)
+    assert sha1.sha1(path) == sha1_of(path)
 
 
 # ---- changes ------------------------------------------------------------------------------------------------------
@@ -263,9 +264,9 @@ def test_whole_seconds_take_two(lab: Lab) -> None:
     whole = os.stat(path).st_ctime_ns // SECOND * SECOND
     status = os.stat_result((*os.stat(path)[:10],), {'st_mtime_ns': whole, 'st_ctime_ns': whole})
     assert status.st_ctime_ns == whole
-    assert hashes._age(status, whole + SECOND) <= 0
-    assert hashes._age(status, whole + 2 * SECOND) <= 0
-    assert hashes._age(status, whole + 2 * SECOND + SECOND // 50) > 0
+    assert stamps.age_of(status, whole + SECOND) <= 0
+    assert stamps.age_of(status, whole + 2 * SECOND) <= 0
+    assert stamps.age_of(status, whole + 2 * SECOND + SECOND // 50) > 0
 
 
 @pytest.mark.parametrize('how', ['open', 'mapped'])
@@ -301,7 +302,7 @@ def test_who_wants_to_write_meanwhile(lab: Lab) -> None:
             told = set()
             with open(path, 'rb') as file:
                 for _ in range(20000):
-                    told.add(hashes._is_open_for_writing(file.fileno()))
+                    told.add(stamps.is_open_for_writing(file.fileno()))
             assert told == {True, False}
             assert writer.poll() is None
         finally:
@@ -333,14 +334,14 @@ def test_changed_while_it_is_read(lab: Lab) -> None:
 
 def test_what_changed_while_it_was_read_is_not_remembered(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     path = lab.settled()
-    real = hashes._digest
+    real = hashes.sha1_of
 
     def digest(*arguments: int) -> tuple[str, int]:
         found = real(*arguments)
         rewrite(path, b'two')
         return found
 
-    monkeypatch.setattr(hashes, '_digest', digest)
+    monkeypatch.setattr(hashes, 'sha1_of', digest)
     run = lab.hashes()
     assert run.sha1(path) == hashlib.sha1(b'one').hexdigest()
     run.save()
@@ -466,10 +467,10 @@ def test_served_in_the_future(lab: Lab) -> None:
     lab.settle(path)
     lab.learn(path)
     (shard,) = lab.shards()
-    head = len(hashes.MAGIC) + 20
+    head = len(hash_files.MAGIC) + 20
     _, _, offset, groups = marshal.loads(shard.read_bytes()[head:])
     body = marshal.dumps((0, '', offset, groups))
-    shard.write_bytes(hashes.MAGIC + hashlib.sha1(body).digest() + body)
+    shard.write_bytes(hash_files.MAGIC + hashlib.sha1(body).digest() + body)
     assert lab.remembered(path) == sha1_of(path)
     lab.clock.moved = -3600 * SECOND
     assert lab.remembered(path) is None
@@ -537,8 +538,8 @@ def test_the_kernel_tells_the_file_system(tmp_path: Path) -> None:
     for path in (str(tmp_path), '/proc/self/stat', '/dev/null'):
         command = ['df', '--output=fstype', path]
         kind = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
-        assert hashes._Mounts('/proc').type(path, os.stat(path).st_dev) == kind
-    mounts = hashes._Mounts('/proc')
+        assert stamps.Mounts('/proc').type(path, os.stat(path).st_dev) == kind
+    mounts = stamps.Mounts('/proc')
     assert mounts._mount_of(str(tmp_path), tmp_path.stat().st_dev) in {number for number, _, _ in mounts._table()}
     assert mounts.boot()
 
@@ -740,14 +741,14 @@ def test_shapes_that_are_none(lab: Lab) -> None:
     path = lab.settled()
     lab.learn(path)
     (shard,) = lab.shards()
-    head = len(hashes.MAGIC) + 20
+    head = len(hash_files.MAGIC) + 20
     now, boot, offset, groups = marshal.loads(shard.read_bytes()[head:])
     ((folder, (day, names)),) = groups.items()
     ((name, entry),) = names.items()
 
     def store(value: object) -> None:
         body = marshal.dumps(value)
-        shard.write_bytes(hashes.MAGIC + hashlib.sha1(body).digest() + body)
+        shard.write_bytes(hash_files.MAGIC + hashlib.sha1(body).digest() + body)
 
     store((now, boot, offset, groups))
     assert lab.remembered(path) == sha1_of(path)
@@ -769,7 +770,7 @@ def test_shapes_that_are_none(lab: Lab) -> None:
     ):
         store(value)
         assert lab.remembered(path) is None, value
-    shard.write_bytes(hashes.MAGIC + hashlib.sha1(b'?').digest() + b'?')
+    shard.write_bytes(hash_files.MAGIC + hashlib.sha1(b'?').digest() + b'?')
     assert lab.remembered(path) is None
     lab.learn(path)
     assert lab.remembered(path) == sha1_of(path)
@@ -874,10 +875,10 @@ def test_a_run_that_was_killed_while_it_saved(lab: Lab) -> None:
 
 
 def test_a_run_that_never_finishes_saving(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashes, '_PATIENCE', 0.05)
+    monkeypatch.setattr(hash_files, '_PATIENCE', 0.05)
     path = lab.settled()
     lab.cache.mkdir(0o700)
-    with hashes._Home(str(lab.cache), hashes._Mounts(str(lab.proc))) as home:
+    with hash_files.Home(str(lab.cache), stamps.Mounts(str(lab.proc))) as home:
         home.lock()
         run = lab.hashes()
         run.sha1(path)
@@ -892,8 +893,8 @@ def test_a_home_of_many_hosts(lab: Lab, monkeypatch: pytest.MonkeyPatch, kind: s
     """What another machine learned of its files says nothing of ours, even if it is a copy of ours."""
     path = lab.settled()
     lab.clock.moved = 61 * SECOND
-    real = hashes._Mounts.type
-    monkeypatch.setattr(hashes._Mounts, 'type', lambda *one: kind if one[1] == str(lab.cache) else real(*one))
+    real = stamps.Mounts.type
+    monkeypatch.setattr(stamps.Mounts, 'type', lambda *one: kind if one[1] == str(lab.cache) else real(*one))
     lab.learn(path)
     assert lab.remembered(path) == sha1_of(path)
     assert {entry.name for entry in lab.cache.iterdir() if entry.is_dir()} == (
@@ -904,7 +905,7 @@ def test_a_home_of_many_hosts(lab: Lab, monkeypatch: pytest.MonkeyPatch, kind: s
 
 
 def test_the_least_recently_used_go_first(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashes, 'LIMIT', 60000)
+    monkeypatch.setattr(hash_files, 'LIMIT', 60000)
     days: list[list[str]] = []
     for day in range(6):
         (lab.folder / f'day{day}').mkdir()
@@ -921,7 +922,7 @@ def test_the_least_recently_used_go_first(lab: Lab, monkeypatch: pytest.MonkeyPa
 
 
 def test_one_folder_with_too_many_files(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashes, 'LIMIT', 10000)
+    monkeypatch.setattr(hash_files, 'LIMIT', 10000)
     paths = [lab.file(b'%d' % number, f'{number}') for number in range(300)]
     lab.settle(paths[-1])
     lab.learn(*paths)
@@ -938,7 +939,7 @@ def test_one_file_holds_up_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     path, slow = lab.settled(), lab.file(b'two', 'slow')
     run = lab.hashes()
     found: list[str] = []
-    digest, entered, may_go_on = hashes._digest, threading.Event(), threading.Event()
+    digest, entered, may_go_on = hashes.sha1_of, threading.Event(), threading.Event()
 
     def waiting(file: int, size: int) -> tuple[str, int]:
         if threading.current_thread() is reading:
@@ -946,7 +947,7 @@ def test_one_file_holds_up_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
             assert may_go_on.wait(60)
         return digest(file, size)
 
-    monkeypatch.setattr(hashes, '_digest', waiting)
+    monkeypatch.setattr(hashes, 'sha1_of', waiting)
     reading = threading.Thread(target=lambda: found.append(run.sha1(slow)))
     reading.start()
     assert entered.wait(60)

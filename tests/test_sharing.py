@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from remote_runner import events
-from remote_runner.deploy import bring, sharing
+from remote_runner.deploy import bring, sharing, visible
 from remote_runner.deploy.bring import Bringer
 from remote_runner.errors import RemoteRunnerError, TransferFailed
 from remote_runner.events import Events
@@ -624,7 +624,7 @@ class TestVisible:
 
     def blind(self, monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
         looks = [0]
-        real = sharing.look
+        real = visible.look
 
         def look(host: Host, manifest: Any, local: Any) -> Any:
             looks[0] += 1
@@ -633,7 +633,7 @@ class TestVisible:
                 return found
             return found._replace(difference=found.difference._replace(send=manifest.files))
 
-        monkeypatch.setattr(sharing, 'look', look)
+        monkeypatch.setattr(visible, 'look', look)
         return looks
 
     def both(self, two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -654,7 +654,7 @@ class TestVisible:
         assert two.sent() == [('h1', 1, 0), ('h2', 0, 1)]
 
     def test_never(self, two: Two, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-        monkeypatch.setattr(sharing, 'VISIBLE_TIMEOUT', 0.2)
+        monkeypatch.setattr(visible, 'VISIBLE_TIMEOUT', 0.2)
         looks = self.blind(monkeypatch, 10**9)
         with caplog.at_level(logging.WARNING):
             self.both(two, monkeypatch)

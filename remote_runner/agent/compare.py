@@ -7,9 +7,9 @@ from itertools import islice
 
 from remote_runner.agent import copies
 from remote_runner.agent.files import expand
-from remote_runner.agent.hashes import entry
 from remote_runner.agent.request import Failure
 from remote_runner.agent.sharing import where
+from remote_runner.agent.stamps import entry
 from remote_runner.wire.columns import ANY_TIME, ROWS, unpack
 
 TYPE_CHECKING = False

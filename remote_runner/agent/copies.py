@@ -9,7 +9,7 @@ import os
 from binascii import crc32
 
 from remote_runner.agent import processes
-from remote_runner.agent.hashes import cache_path
+from remote_runner.agent.hash_files import cache_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

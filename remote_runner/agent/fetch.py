@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from remote_runner.agent.hashes import new_sha1
+from remote_runner.agent.sha1 import new_sha1
 from remote_runner.wire import frames
 
 TYPE_CHECKING = False

@@ -67,7 +67,8 @@ class Agent:
         """The SHA-1s of files of this host; with `remembered`, also those that earlier agents found out."""
         with self._making:
             if self._hashes is None:
-                from remote_runner.agent.hashes import Hashes, cache_path
+                from remote_runner.agent.hash_files import cache_path
+                from remote_runner.agent.hashes import Hashes
 
                 self._hashes = Hashes(cache_path() if remembered else None)
             return self._hashes

@@ -2,19 +2,20 @@
 each its own folders, for who makes files in one folder waits for each other.
 """
 
+import errno
 import os
 import stat
 from _collections import deque  # `collections` takes long to import
 
 from remote_runner.agent import copies
-from remote_runner.agent.hashes import new_sha1
 from remote_runner.agent.request import Failure
+from remote_runner.agent.sha1 import new_sha1
 from remote_runner.agent.threads import Condition, Thread
 from remote_runner.wire.columns import ANY_TIME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Deque, List, Optional, Tuple
+    from typing import Deque, List, Optional, Tuple
 
     from remote_runner.agent.hashes import Hashes
 
@@ -33,12 +34,10 @@ class Writers:
 
     Args:
         hashes: is told what was written.
-        failure: what to say when a file of so many bytes cannot be written.
     """
 
-    def __init__(self, hashes: "Hashes", failure: "Callable[[str, int, OSError], Failure]") -> None:
+    def __init__(self, hashes: "Hashes") -> None:
         self._hashes = hashes
-        self._failure = failure
         self._changed = Condition()
         self._batches: "List[Deque[List[Small]]]" = [deque() for _ in range(WRITERS)]
         self._unfinished = [0] * WRITERS
@@ -127,7 +126,7 @@ class Writers:
                 os.unlink(temporary)
             except OSError:
                 pass  # it was never made
-            raise self._failure(target, len(data), error) from None
+            raise failure(target, len(data), error) from None
         self._hashes.written(target, status, digest)
 
 
@@ -135,6 +134,25 @@ def mismatch(target: str) -> Failure:
     """What came is not what was sent."""
     what = '{}: what came is not what was sent (SHA-1); was it changed meanwhile?'
     return Failure(what.format(target), kind='mismatch')
+
+
+def failure(target: str, size: int, error: OSError, verb: str = 'write') -> Failure:
+    """Why a file of so many bytes cannot be written (or read)."""
+    folder = os.path.dirname(target)
+    where = folder if isinstance(error, PermissionError) else target
+    what = 'cannot {} {}: {}'.format(verb, where, error.strerror)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what += ' ({} bytes{})'.format(size, _free(folder))
+    return Failure(what, kind='transfer', errno_name=errno.errorcode.get(error.errno or 0, ''))
+
+
+def _free(folder: str) -> str:
+    """How much room there is, in words."""
+    try:
+        system = os.statvfs(folder)
+    except OSError:
+        return ''
+    return ', {} are free there'.format(system.f_bavail * system.f_frsize)
 
 
 def create(path: str, mode: int) -> int:

@@ -10,7 +10,7 @@ import stat
 from remote_runner.agent import copies, removal
 from remote_runner.agent.files import expand, temporary_root
 from remote_runner.agent.folders import state_home
-from remote_runner.agent.hashes import cache_path
+from remote_runner.agent.hash_files import cache_path
 from remote_runner.agent.request import Failure
 from remote_runner.wire.columns import ROWS
 from remote_runner.wire.groups import pack

@@ -12,16 +12,18 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from itertools import islice
 
-from remote_runner.deploy.sharing import Sharing, Turn, Whose
+from remote_runner.deploy.conflicts import Whose
+from remote_runner.deploy.sharing import Sharing, Turn
 from remote_runner.errors import DeletionFailed
 from remote_runner.events import Events, FilesCompared, FilesDeleted, FilesSending, FilesSent
+from remote_runner.files.compare import Difference, compare
 from remote_runner.files.delete import delete, find_surplus
 from remote_runner.files.lanes import Lanes
 from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import NO_MIRROR, Manifest, Mirror, Placed, build_manifest
 from remote_runner.files.options import CopyOptions
-from remote_runner.files.transfer import Difference, compare, send
+from remote_runner.files.transfer import send
 from remote_runner.hosts.host import Host
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from remote_runner.deploy.plan import ComponentPlan, Plan
 from remote_runner.deploy.seen import all_seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import RemoteRunnerError
+from remote_runner.files.compare import compare
 from remote_runner.files.delete import Surplus, find_surplus
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Placed, build_manifest, remote_path
-from remote_runner.files.transfer import compare
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens, connect, each

@@ -9,8 +9,8 @@ from remote_runner.deploy.plan import ComponentPlan
 from remote_runner.deploy.seen import Seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT, survey_run
 from remote_runner.errors import RequestFailed, SessionFailed
+from remote_runner.files.compare import Difference
 from remote_runner.files.manifest import remote_path
-from remote_runner.files.transfer import Difference
 from remote_runner.hosts.host import Host
 
 

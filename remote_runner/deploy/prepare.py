@@ -21,9 +21,9 @@ from remote_runner.deploy.session import survey_run
 from remote_runner.deploy.sharing import Turn
 from remote_runner.errors import DeletionFailed, DeletionIncomplete, RequestFailed, SessionFailed, TransferFailed
 from remote_runner.events import Events, SessionQuit
+from remote_runner.files.compare import Difference
 from remote_runner.files.delete import check_trees
 from remote_runner.files.manifest import NO_MIRROR, Manifest, Mirror, Placed, remote_path
-from remote_runner.files.transfer import Difference
 from remote_runner.hosts.host import GIVE_UP_TIMEOUT, Host
 
 log = logging.getLogger(__name__)

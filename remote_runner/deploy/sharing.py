@@ -19,32 +19,27 @@ import posixpath
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 
+from remote_runner.deploy.conflicts import Whose, are_alike, are_of_one_source, conflict
 from remote_runner.deploy.regions import Batch, Claim, Region, State
+from remote_runner.deploy.visible import Sight, only
 from remote_runner.errors import HostError, TransferFailed
+from remote_runner.files.compare import Difference
 from remote_runner.files.delete import Surplus
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.files.places import Item, Meeting, Place, above, folder_of, is_in, items, meet, plain
-from remote_runner.files.transfer import Difference, look
 from remote_runner.hosts.host import ANSWER_TIMEOUT, INTERRUPTIBLE, Host
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which what another host has brought is visible, or is not waited for any more: NFS shows changes after
-#: `acdirmax`, 60 s unless it was mounted otherwise (nfs(5)).
-VISIBLE_TIMEOUT = 70.0
-#: Seconds between two looks whether it is: the first and the longest pause.
-LOOK_STEP, LONGEST_STEP = 0.05, 2.0
 #: Seconds after which marks that were not seen are looked for again.
 MARK_PAUSES = (0.05, 0.15)
 
 #: A place of a host and a region that it may be, or that it is.
 Met = tuple[Place, Region, Meeting]
-#: Says to which components a path of a host belongs.
-Whose = Callable[[str, str], Sequence[str]]
 
 
 class Sharing:
@@ -145,13 +140,15 @@ class Turn:
         self._manifest, self._places, self.changed = manifest, places, difference.paths()
         found = self._join()
         others: dict[str, tuple[Item, Claim]] = {}
+        local = self._sharing.local
         while found:
-            conflicts = {path for path, (item, claim) in found.items() if not self._agree(item, claim.item)}
+            conflicts = {path for path, (item, claim) in found.items() if not are_alike(item, claim.item, local)}
             about = {path for path in found if path in self.changed or found[path][1].changes} | conflicts
             here, there = self._elsewhere({path: found[path] for path in about}, conflicts)
             others.update((path, found[path]) for path in about - here - there)
             for path in conflicts & others.keys():
-                raise self._conflict(path, *others[path])
+                item, claim = others[path]
+                raise conflict(self.host, path, item, claim, self._sharing.whose)
             with self._sharing.changed:
                 for path in there:
                     claim = found[path][1]
@@ -200,7 +197,7 @@ class Turn:
             region, meeting = first[place.top]
             claims = region.claimed()
             if all(
-                (claim := claims.get(path)) is not None and not claim.changes and _source(item) == _source(claim.item)
+                (claim := claims.get(path)) is not None and not claim.changes and are_of_one_source(item, claim.item)
                 for path, _, item in self._translated(place, meeting.path)
             ):
                 boring.add(place.top)
@@ -219,8 +216,7 @@ class Turn:
             unseen = [each for each, is_there in zip(unseen, answer, strict=True) if not is_there]
             if not unseen or pause is None:
                 break
-            with self._sharing.changed:
-                self._sharing.wait(self.host, lambda: False, pause)
+            self._pause(pause)
         return seen
 
     def _found(self, joined: list[Met]) -> None:
@@ -294,27 +290,6 @@ class Turn:
         """Those of a host that brings all of a place itself."""
         return {name: Claim(self, self._batch, path, item) for name, path, item in self._translated(place, place.path)}
 
-    def _agree(self, one: Item, other: Item) -> bool:
-        """Whether both are the same, as far as its content goes."""
-        if not isinstance(one, Entry) or not isinstance(other, Entry):
-            return one == other
-        if one.local == other.local:
-            return True
-        local = self._sharing.local
-        return one.size == other.size and local.sha1(one.local) == local.sha1(other.local)
-
-    def _conflict(self, path: str, item: Item, claim: Claim) -> TransferFailed:
-        whose = self._sharing.whose
-        host = claim.turn.host.name
-        owners = whose(self.host.name, path), whose(host, claim.path)
-        here, there = (f' ({", ".join(names)})' if names else '' for names in owners)
-        return TransferFailed(
-            f'{path}{here} and {claim.path} on {host}{there} are the same on a file system that they share, and '
-            f'would become {_described(item)} and {_described(claim.item)}',
-            host=self.host.name,
-            remedy='give them different names or folders',
-        )
-
     # ---- what only looks shared -------------------------------------------------------------------------------
 
     def _elsewhere(
@@ -378,17 +353,28 @@ class Turn:
                 own = self._take_over()
             if own is not None:
                 if own:
-                    yield self._only(own)
+                    yield only(self._manifest, own)
                     self.sent()
                 continue
-            left = self._see()
+            left = self._sight().wait(self.awaited)
+            for path in self.awaited.keys() - left:
+                claim = self.awaited[path]
+                if isinstance(claim.item, Entry):
+                    self.shared[claim.turn.host.name] += 1
             self.awaited = {}
             if left:
-                yield self._only(left)
+                yield only(self._manifest, left)
         if self._is_stale:
             with self._sharing.changed:
                 self._sharing.wait(self.host, lambda: not self._sharing.deleting)
             yield self._manifest
+
+    def _sight(self) -> Sight:
+        return Sight(self.host, self._manifest, self._sharing.local, self._pause, self.strays)
+
+    def _pause(self, seconds: float) -> None:
+        with self._sharing.changed:
+            self._sharing.wait(self.host, lambda: False, seconds)
 
     @contextmanager
     def deleting(self, surplus: Surplus) -> Iterator[Surplus]:
@@ -440,72 +426,3 @@ class Turn:
         if not own:
             self._batch.state = State.DONE
         return own
-
-    def _only(self, paths: set[str]) -> Manifest:
-        """What this host wants at these paths."""
-        wanted = self._manifest
-        return Manifest(
-            tuple(entry for entry in wanted.files if entry.remote in paths),
-            tuple(each for each in wanted.folders if each[0] in paths),
-            tuple(each for each in wanted.links if each[0] in paths),
-            tuple(each for each in wanted.bits if each[0] in paths),
-        )
-
-    def _see(self) -> set[str]:
-        """Wait until this host sees what others have brought; what it does not see in time, or cannot see."""
-        wanted = dict(self.awaited)
-        given_up: set[str] = set()
-        deadline = time.monotonic() + VISIBLE_TIMEOUT
-        pause = LOOK_STEP
-        while True:
-            left = self._unseen(wanted) & wanted.keys()
-            self._count(path for path in wanted if path not in left)
-            wanted = {path: wanted[path] for path in left}
-            if pause == LOOK_STEP and left:
-                hopeless = self._hopeless(wanted)
-                given_up |= hopeless
-                wanted = {path: claim for path, claim in wanted.items() if path not in hopeless}
-            if not wanted or time.monotonic() > deadline:
-                break
-            with self._sharing.changed:
-                self._sharing.wait(self.host, lambda: False, pause)
-            pause = min(2 * pause, LONGEST_STEP)
-        for path, claim in list(wanted.items())[:1]:
-            what = '%s does not see after %g s what %s has brought, %s (%d in all): it is brought again'
-            log.warning(what, self.host.name, VISIBLE_TIMEOUT, claim.turn.host.name, path, len(wanted))
-        return given_up | wanted.keys()
-
-    def _unseen(self, wanted: dict[str, Claim]) -> set[str]:
-        """The paths that are not as the others have brought them. Times may differ: who brings a file cannot always
-        set its time."""
-        manifest = self._only(set(wanted))
-        files = []
-        for entry in manifest.files:
-            item = wanted[entry.remote].item
-            if isinstance(item, Entry):
-                files.append(item._replace(remote=entry.remote))
-        difference = look(self.host, manifest._replace(files=tuple(files)), self._sharing.local).difference
-        return difference._replace(times=()).paths()
-
-    def _hopeless(self, wanted: dict[str, Claim]) -> set[str]:
-        """What will not be seen however long it is waited for: files of others that may not be read, and links."""
-        uid = self.host.facts.uid
-        found = {path for path, claim in wanted.items() if claim.turn.host.facts.uid != uid}
-        links = {path for path, _ in self._manifest.links}
-        return found | set(self.strays([path for path in wanted if path not in found and path not in links]))
-
-    def _count(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            claim = self.awaited[path]
-            if isinstance(claim.item, Entry):
-                self.shared[claim.turn.host.name] += 1
-
-
-def _source(item: Item) -> tuple[bool, str | None]:
-    return isinstance(item, Entry), item.local if isinstance(item, Entry) else item
-
-
-def _described(item: Item) -> str:
-    if isinstance(item, Entry):
-        return f'a copy of {item.local}'
-    return 'a folder' if item is None else f'a link to {item}'

@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 
 from remote_runner.agent.files import make_folders
 from remote_runner.errors import ConnectionLost, FetchFailed, TransferFailed
+from remote_runner.files.compare import look
 from remote_runner.files.incoming import Incoming
 from remote_runner.files.listing import Listing, RemoteFile, cancel, result_of
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
-from remote_runner.files.transfer import REPORT_STEP, Progress, look
+from remote_runner.files.transfer import REPORT_STEP, Progress
 from remote_runner.hosts.host import Host
 from remote_runner.wire import frames
 

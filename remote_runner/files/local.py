@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from remote_runner.agent.compare import digest_of
-from remote_runner.agent.hashes import Hashes, Reading, cache_path, entry
+from remote_runner.agent.hash_files import cache_path
+from remote_runner.agent.hashes import Hashes, Reading
+from remote_runner.agent.stamps import entry
 from remote_runner.errors import TransferFailed
 from remote_runner.wire.columns import ANY_TIME
 
