@@ -14,7 +14,7 @@ from remote_runner.wire.columns import ANY_TIME, ROWS, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, Optional, Tuple
+    from typing import Any, Dict, List, Optional, Tuple
 
     from remote_runner.agent.hashes import Hashes
     from remote_runner.agent.request import Request
@@ -34,15 +34,19 @@ def compare(request: "Request") -> "Dict[str, object]":
     `folder`, `missing` or `other`; the SHA-1 in hexadecimal is '' for files of another size, and '?' where it is being
     computed. The second holds [number, SHA-1] of those, when it is; '' for a file that we may replace and not read.
 
-    `links` ([path, text]) are to be symbolic links; the result says of each whether it is: `same`, `folder`, or
-    anything else. Of `folders` it says the permission bits (-1: it is none), and of `tops` where they lie
-    (`agent/sharing.py`). It says, too, how many copies were interrupted that can be gone on with.
+    The last part is another. Its `links` ([path, text]) are to be symbolic links; the result says of each whether it
+    is: `same`, `folder`, or anything else. Of its `folders` it says the permission bits (-1: it is none), and of its
+    `tops` where they lie (`agent/sharing.py`). It says, too, how many copies were interrupted that can be gone on with.
     """
     hashes = request.agent.hashes(request.header['cache'])
     interrupted = copies.interrupted()
     unread: "List[Tuple[int, str, os.stat_result]]" = []
     number = -1
+    rest: "Dict[str, List[Any]]" = {}
     for places, body in request.parts():
+        if isinstance(places, dict):
+            rest = places
+            continue
         found, number = _differing(places, body, number, hashes, unread)
         request.send([found, []], b'')
     read: "List[Tuple[int, str]]" = []
@@ -55,10 +59,10 @@ def compare(request: "Request") -> "Dict[str, object]":
             request.send([[], read], b'')
             read, unsent = [], 0
     request.send([[], read], b'')
-    links = [_link_state(expand(path), text) for path, text in request.header['links']]
+    links = [_link_state(expand(path), text) for path, text in rest['links']]
     request.agent.save_hashes()
-    folders = [_bits(expand(path)) for path in request.header['folders']]
-    places = [where(top, hashes) for top in request.header['tops']]
+    folders = [_bits(expand(path)) for path in rest['folders']]
+    places = [where(top, hashes) for top in rest['tops']]
     return {'links': links, 'folders': folders, 'places': places, 'interrupted': len(interrupted)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from remote_runner.cli.options import (
@@ -21,7 +21,7 @@ from remote_runner.errors import UsageError
 if TYPE_CHECKING:
     from remote_runner.files.ahead import Gathering
     from remote_runner.files.local import LocalFiles
-    from remote_runner.files.manifest import Manifest
+    from remote_runner.files.manifest import Group, Manifest
 
 _DESCRIPTION = """\
 Copy files and folders to many hosts. What is there already is not sent again.
@@ -109,10 +109,10 @@ def _begin_to_gather(options: argparse.Namespace) -> Gathering | None:
         return None
     from remote_runner.files.ahead import Gathering
 
-    def gather(local: LocalFiles) -> Manifest:
+    def gather(local: LocalFiles, hear: Callable[[Group], None]) -> Manifest:
         from remote_runner.files.sources import gather
 
         keep_links = options.links == 'keep'
-        return gather(local, options.sources, options.dest, exclude=options.patterns, keep_links=keep_links)
+        return gather(local, options.sources, options.dest, exclude=options.patterns, keep_links=keep_links, hear=hear)
 
     return Gathering(gather, remembered=not options.no_hash_cache, times=not options.no_times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,33 +22,42 @@ class Leaf(NamedTuple):
     is_link: bool = False
 
 
-class Found(NamedTuple):
-    """What stands in a tree.
+class Folder(NamedTuple):
+    """A folder of a tree, and the names of what stands in it and is not left out, sorted.
 
     Args:
         path: below the top of the tree; empty: the top itself.
         local: where it is.
-        kind: `folder`, `link` (one that is to stay one), or `file` for whatever else it is.
-        status: what stat(2) says of a folder.
-        is_empty: of a folder, whether there is nothing in it that is not left out.
+        status: what stat(2) says of it.
+        file: it is open as this file descriptor, until the next folder is asked for.
+        files: what is neither a folder nor a link that is to stay one.
+        links: those.
+        is_empty: whether there is nothing else, either.
     """
 
     path: str
     local: str
-    kind: str
-    status: os.stat_result | None = None
-    is_empty: bool = False
+    status: os.stat_result
+    file: int
+    files: list[str]
+    links: list[str]
+    is_empty: bool
 
 
 def leaves(top: str, exclusion: Exclusion, *, keep_links: bool) -> Iterator[Leaf]:
     """All leaves of a tree, see `walk`."""
-    for found in walk(top, exclusion, keep_links=keep_links):
-        if found.kind != 'folder' or found.is_empty:
-            yield Leaf(found.path, found.kind == 'link')
+    for folder in walk(top, exclusion, keep_links=keep_links):
+        if folder.is_empty:
+            yield Leaf(folder.path)
+        prefix = f'{folder.path}/' if folder.path else ''
+        for name in folder.files:
+            yield Leaf(prefix + name)
+        for name in folder.links:
+            yield Leaf(prefix + name, is_link=True)
 
 
-def walk(top: str, exclusion: Exclusion, *, keep_links: bool) -> Iterator[Found]:
-    """All that is in a tree, each folder before what is in it, sorted by name.
+def walk(top: str, exclusion: Exclusion, *, keep_links: bool) -> Iterator[Folder]:
+    """All folders of a tree, each before those in it, sorted by name.
 
     Args:
         top: the local folder.
@@ -58,48 +68,46 @@ def walk(top: str, exclusion: Exclusion, *, keep_links: bool) -> Iterator[Found]
         FileNotFoundError, NotADirectoryError, PermissionError: a folder is not there, none, or not readable.
         ValueError: a link that is followed leads back to a directory above it.
     """
-    status, inside = _inside(top, '', exclusion, keep_links)
-    yield Found('', top, 'folder', status, not inside)
-    above = [(status.st_dev, status.st_ino)]
-    listings = [iter(inside)]
-    while listings:
-        for found in listings[-1]:
-            if found.kind != 'folder':
-                yield found
-                continue
-            status, inside = _inside(found.local, found.path, exclusion, keep_links)
+    todo: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [('', top, ())]
+    while todo:
+        path, local, above = todo.pop()
+        file = os.open(local, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(file)
             here = (status.st_dev, status.st_ino)
             if here in above:
-                raise ValueError(f'{found.local} leads back to a directory above it')
-            yield found._replace(status=status, is_empty=not inside)
-            above.append(here)
-            listings.append(iter(inside))
-            break
-        else:
-            listings.pop()
-            above.pop()
+                raise ValueError(f'{local} leads back to a directory above it')
+            prefix = f'{path}/' if path else ''
+            folders, files, links = _inside(file, prefix, exclusion, keep_links)
+            yield Folder(path, local, status, file, files, links, not (folders or files or links))
+        finally:
+            os.close(file)
+        todo += [(prefix + name, below(local, name), (*above, here)) for name in reversed(folders)]
 
 
-def _inside(local: str, path: str, exclusion: Exclusion, keep_links: bool) -> tuple[os.stat_result, list[Found]]:
-    """What a folder is, and what is in it and not left out."""
-    status = os.stat(local)  # noqa: PTH116 - of many folders
-    with os.scandir(local) as listing:
-        items = sorted(listing, key=_name)
-    prefix = f'{path}/' if path else ''
-    found: list[Found] = []
-    for item in items:
-        is_link = item.is_symlink()
-        # Where a link leads nowhere, a DirEntry may raise an error.
-        is_folder = not keep_links and os.path.isdir(item.path) if is_link else item.is_dir(follow_symlinks=False)  # noqa: PTH112
-        below_top = prefix + item.name
-        if not (exclusion and exclusion.excludes(below_top, is_folder=is_folder)):
-            kind = 'folder' if is_folder else 'link' if is_link and keep_links else 'file'
-            found.append(Found(below_top, item.path, kind))
-    return status, found
+def _inside(file: int, prefix: str, exclusion: Exclusion, keep_links: bool) -> tuple[list[str], list[str], list[str]]:
+    """The names of the folders, of the links that stay links, and of what else is in an open folder."""
+    folders: list[str] = []
+    files: list[str] = []
+    links: list[str] = []
+    with os.scandir(file) as listing:
+        for item in listing:
+            name, found = item.name, files
+            if not item.is_file(follow_symlinks=False):
+                if item.is_symlink():
+                    found = links if keep_links else folders if _leads_to_folder(file, name) else files
+                elif item.is_dir(follow_symlinks=False):
+                    found = folders
+            if not exclusion or not exclusion.excludes(prefix + name, is_folder=found is folders):
+                found.append(name)
+    return sorted(folders), sorted(files), sorted(links)
 
 
-def _name(item: os.DirEntry[str]) -> str:
-    return item.name
+def _leads_to_folder(file: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=file).st_mode)
+    except OSError:
+        return False  # it leads nowhere, or into itself
 
 
 def below(directory: str, path: str) -> str:

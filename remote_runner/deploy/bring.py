@@ -16,7 +16,8 @@ from remote_runner.deploy.conflicts import Whose
 from remote_runner.deploy.sharing import Sharing, Turn
 from remote_runner.errors import DeletionFailed
 from remote_runner.events import Events, FilesCompared, FilesDeleted, FilesSending, FilesSent
-from remote_runner.files.compare import Difference, compare
+from remote_runner.files.ahead import Gathering
+from remote_runner.files.compare import Asking, Difference, compare
 from remote_runner.files.delete import delete, find_surplus
 from remote_runner.files.lanes import Lanes
 from remote_runner.files.limit import Limit
@@ -71,8 +72,8 @@ class Bringer:
         """
         return build_manifest(self.local, placed)._replace(mirror=mirror, tops=tuple(dict.fromkeys(tops)))
 
-    def bring(self, host: Host, manifest: Manifest) -> None:
-        """Compare, send, and with `--delete` delete.
+    def bring(self, host: Host, wanted: Manifest | Gathering) -> None:
+        """Compare, send, and with `--delete` delete. What is still being gathered is compared as it comes.
 
         Raises:
             ConfigError: from a folder of the manifest nothing may be deleted; nothing was changed.
@@ -80,20 +81,34 @@ class Bringer:
             DeletionFailed: something could not be deleted; all else is done.
             TransferFailed: a file could not be read here or written there, or another host brings another one to the
                 same place; those written already are whole.
+            SourcesFailed, ValueError: see `Gathering`.
         """
         begun = time.monotonic()
         with self.turn(host) as turn:
-            difference = self.compare(host, manifest, turn)
+            manifest, asking = (wanted, None) if isinstance(wanted, Manifest) else self._gathered(host, wanted)
+            difference = self.compare(host, manifest, turn, asking)
             self.send(host, manifest, difference, begun, turn)
             self.delete(host, manifest, difference, turn)
+
+    def _gathered(self, host: Host, gathering: Gathering) -> tuple[Manifest, Asking | None]:
+        """All that is wanted, and the host is being asked about it."""
+        if self._options.always_copy:
+            return gathering.whole(self.local), None
+        asking = Asking(host, self.local, gathering.parts(self.local))
+        try:
+            return gathering.whole(self.local), asking
+        except BaseException:
+            asking.call.cancel()
+            raise
 
     def turn(self, host: Host) -> AbstractContextManager[Turn]:
         """The time from comparing to the end of all: what is not there by then, other hosts bring."""
         return self._sharing.turn(host)
 
-    def compare(self, host: Host, manifest: Manifest, turn: Turn) -> Difference:
-        """What has to be done on a host, by whichever host; raises as `bring` does."""
-        difference = compare(host, manifest, self.local, always_copy=self._options.always_copy, turn=turn)
+    def compare(self, host: Host, manifest: Manifest, turn: Turn, asking: Asking | None = None) -> Difference:
+        """What has to be done on a host, by whichever host; raises as `bring` does. `asking`: see there."""
+        always_copy = self._options.always_copy
+        difference = compare(host, manifest, self.local, always_copy=always_copy, turn=turn, asking=asking)
         if self._options.delete:
             difference = difference._replace(surplus=find_surplus(host, manifest))
         files, to_send = len(manifest.files), len(difference.send)

@@ -64,10 +64,9 @@ class Copying:
         self._events = events
         self._is_ambiguous = is_ambiguous(wanted.sources, wanted.dest)
         self._gathering = gathering
-        self._found = None if gathering else self._gather(into=True)
+        self._found = gathering or self._gather(into=True)
         self._of_one = self._gather(into=False) if self._is_ambiguous else None
         self._lock = threading.Lock()
-        self._looking = threading.Lock()
         self._machines: dict[str, str] = {}
         self._begun = 0.0
 
@@ -142,23 +141,16 @@ class Copying:
             self._events.emit(HostMerged(host=host.name, same_as=first))
             return
         self._events.emit(HostConnected(host=host.name, seconds=time.monotonic() - self._begun))
-        self._bringer.bring(host, self._manifest_for(host))
+        self._bringer.bring(host, self._wanted_on(host))
 
-    def _manifest_for(self, host: Host) -> Manifest:
+    def _wanted_on(self, host: Host) -> Manifest | Gathering:
         if self._of_one is None:
-            return self._manifest()
+            return self._found
         try:
             [is_folder] = host.request('are_folders', timeout=ANSWER_TIMEOUT, paths=[self._wanted.dest])['folders']
         except RequestFailed as error:
             raise TransferFailed(error.what, host=host.name) from error
-        return self._manifest() if is_folder else self._of_one
-
-    def _manifest(self) -> Manifest:
-        with self._looking:
-            if self._found is None:
-                gathering = self._gathering
-                self._found = gathering.result(self._bringer.local) if gathering else self._gather(into=True)
-            return self._found
+        return self._found if is_folder else self._of_one
 
 
 def exit_status(failures: Iterable[RemoteRunnerError]) -> int:

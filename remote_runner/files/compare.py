@@ -6,7 +6,7 @@ compute ours. Of a large file it is found out which pieces are there already, se
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from remote_runner.files.delete import NOTHING, Surplus
 from remote_runner.files.delta import LEAST, Basis, Looking, block_size, is_alike
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
+from remote_runner.files.packing import Part
 from remote_runner.files.places import Place, tops_of
 from remote_runner.hosts.host import Call, Host
 from remote_runner.wire.columns import ANY_TIME
@@ -94,6 +95,7 @@ def compare(
     *,
     always_copy: bool = False,
     turn: Divides | None = None,
+    asking: Asking | None = None,
 ) -> Difference:
     """Ask a host what it has, in one exchange; hash here meanwhile.
 
@@ -103,12 +105,13 @@ def compare(
         local: the files here.
         always_copy: everything differs.
         turn: learns what differs, before more is found out of files that this host need not be sent.
+        asking: has begun to ask it.
 
     Raises:
         ConnectionLost: the connection broke.
         TransferFailed: a local file cannot be read, or a path on the host cannot be looked at.
     """
-    if manifest.is_empty:
+    if manifest.is_empty and asking is None:
         return Difference(())
     tops = () if turn is None else tops_of(manifest)
     if always_copy:
@@ -116,7 +119,7 @@ def compare(
         difference = Difference(manifest.files, links=manifest.links, folders=folders, bits=manifest.bits)
         looked = Looked(difference, [], look(host, Manifest(()), local, tops).places if tops else [])
     else:
-        looked = look(host, manifest, local, tops)
+        looked = look(host, manifest, local, tops, asking)
     others = () if turn is None else turn.divide(manifest, looked.places, looked.difference)
     large = [entry for entry in looked.large if entry.remote not in others]
     return _without_touched(looked.difference._replace(bases=_bases(host, large, local)), local)
@@ -156,15 +159,33 @@ class Looked(NamedTuple):
     places: list[Place]
 
 
-def look(host: Host, manifest: Manifest, local: LocalFiles, tops: tuple[str, ...] = ()) -> Looked:
+class Asking:
+    """Asking a host what it has of files that are told part by part (`wire/columns.py`).
+
+    Raises:
+        ConnectionLost: the connection broke.
+    """
+
+    def __init__(self, host: Host, local: LocalFiles, parts: Iterable[Part]) -> None:
+        self.call = host.call('compare', cache=local.remembered)
+        for places, body in parts:
+            if not self.call.send(places, body):
+                break  # its answer says why
+
+    def finish(self, manifest: Manifest, tops: tuple[str, ...]) -> Call:
+        """Ask for what else there is in the manifest of these files; the answers can be listened to."""
+        folders = [path for path, _ in (*manifest.folders, *manifest.bits)]
+        self.call.send({'links': manifest.links, 'folders': folders, 'tops': tops}, b'')
+        self.call.finish()
+        return self.call
+
+
+def look(
+    host: Host, manifest: Manifest, local: LocalFiles, tops: tuple[str, ...] = (), asking: Asking | None = None
+) -> Looked:
     """What `compare` does first; raises as it does."""
+    call = (asking or Asking(host, local, manifest.parts(local))).finish(manifest, tops)
     folders = (*manifest.folders, *manifest.bits)
-    paths = [path for path, _ in folders]
-    call = host.call('compare', cache=local.remembered, links=manifest.links, folders=paths, tops=tops)
-    for places, body in manifest.parts(local):
-        if not call.send(places, body):
-            break  # its answer says why
-    call.finish()
     found, read, suspected, result = _answers(host, call, manifest.files, local)
     send: list[Entry] = []
     sending: list[int] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,11 @@ class Status(NamedTuple):
     st_ino: int
     st_blocks: int
 
+    @classmethod
+    def of(cls, status: os.stat_result | Status) -> Status:
+        """That of a file that another process has looked at."""
+        return cls(status.st_size, status.st_mode, status.st_mtime_ns, status.st_ino, status.st_blocks)
+
 
 class LocalFiles:
     """What is known of them. Thread-safe.
@@ -42,7 +47,6 @@ class LocalFiles:
         self._hashes = Hashes(cache_path() if remembered else None)
         self._lock = threading.Lock()
         self._seen: dict[str, os.stat_result | Status] = {}
-        self._adopted: Callable[[], Iterable[tuple[str, Status]]] | None = None
         self._folders: dict[tuple[str, int], Mapping[str, bytes]] = {}
         self._sent: set[str] = set()
         self._digests: dict[str, Future[str]] = {}
@@ -66,32 +70,13 @@ class LocalFiles:
             self._seen[local] = status
         return status.st_size, status.st_mode & 0o7777, status.st_mtime_ns if self.times else ANY_TIME
 
-    def saw(self, statuses: Mapping[str, os.stat_result]) -> None:
-        """Somebody else has just looked at these files."""
-        self._seen.update(statuses)
-
-    def adopt(self, found: Callable[[], Iterable[tuple[str, Status]]]) -> None:
-        """Another process has just looked at files: it is asked what it saw when that is needed."""
-        self._adopted = found
-
-    def status(self, local: str) -> Status:
-        """What was seen when a file was looked at."""
-        found = self._seen[local]
-        return Status(found.st_size, found.st_mode, found.st_mtime_ns, found.st_ino, found.st_blocks)
-
-    def _status(self, local: str) -> os.stat_result | Status:
-        found = self._seen.get(local)
-        if found is not None:
-            return found
-        with self._lock:
-            if self._adopted is not None:
-                self._seen.update(self._adopted())
-                self._adopted = None
-        return self._seen[local]
+    def saw(self, local: str, status: os.stat_result | Status) -> None:
+        """Somebody else has just looked at a file."""
+        self._seen[local] = status
 
     def is_sparse(self, local: str) -> bool:
         """Whether a file may have holes."""
-        status = self._status(local)
+        status = self._seen[local]
         return status.st_blocks * 512 < status.st_size
 
     def known(self, local: str) -> str | None:
@@ -104,18 +89,39 @@ class LocalFiles:
         if local in self._digests:
             future = self._digests[local]
             return bytes.fromhex(future.result()) if future.done() and future.exception() is None else None
-        status = self._seen.get(local) or self._status(local)
+        status = self._seen[local]
         if not isinstance(status, os.stat_result):
             return None
         folder, _, name = local.rpartition('/')
         place = folder, status.st_dev
         if place not in self._folders:
-            self._folders[place] = self._hashes.of_folder(folder, status.st_dev)
-        found = self._folders[place].get(name)
+            self._folders[place] = self._hashes.of_folder(*place)
+        return self._remembered(self._folders[place], folder, name, status)
+
+    def digests(
+        self, folder: str, names: Iterable[str], statuses: Iterable[os.stat_result | Status]
+    ) -> Iterator[bytes | None]:
+        """The SHA-1s of many files of one folder, as far as earlier runs knew them."""
+        known: Mapping[str, bytes] = {}
+        device = None
+        for name, status in zip(names, statuses, strict=True):
+            if not isinstance(status, os.stat_result):
+                yield None
+                continue
+            if status.st_dev != device:
+                device = status.st_dev
+                known = self._hashes.of_folder(folder, device)
+            yield self._remembered(known, folder, name, status)
+
+    def _remembered(
+        self, known: Mapping[str, bytes], folder: str, name: str, status: os.stat_result
+    ) -> bytes | None:
+        """What is known of a file, if nothing of its folder is known that holds good for many."""
+        found = known.get(name)
         if found is not None:
             return found[-20:] if found == entry(status, found[-20:]) else None
-        known = self._hashes.known(local, status)
-        return None if known is None else bytes.fromhex(known)
+        digest = self._hashes.known(f'{folder}/{name}', status)
+        return None if digest is None else bytes.fromhex(digest)
 
     def hash_soon(self, locals_: Iterable[str]) -> None:
         """Begin to hash files, on all cores."""
@@ -181,7 +187,7 @@ class LocalFiles:
         return self._pieces[local, block].result()
 
     def _digests_of(self, local: str, block: int) -> tuple[bytes, ...]:
-        count = self._status(local).st_size // block
+        count = self._seen[local].st_size // block
         try:
             with Path(local).open('rb', buffering=0) as file:
                 return tuple(digest_of(os.pread(file.fileno(), block, number * block)) for number in range(count))
@@ -229,7 +235,7 @@ class LocalFiles:
         """Raises:
         TransferFailed: a file is not what it was when it was looked at.
         """
-        then = self._status(local)
+        then = self._seen[local]
         if (now.st_size, now.st_mtime_ns, now.st_ino) != (then.st_size, then.st_mtime_ns, then.st_ino):
             became = 'became shorter' if now.st_size < then.st_size else 'was changed'
             raise TransferFailed(f'{local} {became} while it was copied')

@@ -6,20 +6,15 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 from remote_runner.config.paths import link_target
 from remote_runner.errors import TransferFailed
-from remote_runner.files.local import LocalFiles
-from remote_runner.wire.columns import ANY_TIME, ROWS, UNKNOWN, pack
-
-if TYPE_CHECKING:
-    from remote_runner.wire.columns import Row
-
-
-#: The header and the body of files packed for `wire/columns.py`.
-Part = tuple[list[list[Any]], bytes]
+from remote_runner.files.local import LocalFiles, Status
+from remote_runner.files.packing import Packing, Part
+from remote_runner.wire.columns import ANY_TIME, UNKNOWN
 
 
 class Entry(NamedTuple):
@@ -72,26 +67,51 @@ class Mirror(NamedTuple):
 NO_MIRROR = Mirror()
 
 
+class Group(NamedTuple):
+    """Files that stand in one folder of a host.
+
+    Args:
+        folder: its path there, without a slash at its end.
+        names: theirs in it.
+        source: the absolute path of the folder on this machine in which all of them are, without a slash at its end.
+        called: their names there.
+        statuses: what was seen of them.
+    """
+
+    folder: str
+    names: list[str]
+    source: str
+    called: list[str]
+    statuses: Sequence[os.stat_result | Status]
+
+
 class Entries(Sequence[Entry]):
     """Entries that are made when they are asked for: of files that are unchanged nobody does.
 
     Args:
         count: how many there are.
-        load: tells the fields of each, with one more behind them; asked once.
+        load: tells the files; asked once.
+        local: is told of them then.
     """
 
-    def __init__(self, count: int, load: Callable[[], list[tuple[Any, ...]]]) -> None:
+    def __init__(self, count: int, load: Callable[[], Iterable[Group]], local: LocalFiles) -> None:
         self._count = count
-        self._load: Callable[[], list[tuple[Any, ...]]] | None = load
+        self._load = load
+        self._local = local
         self._lock = threading.Lock()
-        self._files: list[tuple[Any, ...]] = []
+        self._entries: list[Entry] | None = None
 
-    def told(self) -> list[tuple[Any, ...]]:
-        """What `load` tells."""
+    def _all(self) -> list[Entry]:
         with self._lock:
-            if self._load is not None:
-                self._files, self._load = self._load(), None
-        return self._files
+            if self._entries is None:
+                self._entries = [entry for group in self._load() for entry in self._made(group)]
+            return self._entries
+
+    def _made(self, group: Group) -> Iterator[Entry]:
+        for name, called, status in zip(group.names, group.called, group.statuses, strict=True):
+            local = f'{group.source}/{called}'
+            self._local.saw(local, status)
+            yield Entry(local, f'{group.folder}/{name}', *self._local.look(local))
 
     def __len__(self) -> int:
         return self._count
@@ -101,12 +121,10 @@ class Entries(Sequence[Entry]):
     @overload
     def __getitem__(self, number: slice) -> Sequence[Entry]: ...
     def __getitem__(self, number: int | slice) -> Entry | Sequence[Entry]:
-        if isinstance(number, slice):
-            return [Entry(*file[:-1]) for file in self.told()[number]]
-        return Entry(*self.told()[number][:-1])
+        return self._all()[number]
 
     def __iter__(self) -> Iterator[Entry]:
-        return (Entry(*file[:-1]) for file in self.told())
+        return iter(self._all())
 
 
 class Manifest(NamedTuple):
@@ -145,24 +163,20 @@ class Manifest(NamedTuple):
         return self.packed if self.packed is not None else _pack(self.files, local)
 
 
-def _pack(files: Sequence[Entry], local: LocalFiles) -> Iterator[Part]:
-    places: list[list[Any]] = []
-    rows: list[Row] = []
-    last = None
-    for entry in files:
-        folder, slash, name = entry.remote.rpartition('/')
-        if not slash:
-            folder, name = entry.remote, '.'  # a home
-        if folder != last or not places:
-            places.append([folder or '/', 0])
-            last = folder
-        places[-1][1] += 1
-        rows.append((entry.size, entry.mtime, entry.mode, local.digest(entry.local) or UNKNOWN, name))
-        if len(rows) >= ROWS:
-            yield places, pack(rows)
-            places, rows = [], []
-    if rows:
-        yield places, pack(rows)
+def _pack(files: Iterable[Entry], local: LocalFiles) -> Iterator[Part]:
+    packing = Packing()
+    for folder, group in groupby(files, lambda entry: _folder_and_name(entry.remote)[0]):
+        entries = list(group)
+        names = [_folder_and_name(entry.remote)[1] for entry in entries]
+        digests = [local.digest(entry.local) or UNKNOWN for entry in entries]
+        columns = ([getattr(entry, name) for entry in entries] for name in ('size', 'mtime', 'mode'))
+        yield from packing.add(folder, *columns, digests, names)
+    yield from packing.rest()
+
+
+def _folder_and_name(path: str) -> tuple[str, str]:
+    folder, slash, name = path.rpartition('/')
+    return (folder, name) if slash else (path, '.')  # a home
 
 
 class Placed(NamedTuple):

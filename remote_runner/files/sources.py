@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from remote_runner.config.exclude import Exclusion
 from remote_runner.config.paths import link_target, neighbour
-from remote_runner.config.trees import walk
+from remote_runner.config.trees import Folder, below, walk
 from remote_runner.errors import SourcesFailed
 from remote_runner.files.local import LocalFiles
-from remote_runner.files.manifest import Entry, Manifest, Mirror, Tree
-from remote_runner.wire.columns import ANY_TIME
+from remote_runner.files.manifest import Entries, Group, Manifest, Mirror, Tree
 
 #: Where the type stands in st_mode, and that of a regular file: inode(7).
 _TYPE, _REGULAR = 12, 0o10
@@ -34,6 +33,7 @@ def gather(
     exclude: Sequence[str] = (),
     keep_links: bool = False,
     into: bool = True,
+    hear: Callable[[Group], None] = lambda group: None,
 ) -> Manifest:
     """What should stand on a host.
 
@@ -44,12 +44,13 @@ def gather(
         exclude: what is left out, patterns as in a `.gitignore` in each folder.
         keep_links: links stay links; else they are followed. One that ends with a slash is followed in any case.
         into: DEST is a folder; else a single file is to become DEST itself.
+        hear: is told of files as they are found, in the order in which they stand in the manifest.
 
     Raises:
         SourcesFailed: something is not there, not readable, no file, or two would have one path; all at once.
         ValueError: a pattern can match nothing.
     """
-    gatherer = _Gatherer(local, Exclusion(exclude), keep_links)
+    gatherer = _Gatherer(local, Exclusion(exclude), hear, keep_links=keep_links, several=len(sources) > 1)
     place = _place(dest)
     here = os.getcwd()  # noqa: PTH109 - to the letter
     for source in sources:
@@ -73,22 +74,35 @@ def _place(dest: str) -> str:
 class _Gatherer:
     """Collects it source by source."""
 
-    def __init__(self, local: LocalFiles, exclusion: Exclusion, keep_links: bool) -> None:
+    def __init__(
+        self,
+        local: LocalFiles,
+        exclusion: Exclusion,
+        hear: Callable[[Group], None],
+        *,
+        keep_links: bool,
+        several: bool,
+    ) -> None:
         self.faults: list[str] = []
         self._local = local
         self._exclusion = exclusion
+        self._hear = hear
         self._keep_links = keep_links
-        self._files: dict[str, Entry] = {}
+        self._several = several
+        self._groups: list[Group] = []
+        #: Where links, and the files of several sources, come from, by their paths on the host.
+        self._taken: dict[str, str] = {}
         self._folders: dict[str, int | None] = {}
         self._bits: dict[str, int] = {}
-        self._links: dict[str, tuple[str, str]] = {}
+        self._links: dict[str, str] = {}
         self._trees: list[Tree] = []
 
     def manifest(self) -> Manifest:
         """What it came to."""
-        links = tuple((remote, text) for remote, (_, text) in self._links.items())
+        groups = self._groups
+        files = Entries(sum(len(group.names) for group in groups), lambda: groups, self._local)
         folders, bits = tuple(self._folders.items()), tuple(self._bits.items())
-        return Manifest(tuple(self._files.values()), folders, links, bits, mirror=Mirror(tuple(self._trees)))
+        return Manifest(files, folders, tuple(self._links.items()), bits, mirror=Mirror(tuple(self._trees)))
 
     def take(self, source: str, place: str, *, into: bool) -> None:
         """Collect what one SRC means."""
@@ -114,60 +128,74 @@ class _Gatherer:
             self._take_file(source, remote, status)
 
     def _take_tree(self, source: str, place: str, *, is_top: bool) -> None:
-        seen: dict[str, os.stat_result] = {}
-        entries: dict[str, Entry] = {}
-        times = self._local.times
         self._trees.append(Tree(place or '/', self._exclusion.patterns))
         try:
-            for path, local, kind, status, _ in walk(source, self._exclusion, keep_links=self._keep_links):
-                remote = f'{place}/{path}' if path else place
-                if status is not None:
-                    self._take_folder(local, remote or '/', status, is_top and not path)
-                    continue
-                if kind == 'link':
-                    self._take_link(local, remote)
-                    continue
-                try:
-                    seen[local] = status = os.stat(local)  # noqa: PTH116 - of many files
-                except OSError as error:
-                    self._fault(local, error)
-                    continue
-                mode = status.st_mode
-                if mode >> _TYPE != _REGULAR:
-                    self._refuse(local, mode)
-                    continue
-                mtime = status.st_mtime_ns if times else ANY_TIME
-                entries[remote] = Entry(local, remote, status.st_size, mode & 0o7777, mtime)
+            for folder in walk(source, self._exclusion, keep_links=self._keep_links):
+                remote = f'{place}/{folder.path}' if folder.path else place
+                self._take_folder(folder.local, remote or '/', folder.status, is_top and not folder.path)
+                for name in folder.links:
+                    self._take_link(below(folder.local, name), f'{remote}/{name}')
+                self._take_files(folder, remote)
         except OSError as error:
             self._fault(error.filename or source, error)
         except ValueError as error:
             self.faults.append(f'the link {error}')
-        self._local.saw(seen)
-        self._add(entries)
+
+    def _take_files(self, folder: Folder, remote: str) -> None:
+        """The files of a folder, of which there may be very many."""
+        source = folder.local.rstrip('/')
+        names: list[str] = []
+        statuses: list[os.stat_result] = []
+        for name in folder.files:
+            try:
+                status = os.stat(name, dir_fd=folder.file)
+            except OSError as error:
+                self._fault(f'{source}/{name}', error)
+                continue
+            if status.st_mode >> _TYPE != _REGULAR:
+                self._refuse(f'{source}/{name}', status.st_mode)
+                continue
+            names.append(name)
+            statuses.append(status)
+        self._add(Group(remote, names, source, names, statuses))
 
     def _take_file(self, local: str, remote: str, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
             self._refuse(local, status.st_mode)
             return
-        self._local.saw({local: status})
-        self._add({remote: Entry(local, remote, *self._local.look(local))})
+        folder, _, name = remote.rpartition('/')
+        source, _, called = local.rpartition('/')
+        self._add(Group(folder, [name], source, [called], [status]))
 
-    def _add(self, entries: dict[str, Entry]) -> None:
-        """Add files, each path of which stands there once."""
-        for remote in entries.keys() & self._files.keys():
-            self._collision(remote, self._files[remote].local, entries[remote].local)
-        for remote in entries.keys() & self._links.keys():
-            self._collision(remote, self._links[remote][0], entries[remote].local)
-        for remote in entries.keys() & (self._folders.keys() | self._bits.keys()):
-            self.faults.append(f'{entries[remote].local} would become {remote}, which is to be a folder')
-        self._files.update(entries)
+    def _add(self, group: Group) -> None:
+        """Add files, each path of which stands there once: within one source it cannot be otherwise."""
+        if self._several:
+            folder, names, source, called, statuses = group
+            new = [n for n, name in enumerate(names) if self._is_new(f'{folder}/{name}', f'{source}/{called[n]}')]
+            kept, theirs = [names[n] for n in new], [called[n] for n in new]
+            group = Group(folder, kept, source, theirs, [statuses[n] for n in new])
+        if group.names:
+            self._groups.append(group)
+            self._hear(group)
+
+    def _is_new(self, remote: str, local: str) -> bool:
+        """Whether nothing else becomes this path, which is taken now."""
+        other = self._taken.get(remote)
+        if other is not None:
+            if os.path.abspath(other) != os.path.abspath(local):  # noqa: PTH100 - to the letter
+                self.faults.append(f'{other} and {local} would both become {remote}')
+            return False
+        if remote in self._folders or remote in self._bits:
+            self.faults.append(f'{local} would become {remote}, which is to be a folder')
+        self._taken[remote] = local
+        return True
 
     def _refuse(self, local: str, mode: int) -> None:
         self.faults.append(f'{local} is no file, folder or link, but {_kind(mode)}')
 
     def _take_folder(self, local: str, remote: str, status: os.stat_result, is_top: bool) -> None:
         mode = stat.S_IMODE(status.st_mode)
-        if remote in self._files or remote in self._links:
+        if remote in self._taken:
             self.faults.append(f'{local} would become {remote}, which is to be a file')
         elif is_top:
             self._folders.setdefault(remote, mode)
@@ -175,18 +203,12 @@ class _Gatherer:
             self._bits.setdefault(remote, mode)
 
     def _take_link(self, local: str, remote: str) -> None:
-        if remote in self._files or remote in self._links:
-            other = self._files[remote].local if remote in self._files else self._links[remote][0]
-            self._collision(remote, other, local)
+        if not self._is_new(remote, local):
             return
         try:
-            self._links[remote] = (local, link_target(local))
+            self._links[remote] = link_target(local)
         except OSError as error:
             self._fault(local, error)
-
-    def _collision(self, remote: str, one: str, other: str) -> None:
-        if os.path.abspath(one) != os.path.abspath(other):  # noqa: PTH100 - to the letter
-            self.faults.append(f'{one} and {other} would both become {remote}')
 
     def _fault(self, path: str, error: OSError) -> None:
         if os.path.islink(path) and isinstance(error, FileNotFoundError):  # noqa: PTH114

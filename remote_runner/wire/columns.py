@@ -21,13 +21,13 @@ ANY_TIME = -(1 << 63)
 UNKNOWN = bytes(20)
 
 
-def pack(rows: "List[Row]") -> bytes:
-    """The body of these rows."""
-    count = len(rows)
-    sizes, times, modes, digests, names = zip(*rows) if rows else ((), (), (), (), ())
+def pack(
+    sizes: "List[int]", times: "List[int]", modes: "List[int]", digests: "List[bytes]", names: "List[str]"
+) -> bytes:
+    """The body of these files."""
     return b''.join(
         (
-            struct.pack('<{0}q{0}q{0}H'.format(count), *sizes, *times, *modes),
+            struct.pack('<{0}q{0}q{0}H'.format(len(sizes)), *sizes, *times, *modes),
             b''.join(digests),
             '\0'.join(names).encode('utf-8', 'surrogateescape'),
         )
@@ -35,7 +35,7 @@ def pack(rows: "List[Row]") -> bytes:
 
 
 def unpack(count: int, body: bytes) -> "Iterable[Row]":
-    """The rows again."""
+    """The files again, row by row."""
     numbers = struct.unpack_from('<{0}q{0}q{0}H'.format(count), body)
     start = 18 * count
     digests = [body[at : at + 20] for at in range(start, start + 20 * count, 20)]
