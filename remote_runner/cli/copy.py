@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from remote_runner.files.local import LocalFiles
     from remote_runner.files.manifest import Group, Manifest
 
+#: Files of a folder for which a process of its own would take longer than they do.
+FEW = 100
+
 _DESCRIPTION = """\
 Copy files and folders to many hosts. What is there already is not sent again.
 
@@ -104,8 +107,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _begin_to_gather(options: argparse.Namespace) -> Gathering | None:
-    """Look at folders while all else begins; a file is looked at soon enough."""
-    if not any(map(os.path.isdir, options.sources)):
+    """Look at folders while all else begins; files, and folders of a few, are looked at soon enough."""
+    if not any(map(_takes_long, options.sources)):
         return None
     from remote_runner.files.ahead import Gathering
 
@@ -116,3 +119,12 @@ def _begin_to_gather(options: argparse.Namespace) -> Gathering | None:
         return gather(local, options.sources, options.dest, exclude=options.patterns, keep_links=keep_links, hear=hear)
 
     return Gathering(gather, remembered=not options.no_hash_cache, times=not options.no_times)
+
+
+def _takes_long(source: str) -> bool:
+    """Whether there is much to look at, as far as can be told at once."""
+    try:
+        with os.scandir(source) as listing:
+            return any(number >= FEW or item.is_dir() for number, item in enumerate(listing))
+    except OSError:
+        return False  # it is a file; or what is wrong with it is said where it is read

@@ -79,9 +79,9 @@ def _unnamed(arguments: list[str]) -> int:
 
 
 def _nearest(name: str) -> str:
-    from difflib import get_close_matches
+    from remote_runner.nearest import nearest
 
-    return get_close_matches(name, COMMANDS, n=1, cutoff=0)[0]
+    return nearest(name, COMMANDS) or ''
 
 
 def _wants_debug(arguments: Sequence[str]) -> bool:

@@ -6,12 +6,12 @@ import copy
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import Any
 
 from remote_runner.config.attributes import ATTRIBUTES
 from remote_runner.config.reading import BadValueError, read_args
 from remote_runner.errors import ConfigError
+from remote_runner.nearest import nearest
 
 
 class UnknownAttributeError(AttributeError):
@@ -112,9 +112,9 @@ class Component:
     def _unknown(name: str) -> AttributeError:
         if name.startswith('__'):  # copy and pickle ask for such names, often
             return AttributeError(name)
-        nearest = get_close_matches(name, ATTRIBUTES, n=1, cutoff=0)
         # Not named in the exception (its `name` and `obj`): Python would then add a suggestion of its own.
-        return UnknownAttributeError(f'a Component has no attribute {name!r}; the nearest is {nearest[0]!r}')
+        known = nearest(name, ATTRIBUTES)
+        return UnknownAttributeError(f'a Component has no attribute {name!r}; the nearest is {known!r}')
 
 
 def fault(name: str, reason: str) -> str:

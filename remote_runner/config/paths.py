@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from remote_runner.nearest import ALIKE, nearest
 
 
 class TreePath(str):
@@ -82,5 +83,5 @@ def neighbour(path: Path) -> str | None:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
         return None
-    nearest = get_close_matches(path.name, names, n=1)
-    return f'there is {named(nearest[0])} beside it' if nearest else None
+    alike = nearest(path.name, names, ALIKE)
+    return f'there is {named(alike)} beside it' if alike else None

@@ -6,13 +6,13 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from remote_runner.config.paths import expanded
 from remote_runner.errors import ConfigError
+from remote_runner.nearest import nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ class Options(SimpleNamespace):
     """`options` in users' files: the command line, one attribute an option. Its repr leaves the password out."""
 
     def __getattr__(self, name: str) -> Any:
-        nearest = get_close_matches(name, vars(self), n=1, cutoff=0) if not name.startswith('__') else []
-        hint = f'; the nearest is {nearest[0]!r}' if nearest else ''
+        known = nearest(name, vars(self)) if not name.startswith('__') else None
+        hint = f'; the nearest is {known!r}' if known else ''
         raise AttributeError(f'options has no attribute {name!r}{hint}')
 
     def __repr__(self) -> str:

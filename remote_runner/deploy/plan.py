@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from remote_runner.deploy.secrets import MASK, Secrets
 from remote_runner.deploy.waves import in_waves
 from remote_runner.errors import ConfigFaults, RemoteRunnerError, UsageError, together
 from remote_runner.hosts.address import Address, parse_hosts
+from remote_runner.nearest import nearest
 
 NO_SECRETS = Secrets()
 _SESSION = re.compile(r'[A-Za-z0-9_.-]{1,64}')
@@ -354,5 +354,5 @@ def _is_meant(host: str, address: Address, wanted: str | Address) -> bool:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    nearest = get_close_matches(name, known, n=1, cutoff=0)
-    return f'{name!r} (the nearest is {nearest[0]!r})' if nearest else f'{name!r}'
+    found = nearest(name, known)
+    return f'{name!r} (the nearest is {found!r})' if found else f'{name!r}'

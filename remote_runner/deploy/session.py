@@ -34,6 +34,7 @@ from remote_runner.events import Event, Events, HostConnected, HostConnecting, H
 from remote_runner.hosts.address import Address, fold, parse_address
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.pool import Opens, Pool
+from remote_runner.nearest import ALIKE, nearest
 
 #: Seconds that one host has to say how its components are.
 SURVEY_TIMEOUT = 30.0
@@ -368,13 +369,13 @@ def _out_of_sight(seen: Seen, why: RemoteRunnerError) -> Seen:
 
 def _who_is_there(pattern: str, components: Sequence[Seen]) -> str:
     """The component whose name is the nearest, and a few of the others."""
-    from difflib import get_close_matches
 
     labels = [seen.label for seen in components]
     names = {name: seen.label for seen in reversed(components) for name in (seen.name, seen.label)}
-    nearest = [f'the nearest is {names[name]}' for name in get_close_matches(pattern, names, n=1)]
+    alike = nearest(pattern, names, ALIKE)
+    hints = [f'the nearest is {names[alike]}'] if alike else []
     more = f' and {len(labels) - LISTED} more' if len(labels) > LISTED else ''
-    return '; '.join([*nearest, f'there: {", ".join(labels[:LISTED]) or "none"}{more}'])
+    return '; '.join([*hints, f'there: {", ".join(labels[:LISTED]) or "none"}{more}'])
 
 
 def survey_run(

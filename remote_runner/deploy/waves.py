@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
+
+from remote_runner.nearest import nearest
 
 if TYPE_CHECKING:
     from remote_runner.deploy.check import Checker
@@ -39,8 +40,8 @@ def _needed(component: ComponentPlan, components: Sequence[ComponentPlan], check
     for name in component.depends_on:
         found = [other for other in components if name in (other.name, other.label)]
         if not found:
-            nearest = get_close_matches(name, [other.name for other in components], n=1, cutoff=0)
-            hint = f'; the nearest is {nearest[0]!r}' if nearest else ''
+            known = nearest(name, [other.name for other in components])
+            hint = f'; the nearest is {known!r}' if known else ''
             checker.fault(component.label, f'depends_on: there is no component {name!r}{hint}')
         for other in found:
             if other.start_index > component.start_index:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -103,6 +102,8 @@ class Proxy:
 
     def __init__(self, command: str) -> None:
         self.socket, theirs = socket.socketpair()
+        import tempfile  # which most commands do not need
+
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
         self._said = b''
         shell = os.environ.get('SHELL') or '/bin/sh'
