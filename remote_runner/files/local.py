@@ -188,6 +188,11 @@ class LocalFiles:
         except OSError as error:
             raise TransferFailed(f'cannot read {local}: {error.strerror}') from error
 
+    def forget_pieces(self) -> None:
+        """No host wants the digests of pieces any more."""
+        with self._lock:
+            self._pieces.clear()
+
     def reading(self, local: str) -> Reading:
         """A file that is about to be read from its begin to its end.
 
