@@ -516,6 +516,29 @@ class TestWhileItIsSent:
         lab.bring()
         lab.is_equal()
 
+    @pytest.mark.parametrize('size', [200_000, 4 * MB])
+    def test_a_file_of_ours_changes_and_its_time_is_set_back(self, lab: Lab, size: int) -> None:
+        file = write(lab.here / 'file', noise(size))
+        write(lab.there / 'file', 'old')
+        before = file.stat()
+
+        def change(length: int = 0) -> None:
+            with file.open('r+b') as stream:
+                stream.write(b'?')  # where it was read already
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+        if size < MB:  # it is read at once
+            lab.between = change
+        else:
+            lab.limit = change
+        with pytest.raises(TransferFailed, match=f'{re.escape(str(file))} was changed while it was copied'):
+            lab.bring()
+        assert (lab.there / 'file').read_text() == 'old'
+        assert file.stat()[:9] == before[:9]  # all but the ctime
+        with changed(lab, between=lambda: None, limit=lambda length: None):
+            lab.bring()
+        lab.is_equal()
+
     def test_two_agents_write_one_file(self, lab: Lab) -> None:
         contents = {}
         start = threading.Barrier(3)

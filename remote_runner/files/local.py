@@ -24,6 +24,7 @@ class Status(NamedTuple):
     st_size: int
     st_mode: int
     st_mtime_ns: int
+    st_ctime_ns: int
     st_ino: int
     st_blocks: int
 
@@ -77,7 +78,8 @@ class LocalFiles:
     def status(self, local: str) -> Status:
         """What was seen when a file was looked at."""
         found = self._seen[local]
-        return Status(found.st_size, found.st_mode, found.st_mtime_ns, found.st_ino, found.st_blocks)
+        times = found.st_mtime_ns, found.st_ctime_ns
+        return Status(found.st_size, found.st_mode, *times, found.st_ino, found.st_blocks)
 
     def _status(self, local: str) -> os.stat_result | Status:
         found = self._seen.get(local)
@@ -235,6 +237,11 @@ class LocalFiles:
         TransferFailed: a file is not what it was when it was looked at.
         """
         then = self._status(local)
-        if (now.st_size, now.st_mtime_ns, now.st_ino) != (then.st_size, then.st_mtime_ns, then.st_ino):
+        if (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino) != (
+            then.st_size,
+            then.st_mtime_ns,
+            then.st_ctime_ns,  # who writes can set the mtime back, and not this
+            then.st_ino,
+        ):
             became = 'became shorter' if now.st_size < then.st_size else 'was changed'
             raise TransferFailed(f'{local} {became} while it was copied')
