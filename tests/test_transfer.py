@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from remote_runner.agent.copies import temporary_path
 from remote_runner.agent.main import Agent, describe
+from remote_runner.agent.processes import is_gone, start_time
 from remote_runner.errors import ConnectionLost, HostError, TransferFailed
 from remote_runner.files.delta import BLOCK
 from remote_runner.files.manifest import Placed
@@ -881,6 +882,24 @@ class TestInterrupted:
         lab.bring()
         assert sorted(path.name for path in lab.there.iterdir()) == sorted(['file', ours.name, theirs.name])
 
+    @pytest.mark.parametrize('is_large', [True, False])
+    def test_and_another_process_has_the_pid_of_the_agent(self, lab: Lab, is_large: bool) -> None:
+        self.large(lab)
+        lose_after(lab, 20 * MB)
+        [copy] = lab.copies()
+        [journal] = (lab.home / '.cache/remote_runner').glob('copying-*')
+        dead, started = journal.name.split('-')[-2:]
+        assert int(started) != start_time(os.getpid())
+        for path in (copy, journal):
+            path.rename(path.with_name(path.name.replace(f'-{dead}-', f'-{os.getpid()}-')))
+        if is_large:
+            self.is_resumed(lab)
+        else:
+            os.truncate(lab.copies()[0], 5)
+            write(lab.here / 'large', 'small')
+            lab.bring()
+            lab.is_equal()
+
     def test_a_home_that_cannot_be_written(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing can be remembered there: not what was interrupted, and not what is where. All else works."""
         monkeypatch.setenv('HOME', '/proc')
@@ -891,6 +910,15 @@ class TestInterrupted:
         assert lab.bring().sent <= self.SIZE + 8
         lab.is_equal()
         assert lab.bring().sent == 0
+
+
+def test_who_is_gone_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, dead = os.getpid(), dead_pid(os.getpid())
+    started = start_time(own) or 0
+    assert [is_gone(own, started), is_gone(own, 0), is_gone(own, started + 1)] == [False, False, True]
+    assert [is_gone(dead, started), is_gone(dead, 0)] == [True, True]
+    monkeypatch.setattr('remote_runner.agent.processes.start_time', lambda pid: None)
+    assert [is_gone(pid, 0) for pid in (own, 1, dead, 10**20)] == [False, False, True, True]
 
 
 def dead_pid(near: int) -> int:
