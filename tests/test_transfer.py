@@ -912,6 +912,28 @@ class TestInterrupted:
         assert lab.bring().sent == 0
 
 
+    def test_and_the_home_cannot_be_written(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv('HOME', '/proc')
+        cache = Path(f'/tmp/remote_runner-{os.getuid()}/cache')
+
+        def journals() -> list[Path]:
+            return [path for path in cache.glob('copying-*') if str(lab.there).encode() in path.read_bytes()]
+
+        self.large(lab)
+        lose_after(lab, 20 * MB)
+        assert len(journals()) == 1
+        self.is_resumed(lab)
+        assert journals() == []
+        # In a folder that is not copied to any more, nothing stays.
+        write(lab.here / 'left/large', noise(self.SIZE, 2))
+        lose_after(lab, 20 * MB, 'left/large')
+        assert len(lab.copies()) == 1
+        shutil.rmtree(lab.here / 'left')
+        write(lab.here / 'other')
+        lab.bring()
+        assert (lab.copies(), journals()) == ([], [])
+
+
 def test_who_is_gone_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     own, dead = os.getpid(), dead_pid(os.getpid())
     started = start_time(own) or 0

@@ -2,8 +2,8 @@
 
 A copy lies beside its target, under a name that tells who writes it (host, pid and the time when that process was
 started, for pids come again) and for which target. The folders into which an agent writes stand in a journal in the
-user's cache until it is done. So the next agent finds what one left that was killed, wherever that was: it goes on with
-what is large, and removes the rest.
+user's cache (or where the agent had to be stored instead) until it is done. So the next agent finds what one left that
+was killed, wherever that was: it goes on with what is large, and removes the rest.
 """
 
 import os
@@ -112,12 +112,19 @@ def sweep(folder: str, spared: "Iterable[str]" = ()) -> None:
             continue  # not ours to remove
 
 
+def _folder() -> str:
+    """Where journals are: in the user's cache, or where the agent lies if that cannot be used (`agent/stage.py`)."""
+    beside = os.path.realpath(__file__).rsplit('/', 4)[0]
+    other = os.path.realpath('/tmp/remote_runner-{}/cache'.format(os.getuid()))
+    return other if beside == other else os.path.dirname(cache_path())
+
+
 class Journal:
     """Where this agent writes copies."""
 
     def __init__(self) -> None:
         name = '{}{}-{}'.format(_JOURNAL, os.uname().nodename, _writer())
-        self._path = os.path.join(os.path.dirname(cache_path()), name)
+        self._path = os.path.join(_folder(), name)
         self._known: "Set[str]" = set()
         self._fd = -1
 
@@ -133,7 +140,7 @@ class Journal:
                 self._fd = os.open(self._path, flags, 0o600)
             os.write(self._fd, os.fsencode(folder) + b'\0')
         except OSError:
-            return  # a home that is full or read-only: what is left is found by the next copy into the folder
+            return  # a disk that is full: what is left is found by the next copy into the folder
 
     def close(self, is_clean: bool) -> None:
         """No copy is under way any more; `is_clean`: nor is anything left of one."""
@@ -187,7 +194,7 @@ def remove_interrupted(spared: "Iterable[str]") -> None:
 def _journals() -> "Iterator[Tuple[str, List[str]]]":
     """The journals of agents of this host that are gone, and the folders in each."""
     ours = '{}{}-'.format(_JOURNAL, os.uname().nodename)
-    folder = os.path.dirname(cache_path())
+    folder = _folder()
     try:
         names = os.listdir(folder)
     except OSError:
