@@ -28,17 +28,20 @@ from hypothesis import strategies as st
 from remote_runner.agent.copies import temporary_path
 from remote_runner.agent.main import Agent, describe
 from remote_runner.agent.processes import is_gone, start_time
-from remote_runner.errors import ConnectionLost, HostError, TransferFailed
+from remote_runner.errors import ConnectionLost, HostError, RequestFailed, TransferFailed
 from remote_runner.files.delta import BLOCK
-from remote_runner.files.manifest import Placed
+from remote_runner.files.local import LocalFiles
+from remote_runner.files.manifest import Placed, build_manifest
 from remote_runner.hosts.bootstrap import Started
 from remote_runner.hosts.connection import Connection
-from remote_runner.hosts.host import Host
+from remote_runner.hosts.host import Call, Host
 from remote_runner.hosts.local import LocalChannel, LocalConnection
 from remote_runner.hosts.local_streams import LocalStreams
-from tests.bringing import MTIME, Cut, Lab, facts, mode, placed, wait_for_end, write
+from remote_runner.wire.columns import ANY_TIME
+from tests.bringing import MTIME, Cut, Lab, facts, ignore, mode, placed, wait_for_end, write
 from tests.commands import ROOT
 from tests.test_files import ODD_NAMES
+from tests.testbed.process import wait_until
 
 MB = 1 << 20
 
@@ -1111,6 +1114,58 @@ result['sent'] = lab.bring().sent
 result['master'] = peak(os.getpid())
 print(json.dumps(result))
 """
+
+
+class TestCancelled:
+    """While a host is at one file that takes an hour."""
+
+    SIZE = 1 << 40
+
+    def is_cancelled(self, host: Host, call: Call, opened: str) -> None:
+        """Once an agent has this file open."""
+
+        def is_open() -> bool:
+            done = subprocess.run(['ls', '-l', f'/proc/{host.facts.pid}/fd'], capture_output=True, text=True)
+            return opened in done.stdout  # what it closes meanwhile is told on stderr
+
+        wait_until(is_open, 'the file is open')
+        call.cancel()
+        with pytest.raises(RequestFailed, match='cancelled'):
+            call.result(60)
+
+    @pytest.mark.parametrize('remembered', [True, False])
+    def test_while_it_is_hashed(self, lab: Lab, remembered: bool) -> None:
+        for folder in (lab.here, lab.there):
+            punched(folder / 'file', self.SIZE)
+        local = LocalFiles(remembered=remembered)
+        manifest = build_manifest(local, placed(lab.here, lab.there))
+        with Host('localhost', LocalConnection(), ignore) as host:
+            call = host.call('compare', cache=remembered, links=(), folders=(), tops=())
+            for places, body in manifest.parts(local):
+                call.send(places, body)
+            call.finish()
+            self.is_cancelled(host, call, str(lab.there / 'file'))
+
+    def test_while_it_is_looked_what_is_there(self, lab: Lab) -> None:
+        path = punched(lab.there / 'file', self.SIZE)
+        with Host('localhost', LocalConnection(), ignore) as host:
+            call = host.call('blocks', path=str(path), size=self.SIZE, block=128 * MB)
+            self.is_cancelled(host, call, str(path))
+
+    @pytest.mark.parametrize('kind', ['z', 'p'])
+    def test_while_it_is_put_together(self, lab: Lab, kind: str) -> None:
+        path = str(lab.there / 'file')
+        if kind == 'p':
+            came = temporary_path(str(lab.there), 'file').replace(str(os.getpid()), str(dead_pid(os.getpid())))
+            punched(Path(came), self.SIZE)
+            writer = os.path.basename(came).removeprefix('.rr-').rpartition('-')[0]
+            write(lab.home / f'.cache/remote_runner/copying-{writer}', f'{lab.there}\0', 0o600)
+        with Host('localhost', LocalConnection(), ignore) as host:
+            names = ('folders', 'modes', 'times', 'links', 'bits')
+            call = host.call('put', cache=False, spared=[path], **dict.fromkeys(names, ()))
+            call.send([[path, self.SIZE, 0o644, ANY_TIME, None, kind == 'p'], [kind, self.SIZE]], b'')
+            self.is_cancelled(host, call, f'{lab.there}/.rr-{os.uname().nodename}-{host.facts.pid}-')
+        assert not os.path.exists(path)
 
 
 class TestMemory:
