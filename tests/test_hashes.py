@@ -336,7 +336,7 @@ def test_what_changed_while_it_was_read_is_not_remembered(lab: Lab, monkeypatch:
     path = lab.settled()
     real = hashes.sha1_of
 
-    def digest(*arguments: int) -> tuple[str, int]:
+    def digest(*arguments: Any) -> tuple[str, int]:
         found = real(*arguments)
         rewrite(path, b'two')
         return found
@@ -941,11 +941,11 @@ def test_one_file_holds_up_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     found: list[str] = []
     digest, entered, may_go_on = hashes.sha1_of, threading.Event(), threading.Event()
 
-    def waiting(file: int, size: int) -> tuple[str, int]:
+    def waiting(*arguments: Any) -> tuple[str, int]:
         if threading.current_thread() is reading:
             entered.set()
             assert may_go_on.wait(60)
-        return digest(file, size)
+        return digest(*arguments)
 
     monkeypatch.setattr(hashes, 'sha1_of', waiting)
     reading = threading.Thread(target=lambda: found.append(run.sha1(slow)))

@@ -27,17 +27,21 @@ from hypothesis import strategies as st
 
 from remote_runner.agent.copies import temporary_path
 from remote_runner.agent.main import Agent, describe
-from remote_runner.errors import ConnectionLost, HostError, TransferFailed
+from remote_runner.agent.processes import is_gone, start_time
+from remote_runner.errors import ConnectionLost, HostError, RequestFailed, TransferFailed
 from remote_runner.files.delta import BLOCK
-from remote_runner.files.manifest import Placed
+from remote_runner.files.local import LocalFiles
+from remote_runner.files.manifest import Placed, build_manifest
 from remote_runner.hosts.bootstrap import Started
 from remote_runner.hosts.connection import Connection
-from remote_runner.hosts.host import Host
+from remote_runner.hosts.host import Call, Host
 from remote_runner.hosts.local import LocalChannel, LocalConnection
 from remote_runner.hosts.local_streams import LocalStreams
-from tests.bringing import MTIME, Cut, Lab, facts, mode, placed, wait_for_end, write
+from remote_runner.wire.columns import ANY_TIME
+from tests.bringing import MTIME, Cut, Lab, facts, ignore, mode, placed, wait_for_end, write
 from tests.commands import ROOT
 from tests.test_files import ODD_NAMES
+from tests.testbed.process import wait_until
 
 MB = 1 << 20
 
@@ -516,6 +520,29 @@ class TestWhileItIsSent:
         lab.bring()
         lab.is_equal()
 
+    @pytest.mark.parametrize('size', [200_000, 4 * MB])
+    def test_a_file_of_ours_changes_and_its_time_is_set_back(self, lab: Lab, size: int) -> None:
+        file = write(lab.here / 'file', noise(size))
+        write(lab.there / 'file', 'old')
+        before = file.stat()
+
+        def change(length: int = 0) -> None:
+            with file.open('r+b') as stream:
+                stream.write(b'?')  # where it was read already
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+        if size < MB:  # it is read at once
+            lab.between = change
+        else:
+            lab.limit = change
+        with pytest.raises(TransferFailed, match=f'{re.escape(str(file))} was changed while it was copied'):
+            lab.bring()
+        assert (lab.there / 'file').read_text() == 'old'
+        assert file.stat()[:9] == before[:9]  # all but the ctime
+        with changed(lab, between=lambda: None, limit=lambda length: None):
+            lab.bring()
+        lab.is_equal()
+
     def test_two_agents_write_one_file(self, lab: Lab) -> None:
         contents = {}
         start = threading.Barrier(3)
@@ -858,6 +885,24 @@ class TestInterrupted:
         lab.bring()
         assert sorted(path.name for path in lab.there.iterdir()) == sorted(['file', ours.name, theirs.name])
 
+    @pytest.mark.parametrize('is_large', [True, False])
+    def test_and_another_process_has_the_pid_of_the_agent(self, lab: Lab, is_large: bool) -> None:
+        self.large(lab)
+        lose_after(lab, 20 * MB)
+        [copy] = lab.copies()
+        [journal] = (lab.home / '.cache/remote_runner').glob('copying-*')
+        dead, started = journal.name.split('-')[-2:]
+        assert int(started) != start_time(os.getpid())
+        for path in (copy, journal):
+            path.rename(path.with_name(path.name.replace(f'-{dead}-', f'-{os.getpid()}-')))
+        if is_large:
+            self.is_resumed(lab)
+        else:
+            os.truncate(lab.copies()[0], 5)
+            write(lab.here / 'large', 'small')
+            lab.bring()
+            lab.is_equal()
+
     def test_a_home_that_cannot_be_written(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing can be remembered there: not what was interrupted, and not what is where. All else works."""
         monkeypatch.setenv('HOME', '/proc')
@@ -868,6 +913,37 @@ class TestInterrupted:
         assert lab.bring().sent <= self.SIZE + 8
         lab.is_equal()
         assert lab.bring().sent == 0
+
+
+    def test_and_the_home_cannot_be_written(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv('HOME', '/proc')
+        cache = Path(f'/tmp/remote_runner-{os.getuid()}/cache')
+
+        def journals() -> list[Path]:
+            return [path for path in cache.glob('copying-*') if str(lab.there).encode() in path.read_bytes()]
+
+        self.large(lab)
+        lose_after(lab, 20 * MB)
+        assert len(journals()) == 1
+        self.is_resumed(lab)
+        assert journals() == []
+        # In a folder that is not copied to any more, nothing stays.
+        write(lab.here / 'left/large', noise(self.SIZE, 2))
+        lose_after(lab, 20 * MB, 'left/large')
+        assert len(lab.copies()) == 1
+        shutil.rmtree(lab.here / 'left')
+        write(lab.here / 'other')
+        lab.bring()
+        assert (lab.copies(), journals()) == ([], [])
+
+
+def test_who_is_gone_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, dead = os.getpid(), dead_pid(os.getpid())
+    started = start_time(own) or 0
+    assert [is_gone(own, started), is_gone(own, 0), is_gone(own, started + 1)] == [False, False, True]
+    assert [is_gone(dead, started), is_gone(dead, 0)] == [True, True]
+    monkeypatch.setattr('remote_runner.agent.processes.start_time', lambda pid: None)
+    assert [is_gone(pid, 0) for pid in (own, 1, dead, 10**20)] == [False, False, True, True]
 
 
 def dead_pid(near: int) -> int:
@@ -1038,6 +1114,58 @@ result['sent'] = lab.bring().sent
 result['master'] = peak(os.getpid())
 print(json.dumps(result))
 """
+
+
+class TestCancelled:
+    """While a host is at one file that takes an hour."""
+
+    SIZE = 1 << 40
+
+    def is_cancelled(self, host: Host, call: Call, opened: str) -> None:
+        """Once an agent has this file open."""
+
+        def is_open() -> bool:
+            done = subprocess.run(['ls', '-l', f'/proc/{host.facts.pid}/fd'], capture_output=True, text=True)
+            return opened in done.stdout  # what it closes meanwhile is told on stderr
+
+        wait_until(is_open, 'the file is open')
+        call.cancel()
+        with pytest.raises(RequestFailed, match='cancelled'):
+            call.result(60)
+
+    @pytest.mark.parametrize('remembered', [True, False])
+    def test_while_it_is_hashed(self, lab: Lab, remembered: bool) -> None:
+        for folder in (lab.here, lab.there):
+            punched(folder / 'file', self.SIZE)
+        local = LocalFiles(remembered=remembered)
+        manifest = build_manifest(local, placed(lab.here, lab.there))
+        with Host('localhost', LocalConnection(), ignore) as host:
+            call = host.call('compare', cache=remembered, links=(), folders=(), tops=())
+            for places, body in manifest.parts(local):
+                call.send(places, body)
+            call.finish()
+            self.is_cancelled(host, call, str(lab.there / 'file'))
+
+    def test_while_it_is_looked_what_is_there(self, lab: Lab) -> None:
+        path = punched(lab.there / 'file', self.SIZE)
+        with Host('localhost', LocalConnection(), ignore) as host:
+            call = host.call('blocks', path=str(path), size=self.SIZE, block=128 * MB)
+            self.is_cancelled(host, call, str(path))
+
+    @pytest.mark.parametrize('kind', ['z', 'p'])
+    def test_while_it_is_put_together(self, lab: Lab, kind: str) -> None:
+        path = str(lab.there / 'file')
+        if kind == 'p':
+            came = temporary_path(str(lab.there), 'file').replace(str(os.getpid()), str(dead_pid(os.getpid())))
+            punched(Path(came), self.SIZE)
+            writer = os.path.basename(came).removeprefix('.rr-').rpartition('-')[0]
+            write(lab.home / f'.cache/remote_runner/copying-{writer}', f'{lab.there}\0', 0o600)
+        with Host('localhost', LocalConnection(), ignore) as host:
+            names = ('folders', 'modes', 'times', 'links', 'bits')
+            call = host.call('put', cache=False, spared=[path], **dict.fromkeys(names, ()))
+            call.send([[path, self.SIZE, 0o644, ANY_TIME, None, kind == 'p'], [kind, self.SIZE]], b'')
+            self.is_cancelled(host, call, f'{lab.there}/.rr-{os.uname().nodename}-{host.facts.pid}-')
+        assert not os.path.exists(path)
 
 
 class TestMemory:

@@ -14,7 +14,7 @@ from remote_runner.wire.columns import ANY_TIME, ROWS, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Tuple
 
     from remote_runner.agent.hashes import Hashes
     from remote_runner.agent.request import Request
@@ -53,7 +53,7 @@ def compare(request: "Request") -> "Dict[str, object]":
     unsent = 0
     for number, path, status in unread:
         request.check()
-        read.append((number, _read(hashes, path, status)))
+        read.append((number, _read(hashes, path, status, request.check)))
         unsent += status.st_size
         if unsent > SOON or len(read) >= ROWS:
             request.send([[], read], b'')
@@ -135,9 +135,9 @@ def _answer(
     return [(number, 'file', bits, status.st_mtime_ns, is_it)]
 
 
-def _read(hashes: "Hashes", path: str, status: os.stat_result) -> str:
+def _read(hashes: "Hashes", path: str, status: os.stat_result, check: "Callable[[], None]") -> str:
     try:
-        return hashes.sha1(path, status)
+        return hashes.sha1(path, status, check)
     except PermissionError:
         return ''
 
@@ -214,5 +214,5 @@ def _digest(request: "Request", what: str, fd: int, start: int, count: int) -> N
             if len(piece) < block:
                 raise Failure('it became shorter while it was looked at: {}'.format(request.header['path']))
             digests.append(digest_of(piece))
-        request.check()
+            request.check()
         request.send([what, first], b''.join(digests))

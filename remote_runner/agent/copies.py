@@ -1,8 +1,9 @@
 """Files on this host that are not whole yet: their names, who writes them, and what is left of writers that are gone.
 
-A copy lies beside its target, under a name that tells who writes it and for which target. The folders into which an
-agent writes stand in a journal in the user's cache until it is done. So the next agent finds what one left that was
-killed, wherever that was: it goes on with what is large, and removes the rest.
+A copy lies beside its target, under a name that tells who writes it (host, pid and the time when that process was
+started, for pids come again) and for which target. The folders into which an agent writes stand in a journal in the
+user's cache (or where the agent had to be stored instead) until it is done. So the next agent finds what one left that
+was killed, wherever that was: it goes on with what is large, and removes the rest.
 """
 
 import os
@@ -44,14 +45,34 @@ def _sum(name: str) -> str:
     return '-{:08x}'.format(crc32(os.fsencode(name)))
 
 
+#: Our pid, and the name that we have with it.
+_own = (0, '')
+
+
+def _writer() -> str:
+    """What tells this process from others of this host, also from those that had its pid before."""
+    global _own
+    pid = os.getpid()
+    if _own[0] != pid:
+        _own = pid, '{}-{}'.format(pid, processes.start_time(pid) or 0)
+    return _own[1]
+
+
+def _is_gone(writer: str) -> bool:
+    """Whether a process of this host has ended; agents of other versions may have told its pid alone."""
+    pid, _, started = writer.partition('-')
+    is_one = pid.isdigit() and (started or '0').isdigit()
+    return is_one and processes.is_gone(int(pid), int(started or '0'))
+
+
 def temporary_path(folder: str, name: str) -> str:
     """Where the file `name` of a folder is written before it is whole: on a file system that many hosts may share."""
-    return '{}/{}{}-{}{}'.format(folder, TEMPORARY, os.uname().nodename, os.getpid(), _sum(name))
+    return '{}/{}{}-{}{}'.format(folder, TEMPORARY, os.uname().nodename, _writer(), _sum(name))
 
 
 def mark_path(folder: str) -> str:
     """Where a mark can stand in a folder (`agent/sharing.py`): `sweep` takes it for a copy if we are killed."""
-    name = '{}{}-{}-{}'.format(TEMPORARY, os.uname().nodename, os.getpid(), os.urandom(4).hex())
+    name = '{}{}-{}-{}'.format(TEMPORARY, os.uname().nodename, _writer(), os.urandom(4).hex())
     return os.path.join(folder, name)
 
 
@@ -64,8 +85,8 @@ def abandoned(folder: str) -> "List[str]":
         return []  # a folder to write into and not to look at, or none any more
     found = []
     for name in names:
-        pid = name[len(ours) :].partition('-')[0]
-        if name.startswith(ours + pid + '-') and is_copy(name) and _is_gone(pid):
+        writer = name[len(ours) :].rpartition('-')[0]
+        if name.startswith(ours) and is_copy(name) and _is_gone(writer):
             found.append(os.path.join(folder, name))
     return found
 
@@ -75,10 +96,6 @@ def is_copy(name: str) -> bool:
     writer, _, last = name.rpartition('-')
     is_sum = len(last) == 8 and all(c in '0123456789abcdef' for c in last)
     return name.startswith(TEMPORARY) and is_sum and writer.rpartition('-')[2].isdigit()
-
-
-def _is_gone(pid: str) -> bool:
-    return pid.isdigit() and processes.start_time(int(pid)) is None
 
 
 def sweep(folder: str, spared: "Iterable[str]" = ()) -> None:
@@ -95,12 +112,19 @@ def sweep(folder: str, spared: "Iterable[str]" = ()) -> None:
             continue  # not ours to remove
 
 
+def _folder() -> str:
+    """Where journals are: in the user's cache, or where the agent lies if that cannot be used (`agent/stage.py`)."""
+    beside = os.path.realpath(__file__).rsplit('/', 4)[0]
+    other = os.path.realpath('/tmp/remote_runner-{}/cache'.format(os.getuid()))
+    return other if beside == other else os.path.dirname(cache_path())
+
+
 class Journal:
     """Where this agent writes copies."""
 
     def __init__(self) -> None:
-        name = '{}{}-{}'.format(_JOURNAL, os.uname().nodename, os.getpid())
-        self._path = os.path.join(os.path.dirname(cache_path()), name)
+        name = '{}{}-{}'.format(_JOURNAL, os.uname().nodename, _writer())
+        self._path = os.path.join(_folder(), name)
         self._known: "Set[str]" = set()
         self._fd = -1
 
@@ -116,7 +140,7 @@ class Journal:
                 self._fd = os.open(self._path, flags, 0o600)
             os.write(self._fd, os.fsencode(folder) + b'\0')
         except OSError:
-            return  # a home that is full or read-only: what is left is found by the next copy into the folder
+            return  # a disk that is full: what is left is found by the next copy into the folder
 
     def close(self, is_clean: bool) -> None:
         """No copy is under way any more; `is_clean`: nor is anything left of one."""
@@ -170,14 +194,13 @@ def remove_interrupted(spared: "Iterable[str]") -> None:
 def _journals() -> "Iterator[Tuple[str, List[str]]]":
     """The journals of agents of this host that are gone, and the folders in each."""
     ours = '{}{}-'.format(_JOURNAL, os.uname().nodename)
-    folder = os.path.dirname(cache_path())
+    folder = _folder()
     try:
         names = os.listdir(folder)
     except OSError:
         return  # nothing was ever copied
     for name in names:
-        pid = name[len(ours) :]
-        if name.startswith(ours) and pid.isdigit() and processes.start_time(int(pid)) is None:
+        if name.startswith(ours) and _is_gone(name[len(ours) :]):
             try:
                 with open(os.path.join(folder, name), 'rb') as file:
                     yield os.path.join(folder, name), [os.fsdecode(one) for one in file.read().split(b'\0')[:-1]]

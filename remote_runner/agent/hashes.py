@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from typing import Dict, List, Optional, Set, Tuple
 
     from remote_runner.agent.hash_files import Groups, Names
+    from remote_runner.agent.sha1 import Check
 
     #: Path, status before it was renamed, SHA-1, and when that was done at the latest.
     Written = Tuple[str, os.stat_result, str, int]
@@ -93,20 +94,21 @@ class Hashes:
         #: What may become an entry when its tick is over.
         self._pending: "List[Written]" = []
 
-    def sha1(self, path: str, status: "Optional[os.stat_result]" = None) -> str:
+    def sha1(self, path: str, status: "Optional[os.stat_result]" = None, check: "Check" = None) -> str:
         """The SHA-1 of a file's content in hexadecimal.
 
         Args:
             path: absolute; a file at a relative one is read each time.
             status: what stat(2) has just said of it, if that was asked for anyway.
+            check: called now and then while it is read; what it raises ends that.
 
         Raises:
             OSError: it cannot be read.
         """
         if self._path is None:
-            return sha1(path)
+            return sha1(path, check)
         found = self.known(path, os.stat(path) if status is None else status)
-        return self._read(path) if found is None else found
+        return self._read(path, check) if found is None else found
 
     def known(self, path: str, status: os.stat_result) -> "Optional[str]":
         """The SHA-1 of a file of this `status` as far as it is known without reading the file."""
@@ -175,10 +177,10 @@ class Hashes:
 
     # ---- learning ---------------------------------------------------------------------------------------------
 
-    def _read(self, path: str) -> str:
+    def _read(self, path: str, check: "Check") -> str:
         """Read a file, and remember what comes out, if that is proof."""
         with self.reading(path) as reading:
-            digest, size = sha1_of(reading.file, reading.status.st_size)
+            digest, size = sha1_of(reading.file, reading.status.st_size, check)
             reading.learn(digest, size)
         return digest
 

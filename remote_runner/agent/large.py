@@ -28,15 +28,33 @@ _CANNOT = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPER
 
 
 class Incoming:
-    """One file on its way to its target."""
+    """One file on its way to its target.
 
-    def __init__(self, folder: str, name: str, size: int, mode: int, mtime: int, *, resume: bool) -> None:
+    Args:
+        folder, name: its target.
+        size, mode, mtime: what it is to have.
+        check: raises something when nobody wants it any more; called with each piece of what is not sent.
+        resume: whether an interrupted copy is gone on with.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        name: str,
+        size: int,
+        mode: int,
+        mtime: int,
+        check: "Callable[[], object]",
+        *,
+        resume: bool,
+    ) -> None:
         self.target = '/' + name if folder == '/' else folder + '/' + name
         self.has_failed = False
         self._size = size
         self._done = 0
         self._mode = mode
         self._mtime = mtime
+        self._check = check
         self._digest = new_sha1(size)
         self._resumed = resume
         self._reuses = resume
@@ -102,6 +120,7 @@ class Incoming:
     def _zeros(self, size: int, use: "Callable[[memoryview], object]") -> None:
         zeros = memoryview(bytes(min(size, PIECE)))
         for begin in range(0, size, PIECE):
+            self._check()
             use(zeros[: size - begin])
 
     def _leave_out(self, zeros: memoryview) -> None:
@@ -164,6 +183,7 @@ class Incoming:
 
     def _take(self, fd: int, size: int, offset: int, use: "Callable[[bytes], object]") -> None:
         while size and not self._is_spoilt:
+            self._check()
             try:
                 piece = os.pread(fd, min(PIECE, size), offset)
             except OSError as error:

@@ -137,6 +137,22 @@ def start_time(pid: int) -> "Optional[int]":
     return None if fields[0] in (b'Z', b'X') else int(fields[19])
 
 
+def is_gone(pid: int, started: int) -> bool:
+    """Whether a process has ended that was `started` then (`start_time`; 0: nobody knows), whoever has its pid now."""
+    now = start_time(pid)
+    if now is not None:
+        return started not in (0, now)
+    if start_time(os.getpid()) is not None:
+        return True
+    try:
+        os.kill(pid, 0)  # where there is no /proc, that is all there is to ask
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass  # it is another user's
+    return False
+
+
 def identify(pids: "Iterable[int]") -> "Set[Process]":
     """Those of `pids` that are alive, each with its start time."""
     found = set()

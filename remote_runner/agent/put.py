@@ -15,7 +15,7 @@ from remote_runner.agent.request import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Set, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
     from remote_runner.agent.hashes import Hashes
     from remote_runner.agent.large import Incoming
@@ -46,7 +46,7 @@ def put(request: "Request") -> "Dict[str, object]":
     hashes = request.agent.hashes(header['cache'])
     spared = [os.path.realpath(expand(path)) for path in header['spared']]
     copies.remove_interrupted(spared)  # before what they hold is missing elsewhere
-    writer = _Writer(hashes, spared)
+    writer = _Writer(hashes, spared, request.check)
     try:
         for items, body in request.parts():
             writer.take(items, memoryview(body))
@@ -88,9 +88,10 @@ def _set_time(path: str, mtime: int) -> None:
 class _Writer:
     """Puts files together from what comes."""
 
-    def __init__(self, hashes: "Hashes", spared: "List[str]") -> None:
+    def __init__(self, hashes: "Hashes", spared: "List[str]", check: "Callable[[], None]") -> None:
         self._hashes = hashes
         self._spared = spared
+        self._check = check
         self._file: "Optional[Incoming]" = None
         self._path = ''
         #: The paths, as they came, of files that were to be made from what is not there any more.
@@ -118,7 +119,7 @@ class _Writer:
                 from remote_runner.agent.large import Incoming
 
                 self._path = path
-                self._file = Incoming(folder, name, size, mode, mtime, resume=item[_BEGIN])
+                self._file = Incoming(folder, name, size, mode, mtime, self._check, resume=item[_BEGIN])
             else:
                 number = self._turns.setdefault(folder, len(self._turns) % small.WRITERS)
                 whole[number].append((folder, name, mode, mtime, digest, self._cut(size)))

@@ -205,8 +205,11 @@ class Preparation:
         return self._mirrors.of([tracked.plan for tracked in own], base_dirs)
 
     def remember(self) -> None:
-        """All files were brought: what was found out of those of this machine is kept for the next run."""
+        """All files were brought: what was found out of those of this machine is kept for the next run, and of it in
+        this one no more than it needs.
+        """
         self._bringer.local.save()
+        self._bringer.local.forget_pieces()
 
     # ---- taking back ------------------------------------------------------------------------------------------
 

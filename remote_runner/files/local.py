@@ -24,13 +24,15 @@ class Status(NamedTuple):
     st_size: int
     st_mode: int
     st_mtime_ns: int
+    st_ctime_ns: int
     st_ino: int
     st_blocks: int
 
     @classmethod
     def of(cls, status: os.stat_result | Status) -> Status:
         """That of a file that another process has looked at."""
-        return cls(status.st_size, status.st_mode, status.st_mtime_ns, status.st_ino, status.st_blocks)
+        times = status.st_mtime_ns, status.st_ctime_ns
+        return cls(status.st_size, status.st_mode, *times, status.st_ino, status.st_blocks)
 
 
 class LocalFiles:
@@ -194,6 +196,11 @@ class LocalFiles:
         except OSError as error:
             raise TransferFailed(f'cannot read {local}: {error.strerror}') from error
 
+    def forget_pieces(self) -> None:
+        """No host wants the digests of pieces any more."""
+        with self._lock:
+            self._pieces.clear()
+
     def reading(self, local: str) -> Reading:
         """A file that is about to be read from its begin to its end.
 
@@ -236,6 +243,11 @@ class LocalFiles:
         TransferFailed: a file is not what it was when it was looked at.
         """
         then = self._seen[local]
-        if (now.st_size, now.st_mtime_ns, now.st_ino) != (then.st_size, then.st_mtime_ns, then.st_ino):
+        if (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino) != (
+            then.st_size,
+            then.st_mtime_ns,
+            then.st_ctime_ns,  # who writes can set the mtime back, and not this
+            then.st_ino,
+        ):
             became = 'became shorter' if now.st_size < then.st_size else 'was changed'
             raise TransferFailed(f'{local} {became} while it was copied')
