@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,17 @@ from remote_runner.hosts.host import Host
 from tests.deploying import Deployment, deploying
 from tests.living import Lives, connected
 from tests.testbed import Testbed
+
+
+def pytest_configure() -> None:
+    """What the tests start begins with default signals, whatever started them: nohup(1), a shell in the background.
+
+    Those that are ignored do nothing to us as before: so says a handler, which no program inherits.
+    """
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 @pytest.fixture(scope="session")

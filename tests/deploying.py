@@ -501,6 +501,8 @@ def _clean_here(session: str) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         socket.unlink(missing_ok=True)
+    for lock in Path(f'/tmp/remote_runner-{os.getuid()}').glob(f'{session}.*lock'):
+        lock.unlink()
 
 
 def _matches(event: Json, kind: str, component: str | None, host: str | None) -> bool:

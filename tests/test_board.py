@@ -48,6 +48,27 @@ def test_an_end_that_nobody_saw_is_unknown(board: Board) -> None:
     assert _say(board, 'closed', status={'state': 'started', 'output': ''}).state is State.UNKNOWN
 
 
+_RUNS = {'state': 'started', 'pid': 2, 'alive': True}
+
+
+@pytest.mark.parametrize(
+    ('last', 'state'),
+    [
+        ({'state': 'exited', 'pid': 2, 'exit_status': 3, 'output': ''}, State.EXITED),
+        ({'state': 'started', 'pid': 2, 'output': ''}, State.UNKNOWN),
+        ({'state': 'killed', 'pid': 2, 'output': ''}, State.FAILED),
+    ],
+)
+def test_an_end_while_the_host_said_how_it_was_counts(board: Board, last: dict[str, Any], state: State) -> None:
+    """A keeper that was asked how it is, and ended before it took the call of the agent that wants to hear more."""
+    [tracked] = board.all()
+    tracked.state = State.PLANNED
+    _say(board, 'closed', status=last)
+    board.restore(tracked, _RUNS)
+    assert (tracked.state, tracked.gone) == (state, True)
+    assert tracked.status == last.get('exit_status')
+
+
 def test_a_launcher_that_dies_before_its_turn_is_told_then(board: Board) -> None:
     [tracked] = board.all()
     tracked.state = State.PLANNED

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cleaning import Litter, outcomes
 from tests.commands import Running, Site
-from tests.deploying import gone, kill, launchers
+from tests.deploying import ancestors, gone, kill, launchers
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
 
@@ -283,6 +283,44 @@ class TestSmallThings:
         assert {live.name, 'link-00000001-0'} <= left
         assert not left & removed
         assert [path.name for path in (litter.home / 'work').iterdir()] == ['.rr-h1-1-01234567']
+
+    def test_sockets_of_killed_launchers_go_with_the_next_run(self, litter: Litter) -> None:
+        def there() -> set[str]:
+            return {path.name for path in litter.runtime.iterdir() if path.is_socket() and path.name[:5] != 'agent'}
+
+        pid = litter.deploy('killed').event('component_started')['pid']
+        [dead] = there()
+        above = ancestors(litter.host, pid)[:2]
+        kill(litter.host, signal.SIGSTOP, *[process.pid for process in above])
+        kill(litter.host, signal.SIGKILL, pid, *[process.pid for process in above])
+        gone(litter.host, above)
+        litter.site.deploy('--screen', f'{litter.site.session}-beside')
+        [alive] = there() - {dead}
+        # One of a program that says how it is, one that somebody may be about to listen on, and one that somebody
+        # listens on, of whom the kernel does not tell us: as in a container.
+        said, new, elsewhere = (f'20260101-000000-000ab-{end}' for end in ('0.n', '1', '2'))
+        script = (
+            'import os, signal, socket\n'
+            f'os.chdir("/tmp/remote_runner-{litter.account.uid}")\n'
+            f'socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).bind("{said}")\n'
+            f'socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).bind("{new}")\n'
+            f'listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)\nlistening.bind("{elsewhere}")\n'
+            'listening.listen()\nprint(flush=True)\nsignal.pause()\n'
+        )
+        uid = litter.account.uid
+        argv, env = litter.host.entry(['unshare', '-n', 'setpriv', f'--reuid={uid}', 'python3', '-c', script])
+        with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b'\n'
+                assert there() == {dead, alive, said, new, elsewhere}
+                for name in there() - {new}:
+                    os.utime(litter.runtime / name, (0, 0))
+                litter.deploy('next')
+                wait_until(lambda: not there() & {dead, said}, 'the sockets to go')
+                assert {alive, new, elsewhere} < there()
+            finally:
+                process.kill()
 
     def test_programs_whose_launchers_were_killed(self, litter: Litter) -> None:
         pid = litter.deploy('stubborn', executable='/bin/sh', args=IGNORES, stop_timeout=0.1).event(

@@ -8,14 +8,17 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from remote_runner.agent import peers
+from remote_runner.agent.peers import Peer
 from tests.attaching import Terminal, attached
 from tests.commands import Done, Site, component, environment
-from tests.deploying import connections, gone, is_alive, kill
+from tests.deploying import agents, connections, gone, is_alive, kill
 from tests.test_command import Watcher
 from tests.testbed import Testbed, TestHost
 from tests.testbed.process import wait_until
@@ -311,21 +314,54 @@ def test_a_signal_in_a_pause(site: Site) -> None:
     later(site, 'stop')
 
 
+@contextmanager
+def called(site: Site, name: str) -> Iterator[Peer]:
+    """A connection to the keeper of a component."""
+    found = folder(site, name)
+    uid = site.bed['h1'].account('free').uid
+    runtime = os.open(site.bed['h1'].path(f'/tmp/remote_runner-{uid}'), os.O_PATH)
+    # By way of the folder: the path of a socket must be short.
+    keeper = peers.connect(f'/proc/self/fd/{runtime}/{found.parent.name}-{found.name}')
+    os.close(runtime)
+    assert keeper is not None
+    yield keeper
+    keeper.sock.close()
+
+
+def is_at_rest(keeper: Peer) -> None:
+    """Wait until it and its deputy have done with all that came before: signal 0 does nothing, and goes to both."""
+    keeper.send(('signal', 0))
+    heard: list[tuple[object, ...]] = []
+
+    def has_answered() -> bool:
+        messages = keeper.receive()
+        assert messages is not None
+        heard.extend(message for message in messages if message[0] == 'signalled')
+        return bool(heard)
+
+    wait_until(has_answered, 'its answer')
+    assert heard == [('signalled', 0)]
+
+
 @pytest.mark.parametrize('user', ['sim', None])
 def test_lives_leave_no_files_open(site: Site, user: str | None) -> None:
-    site.write(say('x', 'free@h1', 'sleep 1; exit 3', restart='always', user=user, start_grace=0))
+    site.write(say('x', 'free@h1', 'exec sleep 1000', restart='always', user=user, start_grace=0))
     site.deploy()
     host = site.bed['h1']
+    wait_until(lambda: not agents(host), 'the deployment to hang up')
 
     def open_files(life: int) -> list[int]:
-        """How many files those behind the program have open in that life."""
+        """How many files those behind the program have open in that life, which is the next."""
+        kill(host, signal.SIGKILL, status(site, 'x')['pid'])
         wait_until(
             lambda: (status(site, 'x')['state'], status(site, 'x').get('restarts')) == ('started', life), f'life {life}'
         )
+        is_at_rest(keeper)
         pids = [status(site, 'x')[who] for who in ('keeper', 'deputy') if who in status(site, 'x')]
         return [len(list((host.root / 'proc' / str(pid) / 'fd').iterdir())) for pid in pids]
 
-    assert open_files(1) == open_files(2)
+    with called(site, 'x') as keeper:
+        assert open_files(1) == open_files(2)
 
 
 NOTIFY = """

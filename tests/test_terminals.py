@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -63,7 +65,7 @@ def test_kind_size_and_exit_status(connection: Connection) -> None:
 
 
 def test_the_program_hears_of_another_size(connection: Connection) -> None:
-    program = "trap 'stty size; exit' WINCH; echo ready; while :; do read -r line; done"
+    program = "trap 'stty size; exit' WINCH; echo ready; while read -r line; do :; done"
     channel = open_terminal(connection, f'exec sh -c "{program}"')
     read_until(channel, b'ready')
     channel.resize(123, 45)
@@ -71,8 +73,24 @@ def test_the_program_hears_of_another_size(connection: Connection) -> None:
     channel.close()
 
 
+def test_the_program_begins_with_default_signals(connection: Connection) -> None:
+    ours = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ours}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    try:
+        channel = open_terminal(connection, 'exec grep -E "^Sig(Blk|Ign):" /proc/self/status')
+        shown = re.findall(rb'Sig...:\t(\w+)', read_all(channel))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    of_libc = 0b11 << 31  # it keeps two for itself, and posix_spawn(3) leaves them ignored
+    assert [int(word, 16) & ~of_libc for word in shown] == [0, 0]
+    channel.close()
+
+
 def test_closing_hangs_up(connection: Connection) -> None:
-    channel = open_terminal(connection, "trap 'exit 3' HUP; echo ready; while :; do read -r line; done")
+    channel = open_terminal(connection, "trap 'exit 3' HUP; echo ready; while read -r line; do :; done")
     read_until(channel, b'ready')
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(channel.read, 100)

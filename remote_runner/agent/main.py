@@ -12,7 +12,7 @@ import time
 
 import _signal
 
-from remote_runner.agent import processes
+from remote_runner.agent import processes, tree
 from remote_runner.agent.request import Failure, Gone, Request
 from remote_runner.agent.threads import Lock, Thread
 from remote_runner.wire import frames
@@ -270,7 +270,11 @@ def main() -> None:
     """Serve the master on stdin and stdout until it is gone."""
     outgoing = os.dup(1)
     os.dup2(2, 1)  # nothing but frames goes out there
-    _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+    # All that runs here later descends from us.
+    tree.default_signals()
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    for number in processes.IGNORED_BY_PYTHON:
+        _signal.signal(number, _signal.SIG_IGN)
     agent = Agent(0, outgoing)
     _signal.signal(_signal.SIGTERM, agent.dismiss)
     try:

@@ -4,13 +4,10 @@ Nothing counts as rubbish that a session needs of which anything is alive, on wh
 runs are kept. The order in which things are looked at makes a run that begins meanwhile safe, see `Look`.
 """
 
-import errno
 import os
 import stat
 
-import _socket
-
-from remote_runner.agent import copies, files, folders, living, locks, processes, screen, survey
+from remote_runner.agent import copies, files, folders, living, locks, processes, screen, sockets, survey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -238,7 +235,7 @@ class Look:
             kind, _, pid = name.partition('-')
             if kind == 'agent' and pid.isdigit() and processes.start_time(int(pid)) is not None:
                 continue  # it may be about to listen
-            if (name[:-2] if name.endswith('.n') else name) not in launchers and _is_deaf(path):
+            if (name[:-2] if name.endswith('.n') else name) not in launchers and sockets.is_deaf(path):
                 yield Item(SOCKET, path, found)
 
     def links(self, going: "Iterable[str]" = ()) -> "Iterator[Item]":
@@ -336,19 +333,3 @@ def _other_hosts(root: str) -> "List[str]":
         return sorted(name for name in os.listdir(os.path.dirname(root)) if name != os.uname().nodename)
     except OSError:
         return []
-
-
-def _is_deaf(path: str) -> bool:
-    """Whether nobody listens on a socket, of whichever type (unix(7))."""
-    for kind in (_socket.SOCK_STREAM, _socket.SOCK_DGRAM):
-        sock = _socket.socket(_socket.AF_UNIX, kind | _socket.SOCK_CLOEXEC)
-        try:
-            sock.settimeout(1.0)
-            sock.connect(path)
-            return False
-        except OSError as error:
-            if error.errno != errno.EPROTOTYPE:
-                return error.errno == errno.ECONNREFUSED
-        finally:
-            sock.close()
-    return False

@@ -9,7 +9,7 @@ come back as operation `answer`. A later agent finds running launchers through t
 import os
 import select
 
-from remote_runner.agent import folders, peers, processes, records, screen, secrets
+from remote_runner.agent import folders, peers, processes, records, screen, secrets, sockets
 from remote_runner.agent.request import Failure
 from remote_runner.agent.threads import Lock, Thread
 
@@ -90,6 +90,10 @@ class Starts:
         """Leave: launchers that have not heard go find the connection closed."""
         if self.path:
             records.forget(self.path)
+            try:
+                sockets.forget_dead(os.path.dirname(self.path))
+            except OSError:
+                pass  # the next run tries again
         for session in self.sessions:
             try:
                 _prune(session)

@@ -23,7 +23,7 @@ import time
 import _signal
 import _socket
 
-from remote_runner.agent.tree import milliseconds
+from remote_runner.agent.tree import default_signals, milliseconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,12 +105,7 @@ class Sudo:
         for target, fd in enumerate((stdin, null, stderr)):
             posix.dup2(fd, target)
         posix.chdir('/')
-        for number in range(1, _signal.NSIG):
-            try:
-                _signal.signal(number, _signal.SIG_DFL)
-            except (OSError, ValueError):
-                continue  # KILL, STOP and the two that libc keeps for itself
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        default_signals()
         means = self._means
         how = '-n' if self._password is None else '-S'
         argv = [means['sudo'], how, '-u', means['name'], '--', means['python'], '-IS', '-c', FIRST]

@@ -5,9 +5,8 @@ import fcntl
 import posix
 import termios
 
-import _signal
-
 from remote_runner.agent.records import PIECE, read_file
+from remote_runner.agent.tree import default_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,12 +84,7 @@ def _become_program(spec: "Values", terminal: int, report: int) -> None:
         for fd in (0, 1, 2):
             posix.dup2(terminal, fd)
         posix.umask(spec['umask'])
-        for number in range(1, _signal.NSIG):
-            try:
-                _signal.signal(number, _signal.SIG_DFL)
-            except (OSError, ValueError):
-                continue  # KILL, STOP and the two that libc keeps for itself
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        default_signals()
         stage = 'chdir'
         posix.chdir(spec['cwd'])
         stage = 'exec'

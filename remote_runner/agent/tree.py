@@ -158,6 +158,19 @@ class Signals:
             return set()
 
 
+def default_signals() -> None:
+    """Give all signals their default actions and block none: what began us may have had it otherwise (nohup(1), cron).
+
+    What is ignored or blocked is inherited by all that a process executes (signal(7)), and a shell cannot even trap it.
+    """
+    for number in range(1, _signal.NSIG):
+        try:
+            _signal.signal(number, _signal.SIG_DFL)
+        except (OSError, ValueError):
+            continue  # KILL, STOP and the two that libc keeps for itself
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
 def _nothing(number: int, frame: object) -> None:
     """The wake-up pipe carries the signal."""
 

@@ -72,6 +72,7 @@ class Tracked:
         extends_to: until when (time.monotonic) it asked to be given time to become ready.
         restarts: how often its launcher has started it again.
         kept: it runs since an earlier run.
+        last_word: what its host wrote of it last, once its launcher has ended.
     """
 
     plan: ComponentPlan
@@ -93,6 +94,7 @@ class Tracked:
     kept: bool = False
     gone: bool = False
     launcher: bool = field(default=False, repr=False)
+    last_word: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
     def key(self) -> str:
@@ -192,7 +194,7 @@ class Board:
         with self._changed:
             for tracked in components:
                 tracked.launcher = tracked.gone = False
-                tracked.window, tracked.reason = -1, ''
+                tracked.window, tracked.reason, tracked.last_word = -1, '', None
 
     def going(self, components: Iterable[Tracked]) -> None:
         """They are told go now: from here on their programs may run."""
@@ -253,8 +255,13 @@ class Board:
             self._changed.notify_all()
 
     def restore(self, tracked: Tracked, status: dict[str, Any] | None) -> None:
-        """What a host says of a component after its connection was made again: see operation `watch`."""
+        """What a host says of a component when it is watched from now on, or again: see operation `survey`.
+
+        `alive` stands in it beside what its launcher says. That may have ended before the host's answer came.
+        """
         with self._changed:
+            if tracked.last_word is not None and status is not None and status.get('alive'):
+                status = {**tracked.last_word, 'alive': False}
             if status is None or 'state' not in status:
                 if tracked.state in PENDING or tracked.state is State.GOING:
                     self._end(tracked, State.ABORTED, 'its connection was lost before it was started')
@@ -342,7 +349,7 @@ class Board:
                 self._end(tracked, State.UNKNOWN, f'processes that could not be ended are left: {pids}')
         elif kind == 'closed':
             tracked.launcher = False
-            status = header.get('status') or {}
+            tracked.last_word = status = header.get('status') or {}
             tracked.gone = True
             why = str(status.get('reason') or 'its launcher ended')
             if tracked.state is State.PLANNED:

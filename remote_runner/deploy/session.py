@@ -304,7 +304,8 @@ class Session:
             self.board.restore(tracked, None)
             return
         tracked.window = seen.window if seen.window is not None else -1
-        tracked.launcher = seen.facts['alive']
+        # Its launcher may have ended while the host was answering: that is heard before the answer.
+        tracked.launcher = seen.facts['alive'] and tracked.last_word is None
         self.board.restore(tracked, {**seen.facts['status'], 'alive': seen.facts['alive']})
 
     def reconnect(self, name: str) -> None:

@@ -12,8 +12,8 @@ from remote_runner.errors import ConnectionLost, HostError
 from remote_runner.hosts.local_streams import LocalStreams
 
 _SHELL = '/bin/sh'
-#: Python ignores these for itself; a program expects the system's own way (signal(7)).
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+#: A program expects the system's own way (signal(7)), whatever Python, or nohup(1), ignores. These two nobody can.
+_DEFAULT = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 #: What a shell may have said of another terminal than the new one.
 _OF_THE_OLD_TERMINAL = ('LINES', 'COLUMNS')
 
@@ -80,5 +80,5 @@ def _start(command: str, terminal: str, term: str) -> int:
         ],
         setsid=True,
         setsigmask=(),
-        setsigdef=_IGNORED_BY_PYTHON,
+        setsigdef=_DEFAULT,
     )
