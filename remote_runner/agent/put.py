@@ -77,14 +77,25 @@ def put(request: "Request") -> "Dict[str, object]":
 
 def _make_folder(path: str, mode: "Optional[int]", made: "Set[str]") -> None:
     """Make a folder, and those above it; one that is new gets its mode, but so that we may write into it."""
+    made.update(_make_missing(path))
+    if mode is not None and path in made:
+        os.chmod(path, mode | stat.S_IRWXU)
+
+
+def _make_missing(folder: str) -> "List[str]":
+    """`make_folders`, and words for what goes wrong."""
     try:
-        made.update(make_folders(path))
+        return make_folders(folder)
     except OSError as error:
         is_there = isinstance(error, FileExistsError)
         why = '{} is no folder'.format(error.filename) if is_there else error.strerror
-        raise Failure('cannot make the folder {}: {}'.format(path, why), kind='transfer') from None
-    if mode is not None and path in made:
-        os.chmod(path, mode | stat.S_IRWXU)
+        raise Failure('cannot make the folder {}: {}'.format(folder, why), kind='transfer') from None
+
+
+def _refuse_device(path: str, mode: int) -> None:
+    """Nobody wants /dev/null to become a file."""
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise Failure('{} is a device'.format(path), kind='transfer')
 
 
 def _set_time(path: str, mtime: int) -> None:
@@ -189,8 +200,13 @@ class _Writer:
             self._enter(folder)
             if os.path.isdir(folder + '/' + name):
                 raise Failure('{}/{} is a folder'.format(folder, name), kind='transfer')
+            try:
+                status = os.lstat(folder + '/' + name)
+            except OSError:
+                return folder, name  # as above
         elif stat.S_ISDIR(status.st_mode):
             raise Failure('{}/{} is a folder'.format(folder, name), kind='transfer')
+        _refuse_device('{}/{}'.format(folder, name), status.st_mode)
         return folder, name
 
     def _folder(self, place: str) -> str:
@@ -207,6 +223,10 @@ class _Writer:
         place, name = os.path.split(path)
         temporary = copies.temporary_path(self._folder(place), name)
         try:
+            _refuse_device(path, os.lstat(path).st_mode)
+        except OSError:
+            pass  # there is nothing; or making it says why that cannot be known
+        try:
             try:
                 os.symlink(text, temporary)
             except FileExistsError:  # of a process that had our number
@@ -221,7 +241,7 @@ class _Writer:
             raise Failure('cannot make the link {}: {}'.format(path, error.strerror), kind='transfer') from None
 
     def _enter(self, folder: str) -> None:
-        if make_folders(folder):
+        if _make_missing(folder):
             self._new.add(folder)
         else:
             copies.sweep(folder, self._spared)
@@ -497,5 +517,7 @@ def _free(folder: str) -> str:
         system = os.statvfs(folder)
     except OSError:
         return ''
+    if system.f_files and not system.f_favail:
+        return ', no more files can be made there: all inodes are used'
     return ', {} are free there'.format(system.f_bavail * system.f_frsize)
 
