@@ -78,10 +78,16 @@ class SourcesFailed(RemoteRunnerError):
 
     exit_status = 2
 
+    #: Faults that are named.
+    MOST = 100
+
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
         what = 'this cannot be copied' if len(self.faults) > 1 else 'it cannot be copied'
-        super().__init__(f'{what}; no host was touched:\n' + '\n'.join(f'  - {fault}' for fault in self.faults))
+        named = [f'  - {fault}' for fault in self.faults[: self.MOST]]
+        if len(self.faults) > self.MOST:
+            named.append(f'  … and {len(self.faults) - self.MOST} more')
+        super().__init__('\n'.join([f'{what}; no host was touched:', *named]))
 
 
 def together(faults: Sequence[RemoteRunnerError]) -> RemoteRunnerError:

@@ -75,6 +75,10 @@ def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_intermixed_args(arguments)
     if not options.dest:
         raise UsageError('DEST is empty', remedy='. is the home there')
+    if ':' in options.dest.partition('/')[0]:
+        raise UsageError(
+            f'DEST {options.dest!r} begins with a host, as for scp', remedy=f'hosts are HOSTS; else ./{options.dest}'
+        )
     gathering = _begin_to_gather(options)
     addresses, ahead = dial_hosts(options)
     # The rest is imported, and the files are looked at, while the hosts answer.

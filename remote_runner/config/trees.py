@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from remote_runner.config.exclude import Exclusion
@@ -46,13 +46,20 @@ def leaves(top: str, exclusion: Exclusion, *, keep_links: bool) -> Iterator[Leaf
             yield Leaf(found.path, found.kind == 'link')
 
 
-def walk(top: str, exclusion: Exclusion, *, keep_links: bool) -> Iterator[Found]:
+def walk(
+    top: str,
+    exclusion: Exclusion,
+    *,
+    keep_links: bool,
+    on_fault: Callable[[str, OSError | ValueError], object] | None = None,
+) -> Iterator[Found]:
     """All that is in a tree, each folder before what is in it, sorted by name.
 
     Args:
         top: the local folder.
         exclusion: what is left out; a folder that is, is not entered.
         keep_links: whether links stay links; else they are followed.
+        on_fault: is told a folder below `top` that cannot be entered, and why; then all else comes.
 
     Raises:
         FileNotFoundError, NotADirectoryError, PermissionError: a folder is not there, none, or not readable.
@@ -67,10 +74,16 @@ def walk(top: str, exclusion: Exclusion, *, keep_links: bool) -> Iterator[Found]
             if found.kind != 'folder':
                 yield found
                 continue
-            status, inside = _inside(found.local, found.path, exclusion, keep_links)
-            here = (status.st_dev, status.st_ino)
-            if here in above:
-                raise ValueError(f'{found.local} leads back to a directory above it')
+            try:
+                status, inside = _inside(found.local, found.path, exclusion, keep_links)
+                here = (status.st_dev, status.st_ino)
+                if here in above:
+                    raise ValueError(f'{found.local} leads back to a directory above it')
+            except (OSError, ValueError) as error:
+                if on_fault is None:
+                    raise
+                on_fault(found.local, error)
+                continue
             yield found._replace(status=status, is_empty=not inside)
             above.append(here)
             listings.append(iter(inside))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from remote_runner.wire.columns import ANY_TIME
 
 #: Where the type stands in st_mode, and that of a regular file: inode(7).
 _TYPE, _REGULAR = 12, 0o10
+#: Permission bits of a file that everybody may read: of the others the system is asked.
+_READABLE = 0o444
 #: Last names of paths that name no folder of their own: what is in it is meant.
 _INSIDE = ('', '.', '..')
 
@@ -119,7 +122,8 @@ class _Gatherer:
         times = self._local.times
         self._trees.append(Tree(place or '/', self._exclusion.patterns))
         try:
-            for path, local, kind, status, _ in walk(source, self._exclusion, keep_links=self._keep_links):
+            found = walk(source, self._exclusion, keep_links=self._keep_links, on_fault=self._closed)
+            for path, local, kind, status, _ in found:
                 remote = f'{place}/{path}' if path else place
                 if status is not None:
                     self._take_folder(local, remote or '/', status, is_top and not path)
@@ -136,18 +140,22 @@ class _Gatherer:
                 if mode >> _TYPE != _REGULAR:
                     self._refuse(local, mode)
                     continue
+                if mode & _READABLE != _READABLE and not os.access(local, os.R_OK):
+                    self._locked(local)
+                    continue
                 mtime = status.st_mtime_ns if times else ANY_TIME
                 entries[remote] = Entry(local, remote, status.st_size, mode & 0o7777, mtime)
         except OSError as error:
             self._fault(error.filename or source, error)
-        except ValueError as error:
-            self.faults.append(f'the link {error}')
         self._local.saw(seen)
         self._add(entries)
 
     def _take_file(self, local: str, remote: str, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
             self._refuse(local, status.st_mode)
+            return
+        if not os.access(local, os.R_OK):
+            self._locked(local)
             return
         self._local.saw({local: status})
         self._add({remote: Entry(local, remote, *self._local.look(local))})
@@ -161,6 +169,16 @@ class _Gatherer:
         for remote in entries.keys() & (self._folders.keys() | self._bits.keys()):
             self.faults.append(f'{entries[remote].local} would become {remote}, which is to be a folder')
         self._files.update(entries)
+
+    def _closed(self, folder: str, error: OSError | ValueError) -> None:
+        """A folder in a tree that cannot be entered."""
+        if isinstance(error, OSError):
+            self._fault(folder, error)
+        else:
+            self.faults.append(f'the link {error}')
+
+    def _locked(self, local: str) -> None:
+        self._fault(local, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
     def _refuse(self, local: str, mode: int) -> None:
         self.faults.append(f'{local} is no file, folder or link, but {_kind(mode)}')
