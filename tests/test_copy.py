@@ -158,6 +158,22 @@ class TestFaithfully:
         done = copier.copy(where, 'd', copier.base, status=1)
         assert f'cannot write {copier.base}/d/sealed/deep: Permission denied' in done.stderr
 
+    def test_files_that_are_of_somebody_else(self, copier: Copier, deployment: Deployment) -> None:
+        copier.file('d/f', mode=0o640)
+        where = f'{deployment.user("anne", "h1")}@h1'
+        copier.there().mkdir()
+        copier.there().chmod(0o1777)
+        there = copier.there('/f')
+        there.write_text('content\n')
+        there.chmod(0o644)
+        done = copier.copy(where, 'd/', copier.base, status=1)
+        why = 'Operation not permitted'
+        assert f'cannot set the permission bits of {copier.base}/f to 0640: {why}\n' in done.stderr
+        copier.file('d/f', 'changed')
+        done = copier.copy(where, 'd/', copier.base, status=1)
+        assert f'cannot write {copier.base}/f: {why}\n' in done.stderr
+        assert there.read_text() == 'content\n'
+
     def test_bits_that_have_changed_since(self, copier: Copier) -> None:
         copier.file('d/sub/f')
         copier.copy('h1', 'd', copier.base)

@@ -66,11 +66,11 @@ def put(request: "Request") -> "Dict[str, object]":
         writer.close()
     copies.remove_interrupted(())
     for path, mode in header['modes']:
-        os.chmod(expand(path), mode)
+        _set_bits(expand(path), mode)
     for path, mtime in header['times']:
         _set_time(expand(path), mtime)
     for path, mode in header.get('bits', ()):
-        os.chmod(expand(path), mode)
+        _set_bits(expand(path), mode)
     request.agent.save_hashes()
     return {'stale': writer.stale}
 
@@ -96,6 +96,14 @@ def _refuse_device(path: str, mode: int) -> None:
     """Nobody wants /dev/null to become a file."""
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         raise Failure('{} is a device'.format(path), kind='transfer')
+
+
+def _set_bits(path: str, mode: int) -> None:
+    try:
+        os.chmod(path, mode)
+    except OSError as error:
+        what = 'cannot set the permission bits of {} to {:04o}: {}'.format(path, mode, error.strerror)
+        raise Failure(what, kind='transfer') from None
 
 
 def _set_time(path: str, mtime: int) -> None:
@@ -504,7 +512,7 @@ def _data(fd: int, begin: int, end: int) -> "Tuple[int, int]":
 def _failure(target: str, size: int, error: OSError, verb: str = 'write') -> Failure:
     """Why a file of so many bytes cannot be written (or read)."""
     folder = os.path.dirname(target)
-    where = folder if isinstance(error, PermissionError) else target
+    where = folder if error.errno == errno.EACCES else target
     what = 'cannot {} {}: {}'.format(verb, where, error.strerror)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what += ' ({} bytes{})'.format(size, _free(folder))
