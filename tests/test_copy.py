@@ -24,7 +24,18 @@ from remote_runner.files.limit import Limit, parse_rate
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.sources import gather
 from remote_runner.ui.copied import Summary
-from tests.commands import PATIENCE, Commands, Done, Word, alias_of, nothing_runs, ssh_config
+from tests.commands import (
+    COMMAND,
+    PATIENCE,
+    Commands,
+    Done,
+    Running,
+    Word,
+    alias_of,
+    environment,
+    nothing_runs,
+    ssh_config,
+)
 from tests.deploying import Deployment
 from tests.privileges import unprivileged
 from tests.test_files import rubbish
@@ -276,6 +287,32 @@ class TestWhatIsWrong:
                 f'{here}/d/z is no file, folder or link, but a pipe',
                 f'cannot read {here}/f: Permission denied',
             )
+
+    def test_where_it_was_begun_is_gone(self, copier: Copier) -> None:
+        path = copier.file('f')
+        leave = ['sh', '-c', 'mkdir gone; cd gone; rmdir ../gone; exec "$@"', 'sh']
+
+        def copy(*sources: Word) -> Done:
+            command = [*leave, *COMMAND, 'copy', '-F', copier.ssh_config, 'h1', *sources, copier.base]
+            with Running(command, cwd=copier.here, env=environment(copier.home)) as running:
+                return running.end()
+
+        assert copy(path).status == 0
+        assert copier.there().read_text() == 'content\n'
+        done = copy('f', 'd/')
+        assert done.status == 2
+        assert done.stderr.splitlines() == [
+            'ERROR: this cannot be copied; no host was touched:',
+            '  - cannot read f: the folder that this was begun in is gone',
+            '  - cannot read d/: the folder that this was begun in is gone',
+        ]
+
+    def test_a_locale_of_ascii(self, copier: Copier) -> None:
+        copier.file('d/ü')
+        variables = {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+        done = copier.copy('h1', 'd/', f'{copier.base}/ü', '--delete', variables=variables)
+        assert done.stdout.startswith('h1: 1 file sent (8 B) in ')
+        assert copier.names() == ['ü', 'ü/ü']
 
     def test_thousands_of_faults(self, copier: Copier) -> None:
         (copier.here / 'd').mkdir()

@@ -42,8 +42,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog='remote_runner copy',
         description=_DESCRIPTION,
         usage='%(prog)s HOSTS SRC... DEST [options]',
-        epilog='exit status: 0 all is there, 1 a file could not be brought, 2 wrong usage, or a SRC cannot be read,\n'
-        '3 a host could not be reached, trusted or authenticated, 130 interrupted',
+        epilog='exit status: 0 all is there, 1 a file could not be brought, 2 wrong usage, a SRC that cannot be\n'
+        'read, or a refused --delete, 3 a host could not be reached, trusted or authenticated, 130 interrupted',
     )
     add_hosts_argument(parser, words=1, exclude='--exclude-hosts')
     parser.add_argument('sources', nargs='+', metavar='SRC', help='a file or folder of this machine')

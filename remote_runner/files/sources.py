@@ -54,9 +54,16 @@ def gather(
     """
     gatherer = _Gatherer(local, Exclusion(exclude), keep_links)
     place = _place(dest)
-    here = os.getcwd()  # noqa: PTH109 - to the letter
+    try:
+        here = os.getcwd()  # noqa: PTH109 - to the letter
+    except FileNotFoundError:  # somebody has removed it
+        here = ''
     for source in sources:
-        gatherer.take(source if source.startswith('/') else f'{here}/{source}', place, into=into or len(sources) > 1)
+        if source.startswith('/') or here:
+            path = source if source.startswith('/') else f'{here}/{source}'
+            gatherer.take(path, place, into=into or len(sources) > 1)
+        else:
+            gatherer.faults.append(f'cannot read {source}: the folder that this was begun in is gone')
     if gatherer.faults:
         raise SourcesFailed(gatherer.faults)
     return gatherer.manifest()
