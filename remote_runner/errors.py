@@ -78,10 +78,16 @@ class SourcesFailed(RemoteRunnerError):
 
     exit_status = 2
 
+    #: Faults that are named.
+    MOST = 100
+
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
         what = 'this cannot be copied' if len(self.faults) > 1 else 'it cannot be copied'
-        super().__init__(f'{what}; no host was touched:\n' + '\n'.join(f'  - {fault}' for fault in self.faults))
+        named = [f'  - {fault}' for fault in self.faults[: self.MOST]]
+        if len(self.faults) > self.MOST:
+            named.append(f'  … and {len(self.faults) - self.MOST} more')
+        super().__init__('\n'.join([f'{what}; no host was touched:', *named]))
 
 
 def together(faults: Sequence[RemoteRunnerError]) -> RemoteRunnerError:
@@ -197,9 +203,20 @@ class FetchFailed(RemoteRunnerError):
 class FetchIncomplete(RemoteRunnerError):
     """Some files could not be brought home, one line each; all others were."""
 
+    #: Failures of a host that are named.
+    MOST = 20
+
     def __init__(self, failures: Sequence[FetchFailed]) -> None:
         self.failures = tuple(failures)
-        super().__init__('\n'.join(str(failure) for failure in self.failures))
+        of_hosts: dict[str | None, list[str]] = {}
+        for failure in self.failures:
+            of_hosts.setdefault(failure.host, []).append(str(failure))
+        named: list[str] = []
+        for host, lines in of_hosts.items():
+            named += lines[: self.MOST]
+            if len(lines) > self.MOST:
+                named.append(f'{host}: … and {len(lines) - self.MOST} more')
+        super().__init__('\n'.join(named))
 
 
 class SessionHeld(RemoteRunnerError):

@@ -298,8 +298,8 @@ class CommandEnded(Event):
 
 class CopyEnded(Event):
     """The last line of `copy` with `--json`: what came of it on all `hosts` together; `failed` says why some have not
-    all of it. The rest are sums of what `FilesSent` says. `exit_status`: 0 done, 1 something failed, 3 a host,
-    130 interrupted.
+    all of it. The rest are sums of what `FilesSent` says. `exit_status`: 0 done, 1 something failed, 2 a SRC cannot be
+    read or `--delete` was refused, 3 a host, 130 interrupted; then hosts that were not through do not count.
     """
 
     hosts: int

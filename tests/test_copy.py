@@ -12,16 +12,32 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from remote_runner import events as e
+from remote_runner.errors import SourcesFailed
 from remote_runner.files.limit import Limit, parse_rate
+from remote_runner.files.local import LocalFiles
+from remote_runner.files.sources import gather
 from remote_runner.ui.copied import Summary
-from tests.commands import PATIENCE, Commands, Done, Word, alias_of, nothing_runs, ssh_config
+from tests.commands import (
+    COMMAND,
+    PATIENCE,
+    Commands,
+    Done,
+    Running,
+    Word,
+    alias_of,
+    environment,
+    nothing_runs,
+    ssh_config,
+)
 from tests.deploying import Deployment
+from tests.privileges import unprivileged
 from tests.test_files import rubbish
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
@@ -153,6 +169,22 @@ class TestFaithfully:
         done = copier.copy(where, 'd', copier.base, status=1)
         assert f'cannot write {copier.base}/d/sealed/deep: Permission denied' in done.stderr
 
+    def test_files_that_are_of_somebody_else(self, copier: Copier, deployment: Deployment) -> None:
+        copier.file('d/f', mode=0o640)
+        where = f'{deployment.user("anne", "h1")}@h1'
+        copier.there().mkdir()
+        copier.there().chmod(0o1777)
+        there = copier.there('/f')
+        there.write_text('content\n')
+        there.chmod(0o644)
+        done = copier.copy(where, 'd/', copier.base, status=1)
+        why = 'Operation not permitted'
+        assert f'cannot set the permission bits of {copier.base}/f to 0640: {why}\n' in done.stderr
+        copier.file('d/f', 'changed')
+        done = copier.copy(where, 'd/', copier.base, status=1)
+        assert f'cannot write {copier.base}/f: {why}\n' in done.stderr
+        assert there.read_text() == 'content\n'
+
     def test_bits_that_have_changed_since(self, copier: Copier) -> None:
         copier.file('d/sub/f')
         copier.copy('h1', 'd', copier.base)
@@ -230,6 +262,108 @@ class TestWhatIsWrong:
         done = copier.copy('h1', 'd', copier.base, status=2)
         assert f'the link {copier.here}/d/sub/loop leads back to a directory above it' in done.stderr
 
+    def test_what_cannot_be_read_is_told_at_once(self) -> None:
+        with TemporaryDirectory() as folder:  # others may not enter those that pytest makes
+            here = Path(folder)
+            here.chmod(0o755)
+            for name in ('a', 'b', 'c', 'd'):
+                (here / 'd' / name).mkdir(parents=True)
+            for name in ('d/a/loop', 'd/b/loop'):
+                (here / name).symlink_to('..')
+            for name in ('d/f', 'd/g', 'f'):
+                (here / name).touch(0o600)
+            for name in ('c', 'd'):
+                (here / 'd' / name).chmod(0o700)
+            os.mkfifo(here / 'd/z')
+            with unprivileged(), pytest.raises(SourcesFailed) as caught:
+                gather(LocalFiles(), [f'{here}/d', f'{here}/f'], '/x')
+            assert caught.value.faults == (
+                f'cannot read {here}/d/f: Permission denied',
+                f'cannot read {here}/d/g: Permission denied',
+                f'{here}/d/z is no file, folder or link, but a pipe',
+                f'the link {here}/d/a/loop leads back to a directory above it',
+                f'the link {here}/d/b/loop leads back to a directory above it',
+                f'cannot read {here}/d/c: Permission denied',
+                f'cannot read {here}/d/d: Permission denied',
+                f'cannot read {here}/f: Permission denied',
+            )
+
+    def test_where_it_was_begun_is_gone(self, copier: Copier) -> None:
+        path = copier.file('f')
+        leave = ['sh', '-c', 'mkdir gone; cd gone; rmdir ../gone; exec "$@"', 'sh']
+
+        def copy(*sources: Word) -> Done:
+            command = [*leave, *COMMAND, 'copy', '-F', copier.ssh_config, 'h1', *sources, copier.base]
+            with Running(command, cwd=copier.here, env=environment(copier.home)) as running:
+                return running.end()
+
+        assert copy(path).status == 0
+        assert copier.there().read_text() == 'content\n'
+        done = copy('f', 'd/')
+        assert done.status == 2
+        assert done.stderr.splitlines() == [
+            'ERROR: this cannot be copied; no host was touched:',
+            '  - cannot read f: the folder that this was begun in is gone',
+            '  - cannot read d/: the folder that this was begun in is gone',
+        ]
+
+    def test_a_locale_of_ascii(self, copier: Copier) -> None:
+        copier.file('d/ü')
+        variables = {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+        done = copier.copy('h1', 'd/', f'{copier.base}/ü', '--delete', variables=variables)
+        assert done.stdout.startswith('h1: 1 file sent (8 B) in ')
+        assert copier.names() == ['ü', 'ü/ü']
+
+    def test_thousands_of_faults(self, copier: Copier) -> None:
+        (copier.here / 'd').mkdir()
+        for number in range(1050):
+            (copier.here / f'd/{number:04}').symlink_to('nowhere')
+        done = copier.copy('h1', 'd', copier.base, status=2)
+        head, *told, last = done.stderr.splitlines()
+        assert head == 'ERROR: this cannot be copied; no host was touched:'
+        assert len(told) == 100
+        assert told[99] == f'  - the link {copier.here}/d/0099 leads to nowhere, where nothing is'
+        assert last == '  … and 950 more'
+
+    @pytest.mark.parametrize('how', [[], ['--always-copy']])
+    def test_a_device_stays_one(self, copier: Copier, how: list[str]) -> None:
+        copier.file('d/null')
+        copier.there().mkdir()
+        null = copier.there('/null')
+        for name in ('d/null', 'd/'):
+            os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+            copier.there('/link').symlink_to('null')
+            for dest in ('null', 'link') if name == 'd/null' else ('',):
+                done = copier.copy('h1', name, f'{copier.base}/{dest}', *how, status=1)
+                assert f'{copier.base}/{"link" if dest == "link" and not how else "null"} is a device' in done.stderr
+                assert null.is_char_device()
+            null.unlink()
+            copier.there('/link').unlink()
+        (copier.here / 'd/link').symlink_to('nowhere')
+        os.mknod(copier.there('/link'), 0o600 | stat.S_IFBLK, os.makedev(7, 0))
+        done = copier.copy('h1', 'd/link', copier.base, '--links', 'keep', *how, status=1)
+        assert f'ERROR: h1: {copier.base}/link is a device' in done.stderr
+        assert copier.there('/link').is_block_device()
+
+    def test_a_file_on_the_way(self, copier: Copier) -> None:
+        copier.file('f')
+        copier.there().write_text('in the way')
+        done = copier.copy('h1', 'f', f'{copier.base}/deep/f', status=1)
+        assert f'ERROR: h1: cannot make the folder {copier.base}/deep: {copier.base} is no folder' in done.stderr
+        copier.there().unlink()
+
+    def test_a_file_system_without_room_for_another_file(self, copier: Copier) -> None:
+        copier.file('d/f')
+        host = copier.bed['h1']
+        copier.there().mkdir()
+        host.run(['mount', '-t', 'tmpfs', '-o', 'size=1M,nr_inodes=1', 'few', copier.base])
+        try:
+            done = copier.copy('h1', 'd/', copier.base, status=1)
+            why = 'No space left on device (8 bytes, no more files can be made there: all inodes are used)'
+            assert f'ERROR: h1: cannot write {copier.base}/f: {why}\n' in done.stderr
+        finally:
+            host.run(['umount', copier.base])
+
     def test_two_that_would_become_one(self, copier: Copier) -> None:
         for name in ('a/f', 'b/f', 'c/f/g'):
             copier.file(name)
@@ -244,10 +378,11 @@ class TestWhatIsWrong:
         ('words', 'told'),
         [
             (['h1', 'f', ''], 'DEST is empty'),
+            (['h1', 'f', 'h1:/srv/x'], "DEST 'h1:/srv/x' begins with a host, as for scp (hosts are HOSTS; else ./h1:"),
             (['h1', 'f'], 'required: DEST'),
             (['h1', 'f', 'x', '--bwlimit', 'fast'], "'fast' is no rate"),
             (['h1', 'd', 'x', '--exclude', '['], 'matches nothing'),
-            (['h1', '-x', 'h1', 'f', 'x'], 'no host is left'),
+            (['h1', '-x', 'h1', 'f', 'x'], 'no host is left (see HOSTS and -x)'),
         ],
     )
     def test_words_that_make_no_sense(self, copier: Copier, words: list[str], told: str) -> None:

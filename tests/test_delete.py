@@ -263,6 +263,7 @@ class TestRefused:
             ('.', 'is the home directory'),
             ('{home}/..', 'holds the home directory, {home}'),
             ('{home}/link', 'is the home directory'),
+            ('~/.ssh', '.ssh is the folder of the keys that are let in'),
             ('~/.local', 'holds a folder of remote_runner itself'),
             ('~/.cache/remote_runner', 'is a folder of remote_runner itself'),
             ('{home}/../../temporary', 'is the folder for temporary files'),

@@ -321,6 +321,25 @@ class TestFailures:
         fetched = fetch(host, [Wanted(base, '*.none', str(here)), Wanted(base, 'none/*/x', str(here))], silent)
         assert fetched.empty == ('*.none', 'none/*/x')
 
+    def test_many_are_counted(self, host: Host, base: str, there: Path, here: Path) -> None:
+        for number in range(30):
+            write(there / f'{number:02}')
+        write(here / 'in-the-way')
+        with pytest.raises(FetchIncomplete) as caught:
+            fetch(host, [Wanted(base, '*', str(here / 'in-the-way'))], silent)
+        assert len(caught.value.failures) == 30
+        *told, last = str(caught.value).splitlines()
+        paths = [f'{base}/{number:02}' for number in range(20)]
+        assert [line.partition(' ')[2].split(':')[0] for line in told] == paths
+        assert last == 'h1: … and 10 more'
+
+    def test_many_of_one_host_hide_no_other(self) -> None:
+        failures = [FetchFailed('no', host=name, path=f'/{n}') for n in range(21) for name in ('h1', 'h2')]
+        lines = str(FetchIncomplete([*failures, FetchFailed('gone', host='h3')])).splitlines()
+        assert (lines[0], lines[20], lines[21], lines[41:]) == (
+            'h1: /0: no', 'h1: … and 1 more', 'h2: /0: no', ['h2: … and 1 more', 'h3: gone']
+        )  # fmt: skip
+
     def test_a_pipe_is_not_waited_for(self, host: Host, base: str, there: Path, here: Path) -> None:
         os.mkfifo(there / 'pipe')
         [failure] = get(host, base, here, 'pipe').failures

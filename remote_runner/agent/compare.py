@@ -31,8 +31,9 @@ def compare(request: "Request") -> "Dict[str, object]":
 
     Parts of the answer are two lists. The first holds [number, kind, permission bits, time, SHA-1] of files (counted
     from 0) that are not there as they should be, or whose SHA-1 the master does not know yet: `kind` is `file`,
-    `folder`, `missing` or `other`; the SHA-1 in hexadecimal is '' for files of another size, and '?' where it is being
-    computed. The second holds [number, SHA-1] of those, when it is; '' for a file that we may replace and not read.
+    `folder`, `device`, `missing` or `other`; the SHA-1 in hexadecimal is '' for files of another size, and '?' where it
+    is being computed. The second holds [number, SHA-1] of those, when it is; '' for a file that we may replace and not
+    read.
 
     The last part is another. Its `links` ([path, text]) are to be symbolic links; the result says of each whether it
     is: `same`, `folder`, or anything else. Of its `folders` it says the permission bits (-1: it is none), and of its
@@ -124,7 +125,7 @@ def _answer(
     size, mtime, mode, digest = wanted
     bits = status.st_mode & 0o7777
     if not stat.S_ISREG(status.st_mode):
-        return [(number, 'folder' if stat.S_ISDIR(status.st_mode) else 'other', bits, 0, '')]
+        return [(number, _kind(status.st_mode), bits, 0, '')]
     is_it = ''
     if status.st_size == size:
         is_it = hashes.known(path, status) or '?'
@@ -133,6 +134,13 @@ def _answer(
     if is_it == digest.hex() and bits == mode and mtime in (ANY_TIME, status.st_mtime_ns):
         return []
     return [(number, 'file', bits, status.st_mtime_ns, is_it)]
+
+
+def _kind(mode: int) -> str:
+    """What stands where a file should be."""
+    if stat.S_ISDIR(mode):
+        return 'folder'
+    return 'device' if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else 'other'
 
 
 def _read(hashes: "Hashes", path: str, status: os.stat_result, check: "Callable[[], None]") -> str:

@@ -57,25 +57,44 @@ def put(request: "Request") -> "Dict[str, object]":
         writer.close()
     copies.remove_interrupted(())
     for path, mode in header['modes']:
-        os.chmod(expand(path), mode)
+        _set_bits(expand(path), mode)
     for path, mtime in header['times']:
         _set_time(expand(path), mtime)
     for path, mode in header.get('bits', ()):
-        os.chmod(expand(path), mode)
+        _set_bits(expand(path), mode)
     request.agent.save_hashes()
     return {'stale': writer.stale}
 
 
 def _make_folder(path: str, mode: "Optional[int]", made: "Set[str]") -> None:
     """Make a folder, and those above it; one that is new gets its mode, but so that we may write into it."""
+    made.update(_make_missing(path))
+    if mode is not None and path in made:
+        os.chmod(path, mode | stat.S_IRWXU)
+
+
+def _make_missing(folder: str) -> "List[str]":
+    """`make_folders`, and words for what goes wrong."""
     try:
-        made.update(make_folders(path))
+        return make_folders(folder)
     except OSError as error:
         is_there = isinstance(error, FileExistsError)
         why = '{} is no folder'.format(error.filename) if is_there else error.strerror
-        raise Failure('cannot make the folder {}: {}'.format(path, why), kind='transfer') from None
-    if mode is not None and path in made:
-        os.chmod(path, mode | stat.S_IRWXU)
+        raise Failure('cannot make the folder {}: {}'.format(folder, why), kind='transfer') from None
+
+
+def _refuse_device(path: str, mode: int) -> None:
+    """Nobody wants /dev/null to become a file."""
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise Failure('{} is a device'.format(path), kind='transfer')
+
+
+def _set_bits(path: str, mode: int) -> None:
+    try:
+        os.chmod(path, mode)
+    except OSError as error:
+        what = 'cannot set the permission bits of {} to {:04o}: {}'.format(path, mode, error.strerror)
+        raise Failure(what, kind='transfer') from None
 
 
 def _set_time(path: str, mtime: int) -> None:
@@ -183,8 +202,13 @@ class _Writer:
             self._enter(folder)
             if os.path.isdir(folder + '/' + name):
                 raise Failure('{}/{} is a folder'.format(folder, name), kind='transfer')
+            try:
+                status = os.lstat(folder + '/' + name)
+            except OSError:
+                return folder, name  # as above
         elif stat.S_ISDIR(status.st_mode):
             raise Failure('{}/{} is a folder'.format(folder, name), kind='transfer')
+        _refuse_device('{}/{}'.format(folder, name), status.st_mode)
         return folder, name
 
     def _folder(self, place: str) -> str:
@@ -201,6 +225,10 @@ class _Writer:
         place, name = os.path.split(path)
         temporary = copies.temporary_path(self._folder(place), name)
         try:
+            _refuse_device(path, os.lstat(path).st_mode)
+        except OSError:
+            pass  # there is nothing; or making it says why that cannot be known
+        try:
             try:
                 os.symlink(text, temporary)
             except FileExistsError:  # of a process that had our number
@@ -215,7 +243,7 @@ class _Writer:
             raise Failure('cannot make the link {}: {}'.format(path, error.strerror), kind='transfer') from None
 
     def _enter(self, folder: str) -> None:
-        if make_folders(folder):
+        if _make_missing(folder):
             self._new.add(folder)
         else:
             copies.sweep(folder, self._spared)

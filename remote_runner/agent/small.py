@@ -139,7 +139,7 @@ def mismatch(target: str) -> Failure:
 def failure(target: str, size: int, error: OSError, verb: str = 'write') -> Failure:
     """Why a file of so many bytes cannot be written (or read)."""
     folder = os.path.dirname(target)
-    where = folder if isinstance(error, PermissionError) else target
+    where = folder if error.errno == errno.EACCES else target
     what = 'cannot {} {}: {}'.format(verb, where, error.strerror)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what += ' ({} bytes{})'.format(size, _free(folder))
@@ -152,6 +152,8 @@ def _free(folder: str) -> str:
         system = os.statvfs(folder)
     except OSError:
         return ''
+    if system.f_files and not system.f_favail:
+        return ', no more files can be made there: all inodes are used'
     return ', {} are free there'.format(system.f_bavail * system.f_frsize)
 
 

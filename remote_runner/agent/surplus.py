@@ -99,6 +99,7 @@ def _check(request: "Request", roots: "List[bytes]") -> None:
     paths = Wanted()
     own = [
         (os.path.expanduser('~'), 'the home directory', False),
+        ('~/.ssh', 'the folder of the keys that are let in', False),
         (temporary_root(), 'the folder for temporary files', False),
         (os.path.dirname(cache_path()), 'a folder of remote_runner itself', False),
         (os.path.join(state_home(), 'remote_runner'), 'a folder of remote_runner itself', False),

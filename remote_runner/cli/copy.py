@@ -45,8 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog='remote_runner copy',
         description=_DESCRIPTION,
         usage='%(prog)s HOSTS SRC... DEST [options]',
-        epilog='exit status: 0 all is there, 1 a file could not be brought, 2 wrong usage, or a SRC cannot be read,\n'
-        '3 a host could not be reached, trusted or authenticated, 130 interrupted',
+        epilog='exit status: 0 all is there, 1 a file could not be brought, 2 wrong usage, a SRC that cannot be\n'
+        'read, or a refused --delete, 3 a host could not be reached, trusted or authenticated, 130 interrupted',
     )
     add_hosts_argument(parser, words=1, exclude='--exclude-hosts')
     parser.add_argument('sources', nargs='+', metavar='SRC', help='a file or folder of this machine')
@@ -78,6 +78,10 @@ def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_intermixed_args(arguments)
     if not options.dest:
         raise UsageError('DEST is empty', remedy='. is the home there')
+    if ':' in options.dest.partition('/')[0]:
+        raise UsageError(
+            f'DEST {options.dest!r} begins with a host, as for scp', remedy=f'hosts are HOSTS; else ./{options.dest}'
+        )
     gathering = _begin_to_gather(options)
     addresses, connector = dial_hosts(options)
     # The rest is imported, and the files are looked at, while the hosts answer.

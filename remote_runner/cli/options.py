@@ -223,7 +223,7 @@ def dial_hosts(arguments: argparse.Namespace) -> tuple[Sequence[Address], Connec
     configure(arguments.log_level)
     addresses = parse_hosts(hosts_or_files(arguments.hosts), exclude=arguments.exclude)
     if not addresses:
-        raise UsageError('no host is left', remedy='see HOSTS and --exclude')
+        raise UsageError('no host is left', remedy='see HOSTS and -x')
     return addresses, Ahead(ssh_options(arguments), addresses, arguments.fanout).connector()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from remote_runner.config.exclude import Exclusion
@@ -56,13 +57,20 @@ def leaves(top: str, exclusion: Exclusion, *, keep_links: bool) -> Iterator[Leaf
             yield Leaf(prefix + name, is_link=True)
 
 
-def walk(top: str, exclusion: Exclusion, *, keep_links: bool) -> Iterator[Folder]:
+def walk(
+    top: str,
+    exclusion: Exclusion,
+    *,
+    keep_links: bool,
+    on_fault: Callable[[str, OSError | ValueError], object] | None = None,
+) -> Iterator[Folder]:
     """All folders of a tree, each before those in it, sorted by name.
 
     Args:
         top: the local folder.
         exclusion: what is left out; a folder that is, is not entered.
         keep_links: whether links stay links; else they are followed.
+        on_fault: is told a folder below `top` that cannot be entered, and why; then all else comes.
 
     Raises:
         FileNotFoundError, NotADirectoryError, PermissionError: a folder is not there, none, or not readable.
@@ -71,17 +79,22 @@ def walk(top: str, exclusion: Exclusion, *, keep_links: bool) -> Iterator[Folder
     todo: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [('', top, ())]
     while todo:
         path, local, above = todo.pop()
-        file = os.open(local, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            status = os.fstat(file)
-            here = (status.st_dev, status.st_ino)
-            if here in above:
-                raise ValueError(f'{local} leads back to a directory above it')
-            prefix = f'{path}/' if path else ''
-            folders, files, links = _inside(file, prefix, exclusion, keep_links)
+        prefix = f'{path}/' if path else ''
+        with ExitStack() as opened:
+            try:
+                file = os.open(local, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.callback(os.close, file)
+                status = os.fstat(file)
+                here = (status.st_dev, status.st_ino)
+                if here in above:
+                    raise ValueError(f'{local} leads back to a directory above it')
+                folders, files, links = _inside(file, prefix, exclusion, keep_links)
+            except (OSError, ValueError) as error:
+                if on_fault is None or not path:
+                    raise
+                on_fault(local, error)
+                continue
             yield Folder(path, local, status, file, files, links, not (folders or files or links))
-        finally:
-            os.close(file)
         todo += [(prefix + name, below(local, name), (*above, here)) for name in reversed(folders)]
 
 

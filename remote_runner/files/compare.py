@@ -194,8 +194,8 @@ def look(
     suspects: dict[str, tuple[str, int]] = {}
     for number in sorted(found):
         entry, (kind, mode, mtime, digest) = manifest.files[number], found[number]
-        if kind == 'folder':
-            raise TransferFailed(f'{entry.remote} is a folder there, and a file here ({entry.local})', host=host.name)
+        if kind in ('folder', 'device'):
+            raise TransferFailed(f'{entry.remote} is a {kind} there, and a file here ({entry.local})', host=host.name)
         if number in suspected:
             suspects[entry.remote] = (digest, mode)
         if number in suspected or kind != 'file' or not digest or digest != local.sha1(entry.local):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from remote_runner.files.manifest import Entries, Group, Manifest, Mirror, Tree
 
 #: Where the type stands in st_mode, and that of a regular file: inode(7).
 _TYPE, _REGULAR = 12, 0o10
+#: Permission bits of a file that everybody may read: of the others the system is asked.
+_READABLE = 0o444
 #: Last names of paths that name no folder of their own: what is in it is meant.
 _INSIDE = ('', '.', '..')
 
@@ -52,9 +55,16 @@ def gather(
     """
     gatherer = _Gatherer(local, Exclusion(exclude), hear, keep_links=keep_links, several=len(sources) > 1)
     place = _place(dest)
-    here = os.getcwd()  # noqa: PTH109 - to the letter
+    try:
+        here = os.getcwd()  # noqa: PTH109 - to the letter
+    except FileNotFoundError:  # somebody has removed it
+        here = ''
     for source in sources:
-        gatherer.take(source if source.startswith('/') else f'{here}/{source}', place, into=into or len(sources) > 1)
+        if source.startswith('/') or here:
+            path = source if source.startswith('/') else f'{here}/{source}'
+            gatherer.take(path, place, into=into or len(sources) > 1)
+        else:
+            gatherer.faults.append(f'cannot read {source}: the folder that this was begun in is gone')
     if gatherer.faults:
         raise SourcesFailed(gatherer.faults)
     return gatherer.manifest()
@@ -130,7 +140,7 @@ class _Gatherer:
     def _take_tree(self, source: str, place: str, *, is_top: bool) -> None:
         self._trees.append(Tree(place or '/', self._exclusion.patterns))
         try:
-            for folder in walk(source, self._exclusion, keep_links=self._keep_links):
+            for folder in walk(source, self._exclusion, keep_links=self._keep_links, on_fault=self._closed):
                 remote = f'{place}/{folder.path}' if folder.path else place
                 self._take_folder(folder.local, remote or '/', folder.status, is_top and not folder.path)
                 for name in folder.links:
@@ -138,8 +148,6 @@ class _Gatherer:
                 self._take_files(folder, remote)
         except OSError as error:
             self._fault(error.filename or source, error)
-        except ValueError as error:
-            self.faults.append(f'the link {error}')
 
     def _take_files(self, folder: Folder, remote: str) -> None:
         """The files of a folder, of which there may be very many."""
@@ -155,6 +163,10 @@ class _Gatherer:
             if status.st_mode >> _TYPE != _REGULAR:
                 self._refuse(f'{source}/{name}', status.st_mode)
                 continue
+            readable = status.st_mode & _READABLE == _READABLE or os.access(name, os.R_OK, dir_fd=folder.file)
+            if not readable:
+                self._locked(f'{source}/{name}')
+                continue
             names.append(name)
             statuses.append(status)
         self._add(Group(remote, names, source, names, statuses))
@@ -162,6 +174,9 @@ class _Gatherer:
     def _take_file(self, local: str, remote: str, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
             self._refuse(local, status.st_mode)
+            return
+        if not os.access(local, os.R_OK):
+            self._locked(local)
             return
         folder, _, name = remote.rpartition('/')
         source, _, called = local.rpartition('/')
@@ -189,6 +204,16 @@ class _Gatherer:
             self.faults.append(f'{local} would become {remote}, which is to be a folder')
         self._taken[remote] = local
         return True
+
+    def _closed(self, folder: str, error: OSError | ValueError) -> None:
+        """A folder in a tree that cannot be entered."""
+        if isinstance(error, OSError):
+            self._fault(folder, error)
+        else:
+            self.faults.append(f'the link {error}')
+
+    def _locked(self, local: str) -> None:
+        self._fault(local, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
     def _refuse(self, local: str, mode: int) -> None:
         self.faults.append(f'{local} is no file, folder or link, but {_kind(mode)}')

@@ -47,7 +47,7 @@ def command(a: int, b: int, python: str | None = None) -> str:
 def agent_sources() -> tuple[str, bytes]:
     """What the agent consists of: a hash that names it, and the JSON object {path: source} that a host asks for."""
     paths = [_PACKAGE / '__init__.py', *(_PACKAGE / 'agent').glob('*.py'), *(_PACKAGE / 'wire').glob('*.py')]
-    sources = {str(path.relative_to(_PACKAGE.parent)): path.read_text() for path in sorted(paths)}
+    sources = {str(path.relative_to(_PACKAGE.parent)): path.read_text('utf-8') for path in sorted(paths)}
     data = json.dumps(sources).encode('ascii')
     return hashlib.sha256(data).hexdigest()[:20], data
 
@@ -55,7 +55,7 @@ def agent_sources() -> tuple[str, bytes]:
 @lru_cache(maxsize=1)
 def _first_stage() -> bytes:
     key, _ = agent_sources()
-    stage = (_PACKAGE / 'agent' / 'stage.py').read_text()
+    stage = (_PACKAGE / 'agent' / 'stage.py').read_text('utf-8')
     code = f'{stage}\n_start({key!r})\n'.encode('ascii')
     return b'%d\n' % len(code) + code
 
