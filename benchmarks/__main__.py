@@ -1,4 +1,4 @@
-"""`benchmarks/run`: install the peers, bring up test hosts, measure everything, write RESULTS.md."""
+"""`benchmarks/run`: install the peers, bring up test hosts, measure, write what was measured into RESULTS.md."""
 
 from __future__ import annotations
 
@@ -34,10 +34,9 @@ class Choice:
     #: Of the benchmark `files`.
     rows: list[str]
 
-    @property
-    def is_all(self) -> bool:
-        """Whether the results are the whole story."""
-        return set(self.what) == set(WHAT) and not self.tools and set(self.rows) == {row.name for row in files.ROWS}
+    def is_complete(self, what: str) -> bool:
+        """Whether all of a benchmark is measured."""
+        return not self.tools and (what != 'files' or set(self.rows) == {row.name for row in files.ROWS})
 
     def runs_of(self, usual: int) -> int:
         """Timed runs of each contender, where that many are usual."""
@@ -52,18 +51,22 @@ def main() -> int:
     """Measure; 1 if a limit was missed."""
     choice = _choice()
     peers.install()
-    chapters = list(_chapters(choice))
-    runs = f'{choice.runs_of(RUNS)} runs each, of files {choice.runs_of(files.RUNS)}, `--help` more'
-    text = report.write(chapters, runs)
-    if choice.is_all:
-        RESULTS.write_text(text)
-    print(text)
-    return 0 if all(limit.is_kept for chapter in chapters for limit in chapter.limits) else 1
+    is_kept = True
+    for what in choice.what:
+        hosts, runs, measure = _BENCHMARKS[what]
+        with Testbed(hosts) as bed:
+            chapters = list(measure(bed, choice))
+        text = report.section(what, chapters, f'{choice.runs_of(runs)} runs each')
+        print(text)
+        if choice.is_complete(what):
+            RESULTS.write_text(report.renewed(RESULTS.read_text(), {what: text}, WHAT))
+        is_kept = is_kept and all(limit.is_kept for chapter in chapters for limit in chapter.limits)
+    return 0 if is_kept else 1
 
 
 def _choice() -> Choice:
     parser = argparse.ArgumentParser(prog='benchmarks/run', description=__doc__)
-    parser.add_argument('what', nargs='*', metavar='WHAT', help=f'only these of {", ".join(WHAT)}; nothing is written')
+    parser.add_argument('what', nargs='*', metavar='WHAT', help=f'only these of {", ".join(WHAT)}')
     runs_help = f'timed runs of each, after a warm-up run (default: {RUNS}; files: {files.RUNS})'
     parser.add_argument('--runs', type=int, metavar='N', help=runs_help)
     parser.add_argument('--tools', default='', help='only these, such as ours,pyinfra; nothing is written')
@@ -81,27 +84,6 @@ def _choice() -> Choice:
     if unknown:
         parser.error(f'no such row of files: {", ".join(sorted(unknown))}')
     return Choice(options.what or list(WHAT), [tool for tool in tools if tool], options.runs, rows)
-
-
-def _chapters(choice: Choice) -> Iterator[Chapter]:
-    if 'deploy' in choice.what:
-        with Testbed(DEPLOY_HOSTS) as bed:
-            for scene in deploy.SCENES:
-                yield _deploy(bed, scene, choice)
-    if 'exec' in choice.what:
-        with Testbed(EXEC_HOSTS) as bed:
-            yield _exec(bed, choice)
-    if 'startup' in choice.what:
-        with Testbed(1) as bed:
-            yield _startup(bed, choice)
-    if 'lifecycle' in choice.what:
-        with Testbed(EXEC_HOSTS) as bed:
-            yield from _lifecycle(bed, choice)
-    if 'files' in choice.what:
-        with Testbed(files.HOSTS) as bed:
-            for row in files.ROWS:
-                if row.name in choice.rows:
-                    yield _files(bed, row, choice)
 
 
 def _lifecycle(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
@@ -136,7 +118,12 @@ def _ours(series: list[Series]) -> float:
     return ours.median if ours else float('nan')
 
 
-def _deploy(bed: Testbed, scene: deploy.Scene, choice: Choice) -> Chapter:
+def _deploy(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
+    for scene in deploy.SCENES:
+        yield _scene(bed, scene, choice)
+
+
+def _scene(bed: Testbed, scene: deploy.Scene, choice: Choice) -> Chapter:
     busy = _busy()
     say = _sayer(f'deploy on {DEPLOY_HOSTS} hosts, {scene.title}')
     with Stage.on(bed) as stage:
@@ -152,7 +139,7 @@ def _deploy(bed: Testbed, scene: deploy.Scene, choice: Choice) -> Chapter:
     return Chapter(f'Deploy: {scene.title}', text, series, _limits([limit], choice), busy, notes)
 
 
-def _exec(bed: Testbed, choice: Choice) -> Chapter:
+def _exec(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
     busy = _busy()
     with Stage.on(bed) as stage:
         series = exec.measure(stage, choice.runs_of(RUNS), choice.wanted, _sayer(f'exec on {EXEC_HOSTS} hosts'))
@@ -167,24 +154,37 @@ def _exec(bed: Testbed, choice: Choice) -> Chapter:
         Limit(f'memory, deploy on {EXEC_HOSTS} hosts', deploying, MEMORY_LIMIT, ' MB'),
     ]
     text = f'`{exec.COMMAND}` on {EXEC_HOSTS} hosts, the output of each. Every host must have answered.'
-    return Chapter('Exec', text, series, _limits(limits, choice), busy)
+    yield Chapter('Exec', text, series, _limits(limits, choice), busy)
 
 
-def _startup(bed: Testbed, choice: Choice) -> Chapter:
+def _startup(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
     busy = _busy()
     with Stage.on(bed) as stage:
-        series = startup.measure(stage, max(choice.runs_of(RUNS), STARTUP_RUNS), choice.wanted, _sayer('--help'))
+        series = startup.measure(stage, choice.runs_of(STARTUP_RUNS), choice.wanted, _sayer('--help'))
     ours = report.by_name(series, 'ours')
     limit = Limit('`remote_runner --help`', ours.median if ours else float('nan'), 0.2, ' s')
-    return Chapter('Start-up', '`--help`, into a file.', series, _limits([limit], choice), busy)
+    yield Chapter('Start-up', '`--help`, into a file.', series, _limits([limit], choice), busy)
 
 
-def _files(bed: Testbed, row: files.Row, choice: Choice) -> Chapter:
-    busy = _busy()
-    say = _sayer(f'files: {row.title}')
-    with files.Scene.of(row, bed) as scene:
-        series, limits = files.measure(scene, choice.runs_of(files.RUNS), choice.wanted, say)
-        return Chapter(f'Files: {row.title}', scene.text, series, _limits(limits, choice), busy, group='Files')
+def _files(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
+    for row in files.ROWS:
+        if row.name not in choice.rows:
+            continue
+        busy = _busy()
+        say = _sayer(f'files: {row.title}')
+        with files.Scene.of(row, bed) as scene:
+            series, limits = files.measure(scene, choice.runs_of(files.RUNS), choice.wanted, say)
+            yield Chapter(f'Files: {row.title}', scene.text, series, _limits(limits, choice), busy, group='Files')
+
+
+#: By name, how many hosts a benchmark needs, how many timed runs it usually has, and the benchmark.
+_BENCHMARKS: dict[str, tuple[int, int, Callable[[Testbed, Choice], Iterator[Chapter]]]] = {
+    'deploy': (DEPLOY_HOSTS, RUNS, _deploy),
+    'exec': (EXEC_HOSTS, RUNS, _exec),
+    'startup': (1, STARTUP_RUNS, _startup),
+    'lifecycle': (EXEC_HOSTS, RUNS, _lifecycle),
+    'files': (files.HOSTS, files.RUNS, _files),
+}
 
 
 def _limits(limits: list[Limit], choice: Choice) -> list[Limit]:

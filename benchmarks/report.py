@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,23 +61,39 @@ def by_name(series: Sequence[Series], name: str) -> Series | None:
     return next((one for one in series if one.contender.name == name), None)
 
 
-def write(chapters: Sequence[Chapter], runs: str) -> str:
-    """The whole report, as Markdown; `runs` says how many."""
+def section(name: str, chapters: Sequence[Chapter], runs: str) -> str:
+    """The report on one benchmark, as Markdown; `runs` says how many."""
     limits = [limit for chapter in chapters for limit in chapter.limits]
     parts = [
-        '# Results',
-        'Written by `benchmarks/run`; README.md says what is measured and how. Seconds of wall clock, medians of the '
-        f'runs after a warm-up run of each, taken in turns; {runs}.',
-        _table(
-            ['limit', 'measured', 'at most', ''],
-            [_limit(limit) for limit in limits],
-        ),
+        f'{_MARK.format(name)}\n## {name.capitalize()}',
+        f'Medians of the runs after a warm-up run of each, taken in turns; {runs}.',
+        _table(['limit', 'measured', 'at most', ''], [_limit(limit) for limit in limits]),
         *(_glance(chapters, group) for group in dict.fromkeys(chapter.group for chapter in chapters) if group),
         *(_chapter(chapter) for chapter in chapters),
-        '## Machine and versions',
+        f'### Machine and versions ({name})',
         _table(['', ''], [[key, value] for key, value in {**_machine(), **peers.versions()}.items() if value]),
     ]
     return '\n\n'.join(parts) + '\n'
+
+
+#: Stands above each section.
+_MARK = '<!-- {} -->'
+_HEAD = """\
+# Results
+
+Written by `benchmarks/run`; README.md says what is measured and how. Seconds are those of wall clock. Each benchmark is
+measured in one go, with all its contenders; at its end stands when, on what, and with which versions.
+
+"""
+
+
+def renewed(text: str, new: Mapping[str, str], order: Sequence[str]) -> str:
+    """RESULTS.md, as `text` holds it, with new sections by their names."""
+    names = '|'.join(map(re.escape, order))
+    _, *found = re.split(f'^{_MARK.format(f"({names})")}$', text, flags=re.MULTILINE)
+    old = {name: f'{_MARK.format(name)}{rest.rstrip()}\n' for name, rest in zip(found[::2], found[1::2], strict=True)}
+    sections = {**old, **new}
+    return _HEAD + '\n'.join(sections[name] for name in order if name in sections)
 
 
 def _warning(chapter: Chapter) -> str:
@@ -104,7 +120,7 @@ def _glance(chapters: Sequence[Chapter], group: str) -> str:
             cells.append(f'**{shown}**' if is_better else shown)
         rows.append([chapter.title.removeprefix(f'{group}: '), *cells])
     head = ['', *(name if note in ('', name) else f'{name}: {note}' for name, note in contenders.items())]
-    return f'## {group} at a glance\n\nMedians in seconds; what was faster than ours is bold.\n\n{_table(head, rows)}'
+    return f'### {group} at a glance\n\nMedians in seconds; what was faster than ours is bold.\n\n{_table(head, rows)}'
 
 
 def _seconds(one: Series) -> str:
@@ -115,7 +131,7 @@ def _seconds(one: Series) -> str:
 
 def _chapter(chapter: Chapter) -> str:
     parts = [
-        f'## {chapter.title}',
+        f'### {chapter.title}',
         chapter.text,
         _table(_head(chapter), [_row(one, chapter) for one in chapter.series]),
         *(f'- {note}' for note in chapter.notes),

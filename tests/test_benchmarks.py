@@ -86,8 +86,19 @@ def test_who_takes_too_long_is_ended_and_not_run_again(tmp_path: Path, monkeypat
     pids = [int(pid) for pid in (tmp_path / 'pids').read_text().split()]
     assert len(pids) == 2
     wait_until(lambda: not any(is_alive(pid) for pid in pids), 'the end of what is given up')
-    text = report.write([Chapter('Row', '', [slow_one, quick], [], 0, group='All')], 'as many')
+    text = report.section('files', [Chapter('Row', '', [slow_one, quick], [], 0, group='All')], 'as many')
     assert '| Row | over 2 | 0.00 |' in text
+
+
+def test_a_benchmark_renews_its_own_section() -> None:
+    order = ['deploy', 'exec', 'files']
+    first = report.renewed('# Results of old\n', {'files': '<!-- files -->\n## Files\n\n| 1 |\n'}, order)
+    second = report.renewed(first, {'deploy': '<!-- deploy -->\n## Deploy\n\n| 2 |\n'}, order)
+    head, deploy, files = second.split('<!-- ')
+    assert head == first.split('<!-- ')[0] and head.startswith('# Results\n')
+    assert (deploy, files) == ('deploy -->\n## Deploy\n\n| 2 |\n\n', 'files -->\n## Files\n\n| 1 |\n')
+    assert report.renewed(second, {}, order) == second
+    assert report.renewed(second, {'files': '<!-- files -->\n| 3 |\n'}, order) == second.replace('## Files\n\n| 1 |', '| 3 |')
 
 
 def is_alive(pid: int) -> bool:
