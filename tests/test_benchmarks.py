@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_who_takes_too_long_is_ended_and_not_run_again(tmp_path: Path, monkeypat
     assert len(pids) == 2
     wait_until(lambda: not any(is_alive(pid) for pid in pids), 'the end of what is given up')
     text = report.section('files', [Chapter('Row', '', [slow_one, quick], [], 0, group='All')], 'as many')
-    assert '| Row | over 2 | 0.00 |' in text
+    assert re.search(r'\| Row \| over 2 \| 0\.\d\d \|', text)
 
 
 def test_a_benchmark_renews_its_own_section() -> None:
@@ -95,10 +96,12 @@ def test_a_benchmark_renews_its_own_section() -> None:
     first = report.renewed('# Results of old\n', {'files': '<!-- files -->\n## Files\n\n| 1 |\n'}, order)
     second = report.renewed(first, {'deploy': '<!-- deploy -->\n## Deploy\n\n| 2 |\n'}, order)
     head, deploy, files = second.split('<!-- ')
-    assert head == first.split('<!-- ')[0] and head.startswith('# Results\n')
+    assert head == first.split('<!-- ')[0]
+    assert head.startswith('# Results\n')
     assert (deploy, files) == ('deploy -->\n## Deploy\n\n| 2 |\n\n', 'files -->\n## Files\n\n| 1 |\n')
     assert report.renewed(second, {}, order) == second
-    assert report.renewed(second, {'files': '<!-- files -->\n| 3 |\n'}, order) == second.replace('## Files\n\n| 1 |', '| 3 |')
+    third = report.renewed(second, {'files': '<!-- files -->\n| 3 |\n'}, order)
+    assert third == second.replace('## Files\n\n| 1 |', '| 3 |')
 
 
 def is_alive(pid: int) -> bool:
