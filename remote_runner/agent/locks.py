@@ -37,14 +37,17 @@ def lock(request: "Request") -> "Dict[str, object]":
 
     `kinds`: `run` is held by a run until its end, `change` by whoever changes something, a run too. They are waited for
     `patience` seconds. Where the same `holder` has it over a connection that broke, unknown to us, that agent is ended.
+    The result says to a run whether the session `is_running`.
     """
+    from remote_runner.agent.screen import is_running
+
     header = request.header
     for kind in header['kinds']:
         name = '{}.{}'.format(header['session'], kind)
         if name not in request.agent.locks:
             file = _take(header['session'], kind, max(header['patience'], BRIEF), request.check, header['holder'])
             request.agent.locks[name] = _sign(file, header['holder'])
-    return {}
+    return {'is_running': 'run' in header['kinds'] and is_running(header['session'])}
 
 
 def unlock(request: "Request") -> "Dict[str, object]":

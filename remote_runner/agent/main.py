@@ -215,6 +215,7 @@ OPERATIONS = {
     'compare': 'compare.compare',
     'blocks': 'compare.blocks',
     'put': 'put.put',
+    'room': 'room.room',
     'leave_mark': 'sharing.leave_mark',
     'remove_mark': 'sharing.remove_mark',
     'see_marks': 'sharing.see_marks',

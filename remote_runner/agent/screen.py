@@ -45,6 +45,11 @@ def sessions(name: str) -> "List[int]":
     return _alive(_listed(name))
 
 
+def is_running(name: str) -> bool:
+    """Whether a session of this name runs, as far as that can be told without asking screen."""
+    return _socket_folder(name) is not None
+
+
 def known_sessions(request: "Request", name: str) -> "List[int]":
     """As `sessions`, without asking screen where this agent, which holds the lock, quit or started it itself."""
     known = request.agent.sessions.get(name)

@@ -30,7 +30,7 @@ def where(top: str, hashes: 'Hashes') -> 'Optional[Place]':
     The inode numbers go up to the mount point. The file system has a name where no other kernel writes to it; else ''.
     """
     path = os.path.realpath(expand(top))
-    folder, status = _nearest(path)
+    folder, status = nearest(path)
     if is_temporary(os.path.relpath(path, os.path.realpath(temporary_root())).partition('/')[0]):
         return None
     inodes = [status.st_ino]
@@ -51,7 +51,7 @@ def where(top: str, hashes: 'Hashes') -> 'Optional[Place]':
     return folder, inodes, path[len(folder) :].strip('/'), system
 
 
-def _nearest(path: str) -> 'Tuple[str, os.stat_result]':
+def nearest(path: str) -> 'Tuple[str, os.stat_result]':
     """The nearest folder that is there, at or above a path."""
     while True:
         try:
@@ -99,7 +99,7 @@ def strays(request: 'Request') -> 'Dict[str, object]':
 
 def _strays(top: str, paths: 'List[str]') -> 'List[int]':
     real = os.path.realpath(top)
-    device = _nearest(real)[1].st_dev
+    device = nearest(real)[1].st_dev
     known = {real: False}
 
     def is_stray(path: str) -> bool:

@@ -42,8 +42,8 @@ def is_held(host: Host, session: str) -> bool:
     return False
 
 
-def lock(host: Host, session: str, holder: str, kinds: Iterable[str] = (RUN, CHANGE), patience: float = 0.0) -> None:
-    """Hold `session` on a host, for as long as the connection stands.
+def lock(host: Host, session: str, holder: str, kinds: Iterable[str] = (RUN, CHANGE), patience: float = 0.0) -> bool:
+    """Hold `session` on a host, for as long as the connection stands; whether it runs there.
 
     Args:
         holder: who we are, see `whoami`.
@@ -56,7 +56,7 @@ def lock(host: Host, session: str, holder: str, kinds: Iterable[str] = (RUN, CHA
     """
     asked = {'session': session, 'holder': holder, 'kinds': list(kinds), 'patience': patience}
     try:
-        host.request('lock', timeout=LOCK_TIMEOUT + patience, **asked)
+        return bool(host.request('lock', timeout=LOCK_TIMEOUT + patience, **asked)['is_running'])
     except RequestFailed as error:
         if error.kind != 'held':
             raise SessionFailed(error.what, host=host.name) from error

@@ -17,6 +17,7 @@ from remote_runner.deploy.keep import end_others, has_changed_files, unchanged, 
 from remote_runner.deploy.mirror import Mirrors, check_temporary
 from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import Plan
+from remote_runner.deploy.room import check_room
 from remote_runner.deploy.session import survey_run
 from remote_runner.deploy.sharing import Turn
 from remote_runner.errors import DeletionFailed, DeletionIncomplete, RequestFailed, SessionFailed, TransferFailed
@@ -73,6 +74,24 @@ class Preparation:
             check_temporary(own)
             base_dirs = {plan.label: plan.base_dir for plan in own if plan.base_dir is not None}
             check_trees(host, self._mirrors.of(own, base_dirs))
+
+    def check_room(self, host: Host) -> None:
+        """Whether a host on which an earlier run is to be quit has room for the files; nothing is changed.
+
+        Raises:
+            TransferFailed: it has not.
+            HostError: the connection broke.
+        """
+        placed, temporary = [], []
+        for tracked in self._own(host):
+            for file in tracked.plan.files:
+                path = remote_path(tracked.plan.base_dir or '', file.remote)
+                if tracked.plan.base_dir is not None or path.startswith(('/', '~')):
+                    placed.append(Placed(file.local, path, file.kind))
+                elif file.kind == 'file' and not self._options.keep_running:  # else it may be there already
+                    temporary.append(file.local)
+        if placed or temporary:
+            check_room(host, self._plan.session, placed, temporary, self._bringer.local)
 
     def make_ready(self, host: Host) -> None:
         """Quit what an earlier run left, and bring folders and files.

@@ -103,6 +103,8 @@ class _Run:
         run_id = options.join or new_run_id()
         self.outcome = Outcome(run_id, plan.session)
         self._locks: tuple[str, ...] = (RUN, CHANGE)
+        #: The hosts on which the session ran when this run came.
+        self._running: set[str] = set()
         self._starter = Starter(
             self._board,
             self._pool,
@@ -139,6 +141,7 @@ class _Run:
         self._become_users()
         if self._options.copying.delete:
             self._each(self._preparation.check)
+        self._each(self._check_room)
         self._each(self._preparation.make_ready)
         self._preparation.remember()
         try:
@@ -240,11 +243,20 @@ class _Run:
             error.exit_status = max(failure.exit_status for failure in failures)
             raise error
 
+    def _check_room(self, host: Host) -> None:
+        """Where something is ended before files come."""
+        if self._options.kill_first and host.name in self._running:
+            self._preparation.check_room(host)
+
     # ---- sessions ---------------------------------------------------------------------------------------------
 
     def _lock(self) -> None:
         """Be the only one at work on this session, on every host."""
-        self._each(lambda host: lock(host, self._plan.session, self._me, self._locks))
+        def hold(host: Host) -> None:
+            if lock(host, self._plan.session, self._me, self._locks):
+                self._running.add(host.name)
+
+        self._each(hold)
 
     def _unlock(self) -> None:
         """While this run only waits, others may change the session."""

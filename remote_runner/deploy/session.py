@@ -343,7 +343,11 @@ class Session:
         """
         me = whoami()
         wanted = set(hosts)
-        self.each(lambda host: lock(host, self.session, me, [CHANGE]), wanted)
+
+        def hold(host: Host) -> None:
+            lock(host, self.session, me, [CHANGE])
+
+        self.each(hold, wanted)
 
     def each(self, work: Callable[[Host], None], hosts: Iterable[str]) -> None:
         """Do `work` on these hosts in parallel.
