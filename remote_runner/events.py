@@ -143,7 +143,7 @@ class FilesSent(Event):
     large files only those pieces go that are not there already. Of the others, `modes` got other permission bits,
     `times` another modification time alone, and `unchanged` were left as they were; `hashed` of them had to be read on
     the host to know their SHA-1, which it remembered of the rest. `shared` were brought by the hosts `shared_with`,
-    which see the same folder; this one has seen that they came.
+    which see the same folder; this one has seen that they came. `links`, which are no files, were made.
     """
 
     files: int
@@ -157,6 +157,7 @@ class FilesSent(Event):
     hashed: int = 0
     shared: int = 0
     shared_with: tuple[str, ...] = ()
+    links: int = 0
 
 
 class FilesDeleted(Event):

@@ -426,6 +426,18 @@ class TestWhatIsSaid:
         assert re.fullmatch(r'all hosts: 6 files sent \(6\.0 kB\) in [0-9.]+ s, [0-9.]+ kB/s', total)
         assert first.stderr == ''
 
+    def test_links_that_are_made(self, copier: Copier) -> None:
+        copier.file('d/f')
+        for name in 'abc':
+            (copier.here / 'd' / name).symlink_to('f')
+        words = ['h1', 'd', copier.base, '--links', 'keep']
+        assert copier.copy(*words).stdout.startswith('h1: 1 file sent (8 B), 3 links made in ')
+        (copier.here / 'd/b').unlink()
+        (copier.here / 'd/b').symlink_to('nowhere')
+        assert copier.copy(*words).stdout.startswith('h1: 1 link made, 1 file unchanged (SHA-1: 1 remembered) in ')
+        assert copier.copy(*words, '--json').event('files_sent')['links'] == 0
+        assert copier.copy('h1', 'd/a', *words[2:]).stdout.startswith('h1: 1 link made in ')
+
     def test_a_single_host_needs_no_sum(self, copier: Copier) -> None:
         copier.file('a')
         [line] = copier.copy('h1', 'a', copier.base).stdout.splitlines()

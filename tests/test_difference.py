@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from remote_runner.config import ready
-from tests.commands import alias_of, ssh_config
+from tests.commands import Site, alias_of, ssh_config
 from tests.deploying import Deployment
+from tests.testbed import Testbed
 
 
 def _plan(deployment: Deployment, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -69,6 +72,35 @@ def test_what_differs_and_what_would_be_ended(deployment: Deployment, tmp_path: 
     assert deployment.text('/tmp/diff/two') == 'two\n'
     assert deployment.runs(first.pid('sleeper'))
     deployment.host().run(['rm', '-r', '/tmp/diff'])
+
+
+def test_links_and_times(bed: Testbed, tmp_path: Path) -> None:
+    with Site(bed, tmp_path) as site:
+        base = f'/tmp/diff-{uuid4().hex}'
+        site.file('data/f')
+        for number in range(23):
+            (tmp_path / f'data/l{number:02}').symlink_to('f')
+        files = "files=util.recursive_files_dict('data', '.', links='keep')"
+        site.write(
+            f"config.add_component(Component(name='x', host='h1', executable='/bin/sleep', args=[100000],"
+            f" base_dir='{base}', {files}))"
+        )
+        site.deploy()
+        (tmp_path / 'data/l07').unlink()
+        (tmp_path / 'data/l07').symlink_to('line\nbreak')
+        os.utime(tmp_path / 'data/f', ns=(1, 1))
+        options = ['plan', *site.arguments('--diff')]
+        text = site.run(*options, '--keep-running').stdout
+        assert 'h1: no file to send, 1 link to make, times of 1 file to set, 1 unchanged\n' in text
+        assert '  ends   x@h1\n' in text
+        assert f'  links  {base}/l07 -> line\\nbreak\n' in text
+        [found] = json.loads(site.run(*options, '--json').stdout)['differences']
+        assert found['links'] == [{'remote': f'{base}/l07', 'text': 'line\nbreak'}]
+        assert found['times'] == [f'{base}/f']
+        bed['h1'].run(['rm', '-r', base])
+        text = site.run(*options).stdout
+        assert 'h1: 1 file to send (8 B), 23 links to make, 0 unchanged\n' in text
+        assert f'  links  {base}/l19 -> f\n  … and 3 more\n' in text
 
 
 class TestKeepRunning:

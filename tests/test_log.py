@@ -108,6 +108,7 @@ class TestRecords:
         (e.FilesSending(host='h1', bytes=1, of_bytes=2), None, ''),
         (e.ResultsFetching(host='h1', bytes=1, of_bytes=2), None, ''),
         (e.FilesSent(host='h1', files=0, sent=0, modes=0, bytes=0, seconds=0), None, ''),
+        (e.FilesSent(host='h1', files=0, sent=0, modes=0, bytes=0, seconds=0, links=2), 'INFO', 'h1: 2 links made'),
         (
             e.FilesSent(host='h1', files=5, sent=0, modes=2, bytes=0, seconds=1),
             'INFO',

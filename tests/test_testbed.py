@@ -42,6 +42,13 @@ def test_hosts_cannot_change_what_is_not_theirs(bed: Testbed) -> None:
         bed["h1"].tmpfs("/usr/note")
 
 
+def test_devices_are_of_the_machine_and_stay(bed: Testbed) -> None:
+    script = "echo gone >/dev/null && touch /dev/shm/note && rm /dev/shm/note; touch /dev/note"
+    done = ssh(bed, "h1", script)
+    assert done.stderr == "touch: cannot touch '/dev/note': Read-only file system\n"
+    assert Path("/dev/null").is_char_device()
+
+
 def test_hosts_have_processes_and_terminals_of_their_own(fresh_bed: FreshBed) -> None:
     bed = fresh_bed(2)
     with Talk(bed, "h1"):

@@ -146,6 +146,7 @@ class Bringer:
             hashed=min(difference.hashed, len(modes) + len(times) + unchanged),
             shared=shared,
             shared_with=tuple(turn.shared),
+            links=len({path for each in done for path, _ in each.links}),
         )
         self.done.append(sent)
         self._events.emit(sent)

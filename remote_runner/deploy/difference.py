@@ -39,6 +39,8 @@ class HostDifference(NamedTuple):
         stop: the components of the session that run there and would be ended.
         keep: with `--keep-running` those that would run on as they are; None: it was not asked for.
         surplus: with `--delete` what would be deleted; None: it was not asked for.
+        links: (path there, text) of symbolic links that would be made.
+        times: paths there of files that would get another modification time.
     """
 
     host: str
@@ -48,6 +50,8 @@ class HostDifference(NamedTuple):
     stop: tuple[str, ...]
     keep: tuple[str, ...] | None = None
     surplus: Surplus | None = None
+    links: tuple[tuple[str, str], ...] = ()
+    times: tuple[str, ...] = ()
 
     def without(self, kept: Container[str]) -> HostDifference:
         """The same, but that none of these components is ended."""
@@ -56,6 +60,8 @@ class HostDifference(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         keep = {} if self.keep is None else {'keep': list(self.keep)}
+        links = {'links': [{'remote': path, 'text': text} for path, text in self.links]} if self.links else {}
+        times = {'times': list(self.times)} if self.times else {}
         delete: dict[str, Any] = {}
         if self.surplus is not None:
             delete = {
@@ -69,6 +75,8 @@ class HostDifference(NamedTuple):
             'modes': [{'remote': path, 'mode': f'{mode:04o}'} for path, mode in self.modes],
             'unchanged': self.unchanged,
             'stop': list(self.stop),
+            **links,
+            **times,
             **keep,
             **delete,
         }
@@ -152,6 +160,8 @@ def _look(
         tuple(seen.label for seen in stop),
         keep if options.keep_running else None,
         None if mirrors is None else difference.surplus,
+        (*difference.links, *fresh.links),
+        tuple(path for path, _ in difference.times),
     )
 
 

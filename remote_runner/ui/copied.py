@@ -52,6 +52,8 @@ class Summary:
         facts = []
         if event.sent:
             facts.append(f'{count(event.sent, "file")} sent{_bytes(event.bytes, event.sent_bytes)}')
+        if event.links:
+            facts.append(f'{count(event.links, "link")} made')
         if event.modes:
             facts.append(f'permission bits of {count(event.modes, "file")} set')
         if event.times:

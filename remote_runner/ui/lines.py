@@ -29,7 +29,7 @@ def line_of(event: e.Event) -> tuple[int, str] | None:
         case e.ComponentExited(status=status):
             level = logging.WARNING if status else logging.INFO
             return level, harmless(f'{_where(event)}exited with {status_of(status)}')
-        case e.FilesSent(files=0) | e.SessionQuit(sessions=0) | e.FilesDeleted(deleted=0, failed=0):
+        case e.FilesSent(files=0, links=0) | e.SessionQuit(sessions=0) | e.FilesDeleted(deleted=0, failed=0):
             return None
         case e.FilesDeleted(failed=failed):
             return logging.WARNING if failed else logging.INFO, harmless(_where(event) + _files_deleted(event))
@@ -109,6 +109,8 @@ def _files_sent(event: e.FilesSent) -> str:
     facts = []
     if event.sent:
         facts.append(f'{count(event.sent, "file")} sent ({size(event.bytes)}) in {seconds(event.seconds)}')
+    if event.links:
+        facts.append(f'{count(event.links, "link")} made')
     if event.modes:
         facts.append(f'permission bits of {count(event.modes, "file")} changed')
     if event.times:

@@ -65,6 +65,10 @@ def difference_text(found: Mapping[str, Any]) -> str:
     """The lines of one host of `plan --diff`."""
     sent = sum(file['size'] for file in found['send'])
     facts = [f'{count(len(found["send"]), "file")} to send ({size(sent)})' if found['send'] else 'no file to send']
+    if found.get('links'):
+        facts.append(f'{count(len(found["links"]), "link")} to make')
+    if found.get('times'):
+        facts.append(f'times of {count(len(found["times"]), "file")} to set')
     if found['modes']:
         facts.append(f'permission bits of {count(len(found["modes"]), "file")} to change')
     if found.get('delete_count'):
@@ -73,13 +77,18 @@ def difference_text(found: Mapping[str, Any]) -> str:
     lines = [f'{harmless(found["host"])}: {", ".join(facts)}']
     lines += [f'  keeps  {harmless(label)}' for label in found.get('keep', [])]
     lines += [f'  ends   {harmless(label)}' for label in found['stop']]
-    lines += [f'  sends  {harmless(file["remote"])} ({size(file["size"])})' for file in found['send'][:_MOST_FILES]]
-    if len(found['send']) > _MOST_FILES:
-        lines.append(f'  … and {len(found["send"]) - _MOST_FILES} more')
+    lines += _first([f'  sends  {harmless(file["remote"])} ({size(file["size"])})' for file in found['send']])
+    links = found.get('links', [])
+    lines += _first([f'  links  {harmless(link["remote"])} -> {harmless(link["text"])}' for link in links])
     deleted = found.get('delete', [])
     lines += [f'  deletes  {harmless(path)}' for path in deleted[:_MOST_FILES]]
     if found.get('delete_count', 0) > _MOST_FILES:
         lines.append(f'  … and {found["delete_count"] - _MOST_FILES} more')
     lines += [f'  leaves {harmless(path)} alone, with what is in it' for path in found.get('left_alone', [])]
-    lines += [f'  mode   {harmless(file["remote"])} ({file["mode"]})' for file in found['modes'][:_MOST_FILES]]
+    lines += _first([f'  mode   {harmless(file["remote"])} ({file["mode"]})' for file in found['modes']])
     return '\n'.join(lines) + '\n'
+
+
+def _first(lines: list[str]) -> list[str]:
+    more = [f'  … and {len(lines) - _MOST_FILES} more'] if len(lines) > _MOST_FILES else []
+    return [*lines[:_MOST_FILES], *more]

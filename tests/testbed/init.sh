@@ -13,6 +13,9 @@ idle() {
 read -r pid _ </proc/self/stat # still the machine's /proc
 mount --all --fstab "$1/fstab"
 mount -o remount,bind,ro / # what is not the host's own is the machine's
+if mountpoint -q /dev; then
+    mount -o remount,bind,ro /dev # its devices can be used, but not replaced
+fi
 echo "$2" >/proc/sys/kernel/hostname
 echo "$pid"
 read -r _
