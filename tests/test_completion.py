@@ -99,7 +99,11 @@ class Shell:
         words = ' '.join(f"{variable}='{value}'" for variable, value in user.variables.items())
         start = start.format(file=path, folder=user.folder)
         self.window = Window(f"env -i {words} TERM=screen sh -c '{start}'", user.folder)
-        self.window.shows(lambda lines: lines[-1].startswith('ready>'))
+        self.is_ready()
+
+    def is_ready(self) -> None:
+        """Wait for the prompt with nothing behind it: what is typed before goes through the terminal's own line."""
+        self.window.shows(lambda lines: lines[-1] == 'ready>')
 
     def completes(self, line: str) -> list[str]:
         """The arguments that the command gets when Tab is pressed at the end of `line`."""
@@ -107,6 +111,7 @@ class Shell:
         self.window.type(f'{line}\t')
         self.window.type('\r')
         until(self.user.got.exists, lambda: '\n'.join(self.window.screen()))
+        self.is_ready()
         return list(json.loads(self.user.got.read_text()))
 
     def lists(self, line: str, *expected: str) -> str:
@@ -114,6 +119,7 @@ class Shell:
         self.window.type(f'\x0c{line}\t\t')
         lines = self.window.shows(lambda lines: all(text in ' '.join(lines) for text in expected))
         self.window.type('\x15')  # Ctrl-U; Ctrl-C would be a signal, which keys may overtake
+        self.is_ready()
         return '\n'.join(lines)
 
     def asked(self) -> list[str]:

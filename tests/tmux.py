@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.testbed.process import PATIENCE
+
 ROOT = Path(__file__).parents[1]
 
 
-def until(condition: Callable[[], object], what: Callable[[], object], seconds: float = 10) -> None:
+def until(condition: Callable[[], object], what: Callable[[], object], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f'not in time: {what()}'
