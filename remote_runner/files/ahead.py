@@ -44,7 +44,7 @@ class Gathering:
         self._options = {'remembered': remembered, 'times': times}
         self._changed = threading.Condition()
         self._parts: list[Part] = []
-        #: What else it says; what comes when that is asked for. Empty: it ended without a word of it.
+        #: What else it says at the end; empty: it ended without a word of that.
         self._end: tuple[Any, ...] | None = None
         self._manifest: Manifest | None = None
         self._pid = -1
@@ -147,6 +147,7 @@ class Gathering:
                 if self._end is None:
                     os.kill(self._pid, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
+        self._file.close()
 
     # ---- in the process of its own ------------------------------------------------------------------------------
 
