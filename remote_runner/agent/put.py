@@ -94,7 +94,7 @@ def _set_bits(path: str, mode: int) -> None:
         os.chmod(path, mode)
     except OSError as error:
         what = 'cannot set the permission bits of {} to {:04o}: {}'.format(path, mode, error.strerror)
-        raise Failure(what, kind='transfer') from None
+        raise Failure(what, kind='transfer', errno_name=errno.errorcode.get(error.errno or 0, '')) from None
 
 
 def _set_time(path: str, mtime: int) -> None:
