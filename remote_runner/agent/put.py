@@ -5,6 +5,7 @@ mode, and renamed: a reader sees the old file or the new one, an interrupted cop
 executable can be replaced. What came of a large one stays, for the next run to go on with (`agent/copies.py`).
 """
 
+import errno
 import os
 import stat
 import time
