@@ -63,8 +63,8 @@ def check_room(
 
 def _data(path: str, local: LocalFiles) -> int:
     """Bytes of a file that are no hole, at most."""
-    size, _, _ = local.look(path)
-    return min(size, local.status(path).st_blocks * 512)
+    local.look(path)
+    return local.data(path)
 
 
 def _lacking(host: Host, session: str, rows: Iterable[Row]) -> list[Any]:

@@ -76,10 +76,14 @@ class LocalFiles:
         """Somebody else has just looked at a file."""
         self._seen[local] = status
 
+    def data(self, local: str) -> int:
+        """Bytes of a file that are no hole, at most."""
+        status = self._seen[local]
+        return min(status.st_size, status.st_blocks * 512)
+
     def is_sparse(self, local: str) -> bool:
         """Whether a file may have holes."""
-        status = self._seen[local]
-        return status.st_blocks * 512 < status.st_size
+        return self.data(local) < self._seen[local].st_size
 
     def known(self, local: str) -> str | None:
         """The SHA-1 of a file in hexadecimal, if it is known without reading it."""
