@@ -17,7 +17,7 @@ from remote_runner.deploy.keep import end_others, has_changed_files, unchanged, 
 from remote_runner.deploy.mirror import Mirrors, check_temporary
 from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import Plan
-from remote_runner.deploy.room import check_room
+from remote_runner.deploy.room import Room
 from remote_runner.deploy.session import survey_run
 from remote_runner.deploy.sharing import Turn
 from remote_runner.errors import DeletionFailed, DeletionIncomplete, RequestFailed, SessionFailed, TransferFailed
@@ -57,6 +57,7 @@ class Preparation:
         self._created: dict[str, list[str]] = {}
         self._temporary: dict[str, dict[str, str]] = {}
         self._bringer = Bringer(options.copying, events, self._whose)
+        self._room = Room(self._bringer.local)
         self._mirrors = Mirrors(plan) if options.copying.delete else None
         self._undeleted: list[DeletionFailed] = []
         self._given_up = False
@@ -82,16 +83,8 @@ class Preparation:
             TransferFailed: it has not.
             HostError: the connection broke.
         """
-        placed, temporary = [], []
-        for tracked in self._own(host):
-            for file in tracked.plan.files:
-                path = remote_path(tracked.plan.base_dir or '', file.remote)
-                if tracked.plan.base_dir is not None or path.startswith(('/', '~')):
-                    placed.append(Placed(file.local, path, file.kind))
-                elif file.kind == 'file' and not self._options.keep_running:  # else it may be there already
-                    temporary.append(file.local)
-        if placed or temporary:
-            check_room(host, self._plan.session, placed, temporary, self._bringer.local)
+        own = [tracked.plan for tracked in self._own(host)]
+        self._room.check(host, self._plan.session, own, keeps=self._options.keep_running)
 
     def make_ready(self, host: Host) -> None:
         """Quit what an earlier run left, and bring folders and files.
