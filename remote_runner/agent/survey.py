@@ -53,12 +53,7 @@ class Found:
 
     def guard_lives(self) -> bool:
         """Whether its guard is there; another launcher may have the pid of one that is not."""
-        run, number = self.folder.split('/')[-2:]
-        try:
-            argv = read_file('/proc/{}/cmdline'.format(self.status.get('launcher', 0))).split(b'\0')
-        except OSError:
-            return False
-        return any(word.endswith(os.fsencode('/{}/{}'.format(run, number))) for word in argv)
+        return folders.guard_lives(self.folder, self.status)
 
     def _usage(self) -> "Dict[str, float]":
         """What the program uses, without those who stand behind it."""
