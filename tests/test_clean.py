@@ -13,7 +13,7 @@ import pytest
 
 from tests.cleaning import Litter, outcomes
 from tests.commands import Running, Site
-from tests.deploying import ancestors, gone, kill, launchers
+from tests.deploying import agents, ancestors, gone, kill, launchers
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
 
@@ -339,6 +339,23 @@ class TestSmallThings:
         shown = litter.clean('--keep', '0')
         assert outcomes(shown)['program', 'removed'] == 1
         litter.site.deployment.ends(pid)
+        assert litter.runs() == litter.base_dirs() == [], shown
+
+
+    def test_programs_that_fork_while_they_are_ended(self, litter: Litter) -> None:
+        forks = '(trap "" TERM HUP; while :; do /bin/sleep 1005 & /bin/sleep 0.01; done) & '
+        pid = litter.deploy('forks', executable='/bin/sh', args=['-c', 3 * forks + 'wait'], stop_timeout=0.1).event(
+            'component_started'
+        )['pid']
+        above = ancestors(litter.host, pid)[:3]
+        for process in reversed(above):
+            kill(litter.host, signal.SIGSTOP, process.pid)
+        kill(litter.host, signal.SIGKILL, *[process.pid for process in above])
+        gone(litter.host, above)
+        wait_until(lambda: not agents(litter.host), 'the deployment to hang up')
+        shown = litter.clean('--keep', '0')
+        assert outcomes(shown)['program', 'removed'] == 1
+        assert [process.argv for process in litter.host.processes() if '1005' in process.argv] == []
         assert litter.runs() == litter.base_dirs() == [], shown
 
 

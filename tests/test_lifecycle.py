@@ -170,6 +170,17 @@ class TestRestart:
         wait_until(lambda: log.read_text().count('begin hello') == 2, 'its output to go on')
         assert site.later('logs', 'worker').stdout == 'worker@h1 | begin hello \n' * 2
 
+    def test_one_whose_end_screen_sees_late(self, site: Standing) -> None:
+        site.write(component('worker', 'h1'), component('behind', 'h1'))
+        site.deploy()
+        host, server = site.deployment.host(), site.deployment.the_session().pid
+        kill(host, signal.SIGSTOP, server)
+        with site.begin_later('restart', 'worker', '--json') as running:
+            wait_until(lambda: any('-Q' in process.argv for process in host.processes()), 'the question for windows')
+            kill(host, signal.SIGCONT, server)
+            assert running.end().status == 0
+        assert site.deployment.windows() == {0: 'worker', 1: 'behind'}
+
     def test_one_that_has_ended_and_all_its_windows(self, site: Standing) -> None:
         site.write(sh('short', 'h1', 'echo done; exit 0'), component('long', 'h1'))
         site.deploy()

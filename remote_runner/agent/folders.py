@@ -78,6 +78,16 @@ def read_status(folder: str) -> "Optional[Dict[str, Any]]":
         return None
 
 
+def guard_lives(folder: str, status: "Dict[str, Any]") -> bool:
+    """Whether the guard of a component is there; another launcher may have the pid of one that is not."""
+    run, number = folder.split('/')[-2:]
+    try:
+        argv = records.read_file('/proc/{}/cmdline'.format(status.get('launcher', 0))).split(b'\0')
+    except OSError:
+        return False
+    return any(word.endswith(os.fsencode('/{}/{}'.format(run, number))) for word in argv)
+
+
 def read_secrets(folder: str) -> "Tuple[str, ...]":
     """What no master is told of what a component says; nothing where its spec cannot be read: it never ran."""
     try:

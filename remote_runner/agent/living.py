@@ -11,7 +11,7 @@ from remote_runner.agent.records import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Iterable, Iterator, List, Set
+    from typing import Dict, Iterable, Iterator, List, Set, Tuple
 
 #: How the command line of an agent begins, see `hosts/bootstrap.py`.
 _AGENT = b'import sys;print('
@@ -94,16 +94,19 @@ def _open_files(pid: int) -> "Iterator[str]":
             continue  # it was just closed
 
 
-def in_use(paths: "Iterable[str]", apart_from: "Iterable[int]" = ()) -> "Set[str]":
-    """Those of `paths` (real ones of folders) in which a process works, of which it runs, or has a file open."""
+def in_use(paths: "Iterable[str]", apart_from: "Iterable[Tuple[str, str]]" = ()) -> "Set[str]":
+    """Those of `paths` (real ones of folders) in which a process works, of which it runs, or has a file open.
+
+    Processes of the components `apart_from`, (run, name), do not count, whenever they were forked.
+    """
     wanted = set(paths)
     found: "Set[str]" = set()
-    ignored = {os.getpid(), *apart_from}
-    for pid in [pid for pid in _own_processes() if pid not in ignored] if wanted else []:
+    ignored = set(apart_from)
+    for pid in [pid for pid in _own_processes() if pid != os.getpid()] if wanted else []:
         for path in _paths(pid):
             while path not in wanted and len(path) > 1:
                 path = os.path.dirname(path) if path.startswith('/') else ''
-            if path in wanted:
+            if path in wanted and path not in found and not (ignored and survey.component_of(pid) in ignored):
                 found.add(path)
     return found
 

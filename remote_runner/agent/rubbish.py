@@ -178,7 +178,7 @@ class Look:
                 goes = not self._why_kept(name) and run in session.old
                 for path in paths:
                     owners.setdefault(path, []).append((name, goes))
-        left = [pid for session in self._over() for one in session.abandoned for pid in one.left]
+        left = [(one.spec['run'], one.spec['name']) for session in self._over() for one in session.abandoned]
         used = living.in_use([os.path.realpath(path) for path, _ in self._temporary], left)
         elsewhere = self.now.base_dirs()
         for path, found in self._temporary:

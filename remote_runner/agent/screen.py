@@ -8,6 +8,7 @@ session that matches by prefix), so nothing here takes its word: sessions are li
 import binascii
 import os
 import stat
+import time
 
 import _signal
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 COMMAND_TIMEOUT = 10.0
 #: Seconds that a server gets to end its windows before it is killed.
 SERVER_TIMEOUT = 2.0
+#: Seconds that it may take a session to see that the program of a window has ended.
+NOTICE_TIMEOUT = 1.0
 #: Characters of a path that screen certainly takes as one word.
 MAX_WORD = 400
 #: Lines that a window remembers.
@@ -352,6 +355,19 @@ def windows_of(server: int, name: str) -> "Dict[int, Tuple[str, bool]]":
     _, output = processes.run(argv, COMMAND_TIMEOUT)
     found = [window.split('=', 2) for window in output.decode('utf-8', 'replace').split('|')]
     return {int(window[0]): (window[2], 'Z' in window[1]) for window in found if len(window) == 3}
+
+
+def windows_when_ended(server: int, name: str, ended: "Dict[int, str]") -> "Dict[int, Tuple[str, bool]]":
+    """`windows_of`, as soon as it knows of the end of the programs in these windows, {number: title}.
+
+    A window of somebody else may have that number and title: then it is as it is after a while.
+    """
+    deadline = time.monotonic() + NOTICE_TIMEOUT
+    while True:
+        windows = windows_of(server, name)
+        is_late = any(windows.get(number) == (title, False) for number, title in ended.items())
+        if not is_late or time.monotonic() >= deadline:
+            return windows
 
 
 def _write_lines(path: str, lines: "List[str]") -> None:

@@ -274,10 +274,13 @@ def open_windows(request: "Request") -> "Dict[str, object]":
 
 def close_old_windows(session: str, paths: "Iterable[str]") -> None:
     """Close the windows of components that have ended, where they are still that."""
-    statuses = [folders.read_status(path) for path in paths]
-    old = {status['window']: status['name'] for status in statuses if status is not None and 'window' in status}
+    statuses = {path: folders.read_status(path) or {} for path in paths}
+    old = {status['window']: status['name'] for status in statuses.values() if 'window' in status}
+    # A keeper's last word comes before its guard ends, and screen takes a moment to see that.
+    guards = [status['launcher'] for path, status in statuses.items() if folders.guard_lives(path, status)]
+    processes.wait_gone(processes.identify(guards), screen.COMMAND_TIMEOUT)
     for server in screen.sessions(session) if old else []:
-        windows = screen.windows_of(server, session)
+        windows = screen.windows_when_ended(server, session, old)
         closed = [number for number in old if windows.get(number) == (old[number], True)]
         for number in closed:
             screen.command(server, session, 'at', '{}#'.format(number), 'kill')

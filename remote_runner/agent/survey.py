@@ -53,12 +53,7 @@ class Found:
 
     def guard_lives(self) -> bool:
         """Whether its guard is there; another launcher may have the pid of one that is not."""
-        run, number = self.folder.split('/')[-2:]
-        try:
-            argv = read_file('/proc/{}/cmdline'.format(self.status.get('launcher', 0))).split(b'\0')
-        except OSError:
-            return False
-        return any(word.endswith(os.fsencode('/{}/{}'.format(run, number))) for word in argv)
+        return folders.guard_lives(self.folder, self.status)
 
     def _usage(self) -> "Dict[str, float]":
         """What the program uses, without those who stand behind it."""
@@ -323,30 +318,43 @@ def marked() -> "List[Tuple[int, str, str]]":
     """All processes of ours that run, or descend from, a component: their pids, runs and names."""
     found = []
     for entry in os.listdir('/proc'):
-        if not entry.isdigit():
-            continue
-        try:
-            environment = processes.environment(int(entry))
-        except OSError:
-            continue  # it is gone, or another user's
-        if b'RR_RUN' in environment and b'RR_COMPONENT' in environment:
-            names = [environment[name].decode('utf-8', 'surrogateescape') for name in (b'RR_RUN', b'RR_COMPONENT')]
-            found.append((int(entry), names[0], names[1]))
+        component = component_of(int(entry)) if entry.isdigit() else None
+        if component is not None:
+            found.append((int(entry), *component))
     return found
+
+
+def component_of(pid: int) -> "Optional[Tuple[str, str]]":
+    """The run and name of the component that a process of ours runs, or descends from; None where it does neither."""
+    try:
+        environment = processes.environment(pid)
+    except OSError:
+        return None  # it is gone, or another user's
+    if b'RR_RUN' not in environment or b'RR_COMPONENT' not in environment:
+        return None
+    run, name = (environment[name].decode('utf-8', 'surrogateescape') for name in (b'RR_RUN', b'RR_COMPONENT'))
+    return run, name
 
 
 def _end(one: Found) -> None:
     """The stop signal, and KILL to what is left after a while, with all that was forked meanwhile."""
     left: "Set[Tuple[int, int]]" = set()
-    for number, patience in ((one.spec['stop_signal'], one.spec['stop_timeout']), (_signal.SIGKILL, tree.KILL_TIMEOUT)):
+    number, patience = one.spec['stop_signal'], one.spec['stop_timeout']
+    while True:
         if (folders.read_status(one.folder) or {}).get('launcher') != one.status['launcher']:
             return  # another agent has ended it, and it has been started again
         own = [pid for pid, run, name in marked() if (run, name) == (one.spec['run'], one.spec['name'])]
         members = {member for pid in own for member in [pid, *tree.descendants(pid)]}
         left = processes.identify(members)
+        if not left:
+            break
         processes.kill(left, number)
         processes.kill(left, _signal.SIGCONT)
         left = processes.wait_gone(left, patience)
+        if left and number == _signal.SIGKILL:
+            break  # nothing can end them
+        # Once more, until there is none: one of them may have forked after we looked, and before it was killed.
+        number, patience = _signal.SIGKILL, tree.KILL_TIMEOUT
     one.left = sorted(pid for pid, _ in left)
     if left:
         return
