@@ -67,7 +67,7 @@ class Sharing:
         """The time in which a host is brought what it needs; what it has not brought at the end, others bring."""
         with self.changed:
             self._active += 1
-        turn = Turn(self, host)
+            turn = Turn(self, host)
         try:
             yield turn
         finally:
@@ -121,7 +121,8 @@ class Turn:
         #: Paths that were right here and that another host has changed in this command.
         self.changed_by_others: set[str] = set()
         self._batch = Batch()
-        self._deletions = sharing.deletions
+        #: Of those under way nobody knows what they have yet to delete: one more counts as not seen.
+        self._deletions = sharing.deletions - bool(sharing.deleting)
         self._is_stale = False
         self._places: list[Place] = []
         self._by_top: dict[str, list[tuple[str, Item]]] | None = None
