@@ -10,7 +10,7 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -522,6 +522,124 @@ class TestWhatIsSaid:
             assert values == sorted(values)
             assert values[-1] == whole
             assert len(set(values)) > 3
+
+
+class TestDryRun:
+    """It is said what a copy would do, and nothing is done."""
+
+    @pytest.fixture
+    def before(self, copier: Copier) -> dict[str, dict[bytes, tuple[int, int, bytes | None]]]:
+        """Two hosts that lack something of everything; what stands there."""
+        for name in ('sent', 'bits', 'time', 'same', 'gone'):
+            copier.file(f'd/{name}', f'{name}\n')
+        (copier.here / 'd/folder').mkdir()
+        (copier.here / 'd/link').symlink_to('same')
+        copier.copy('h[1-2]', '--links', 'keep', 'd', copier.base)
+        copier.file('d/sent', 'something else')
+        (copier.here / 'd/bits').chmod(0o600)
+        os.utime(copier.here / 'd/time', ns=(1, 1))
+        (copier.here / 'd/gone').unlink()
+        (copier.here / 'd/folder').chmod(0o700)
+        (copier.here / 'd/new/deep').mkdir(parents=True)
+        (copier.here / 'd/link').unlink()
+        (copier.here / 'd/link').symlink_to('sent')
+        return {host: seen(copier.there(host=host)) for host in ('h1', 'h2')}
+
+    def test_what_would_be_done_is_told_and_then_done(
+        self, copier: Copier, before: dict[str, dict[bytes, tuple[int, int, bytes | None]]]
+    ) -> None:
+        words = ['h[1-2]', 'd', copier.base, '--links', 'keep', '--delete']
+        there = f'{copier.base}/d'
+        done = copier.copy(*words, '-n')
+        assert done.stdout.splitlines() == [
+            'h[1-2]: 1 file to send (14 B), 1 link to make, 2 folders to make, times of 1 file to set, '
+            'permission bits of 1 file to change, permission bits of 1 folder to change, 1 path to delete, 2 unchanged',
+            f'  sends  {there}/sent (14 B)',
+            f'  links  {there}/link -> sent',
+            f'  makes  {there}/new/',
+            f'  makes  {there}/new/deep/',
+            f'  deletes  {there}/gone',
+            f'  mode   {there}/bits (0600)',
+            f'  mode   {there}/folder (0700)',
+            f'  time   {there}/time',
+        ]
+        [shown] = [json.loads(copier.copy(*words, '--dry-run', '--json').stdout)]
+        facts = {
+            'send': [{'remote': f'{there}/sent', 'size': 14}],
+            'modes': [{'remote': f'{there}/bits', 'mode': '0600'}],
+            'unchanged': 2,
+            'links': [{'remote': f'{there}/link', 'text': 'sent'}],
+            'times': [f'{there}/time'],
+            'folders': [f'{there}/new', f'{there}/new/deep'],
+            'folder_modes': [{'remote': f'{there}/folder', 'mode': '0700'}],
+            'delete': [f'{there}/gone'],
+            'delete_count': 1,
+            'left_alone': [],
+        }
+        assert shown == {'differences': [{'host': host, **facts} for host in ('h1', 'h2')], 'unreachable': {}}
+        assert {host: seen(copier.there(host=host)) for host in before} == before
+        sent = copier.copy(*words, '--json').events('files_sent')
+        assert [(one['sent'], one['links'], one['modes'], one['times']) for one in sent] == [(1, 1, 1, 1)] * 2
+        assert copier.names() == sorted(
+            ['d', *(f'd/{name}' for name in ('bits', 'folder', 'link', 'new', 'new/deep', 'same', 'sent', 'time'))]
+        )
+        assert copier.copy(*words, '-n').stdout == 'h[1-2]: no file to send, 4 unchanged\n'
+
+    def test_all_would_be_sent(self, copier: Copier) -> None:
+        copier.file('d/f')
+        (copier.here / 'd/sub').mkdir()
+        copier.copy('h1', 'd', copier.base)
+        told = copier.copy('h1', 'd', copier.base, '-n', '--always-copy').stdout
+        assert told == f'h1: 1 file to send (8 B), 0 unchanged\n  sends  {copier.base}/d/f (8 B)\n'
+
+    def test_no_folder_is_made(self, copier: Copier) -> None:
+        copier.file('f')
+        copier.file('d/f')
+        for source, path in (('f', ''), ('d', '/d/f'), ('d/', '/f')):
+            assert f'  sends  {copier.base}{path} (8 B)\n' in copier.copy('h1', source, copier.base, '-n').stdout
+            assert not copier.there().exists()
+        copier.there().mkdir()
+        assert f'  sends  {copier.base}/f (8 B)\n' in copier.copy('h1', 'f', copier.base, '-n').stdout
+
+    def test_what_was_interrupted_stays_to_be_gone_on_with(self, copier: Copier) -> None:
+        copier.file('f', os.urandom(8 << 20))
+        command = ['copy', '-F', copier.ssh_config, 'h1', 'f', copier.base, '--json', '--bwlimit', '1m']
+        with copier.start(*command, cwd=copier.here) as running:
+            wait_until(lambda: bool(came(running.out, 'h1')), '2 MB')
+            running.signal(signal.SIGINT)
+            running.end()
+        [left] = rubbish(copier.bed['h1'], '/tmp')
+        copier.file('other')
+        for source in ('f', 'other'):
+            copier.copy('h1', source, copier.base, '-n')
+            assert rubbish(copier.bed['h1'], '/tmp') == [left]
+        assert copier.copy('h1', 'f', copier.base, '--json').event('files_sent')['sent_bytes'] <= 7 << 20
+
+    def test_a_folder_that_hosts_share_gets_no_mark(self, fresh_bed: Callable[..., Testbed], tmp_path: Path) -> None:
+        bed = fresh_bed(2)
+        there = tmp_path / 'there'
+        there.mkdir()
+        for host in bed.hosts:
+            host.share('/srv/all', there)
+        os.utime(there, ns=(1, 1))
+        copier = Copier(bed, tmp_path)
+        copier.file('d/f')
+        told = copier.copy('h[1-2]', 'd/', '/srv/all', '-n').stdout
+        assert told == 'h[1-2]: 1 file to send (8 B), 0 unchanged\n  sends  /srv/all/f (8 B)\n'
+        assert there.stat().st_mtime_ns == 1
+        assert list(there.iterdir()) == []
+
+    def test_what_a_copy_would_end_with(self, copier: Copier) -> None:
+        copier.file('d/f')
+        copier.there('/d/f').mkdir(parents=True)
+        done = copier.copy('h1,h3', 'd', copier.base, '-n', status=1)
+        assert f'ERROR: h1: {copier.base}/d/f is a folder there, and a file here' in done.stderr
+        assert done.stdout.startswith('h3: 1 file to send (8 B)')
+        done = copier.copy('h3,no-such-host', 'd', copier.base, '-n', '--json', status=3)
+        shown = json.loads(done.stdout)
+        assert [each['host'] for each in shown['differences']] == ['h3']
+        assert list(shown['unreachable']) == ['no-such-host']
+        copier.copy('h3', 'd/', '/etc', '-n', '--delete', status=2)
 
 
 class TestLimited:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from remote_runner.cli.options import (
@@ -19,9 +20,13 @@ from remote_runner.cli.options import (
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
+    from remote_runner.deploy.looking import Looker
+    from remote_runner.errors import RemoteRunnerError
+    from remote_runner.events import Events
     from remote_runner.files.ahead import Gathering
     from remote_runner.files.local import LocalFiles
     from remote_runner.files.manifest import Group, Manifest
+    from remote_runner.hosts.address import Address
 
 #: Files of a folder for which a process of its own would take longer than they do.
 FEW = 100
@@ -32,10 +37,12 @@ Copy files and folders to many hosts. What is there already is not sent again.
     remote_runner copy node[1-40] data/ /srv/data
     remote_runner copy @hosts.txt program settings.toml '~/tools/'
     remote_runner copy node[1-40] data/ /srv/data --delete --exclude '*.log'
+    remote_runner copy node[1-40] data/ /srv/data --delete --dry-run
 
 `folder` becomes DEST/folder; what is in `folder/` comes into DEST, as with rsync. A file becomes DEST, or comes into it
 if DEST ends with a slash, is a folder there, or there are several SRC. A relative DEST is below the home there. Nothing
-is removed on the hosts, unless --delete is given: then what a folder there has, and the SRC has not.
+is removed on the hosts, unless --delete is given: then what a folder there has, and the SRC has not. With --dry-run
+it is only said what would be done.
 """
 
 
@@ -67,7 +74,10 @@ def make_parser() -> argparse.ArgumentParser:
         help='symbolic links: copy what they lead to (the default), or the links themselves',
     )
     add_copy_options(how)
-    parser.add_argument('--json', action='store_true', help='write events to stdout, one JSON object a line')
+    what = 'compare, say for each host what would be sent, changed and deleted, and change nothing there'
+    how.add_argument('-n', '--dry-run', action='store_true', help=what)
+    what = 'write events to stdout, one JSON object a line; with --dry-run one object of what would be done'
+    parser.add_argument('--json', action='store_true', help=what)
     add_log_level(parser)
     add_connection_options(parser)
     return parser
@@ -96,18 +106,42 @@ def main(arguments: Sequence[str]) -> int:
     summary = Summary()
     terminal = Terminal(table=False, quiet=True)
     events.listen(terminal)
-    events.listen(JsonLines() if options.json else summary)
+    looker = _looker(options, events) if options.dry_run else None
+    if looker is None:
+        events.listen(JsonLines() if options.json else summary)
     wanted = Wanted(tuple(options.sources), options.dest, tuple(options.patterns), options.links == 'keep')
     with connector:
         try:
-            copying = Copying(wanted, Bringer(copy_options(options), events), events, gathering)
+            copying = Copying(wanted, looker or Bringer(copy_options(options), events), events, gathering)
             with terminal:
                 failures = copying.copy(addresses, connector, options.fanout, leave=True)
         except ValueError as error:
             raise UsageError(str(error)) from error
         finally:
             Output().write(summary.text())
+    if looker is not None:
+        Output().write(_shown(looker, failures, addresses, as_json=options.json))
     return exit_status(failures.values())
+
+
+def _looker(options: argparse.Namespace, events: Events) -> Looker:
+    from remote_runner.deploy.looking import Looker
+
+    return Looker(copy_options(options), events)
+
+
+def _shown(
+    looker: Looker, failures: Mapping[str, RemoteRunnerError], addresses: Iterable[Address], *, as_json: bool
+) -> str:
+    """What `--dry-run` found out, host by host as they were written, as `plan --diff` shows it."""
+    from remote_runner.ui.preview import differences_text
+
+    names = dict.fromkeys(address.where for address in addresses)
+    differences = [looker.found[name].to_dict() for name in names if name in looker.found]
+    if not as_json:
+        return differences_text(differences)
+    unreachable = {name: str(failures[name]) for name in names if name in failures}
+    return f'{json.dumps({"differences": differences, "unreachable": unreachable}, indent=2)}\n'
 
 
 def _begin_to_gather(options: argparse.Namespace) -> Gathering | None:

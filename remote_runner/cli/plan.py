@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.deploy.preview import preview
     from remote_runner.ui.log import configure
     from remote_runner.ui.output import Output
-    from remote_runner.ui.preview import difference_text, preview_text
+    from remote_runner.ui.preview import differences_text, preview_text
 
     configure(options.log_level)
     options.names = []
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         Output().write(f'{json.dumps(shown, indent=2)}\n')
     else:
-        Output().write(preview_text(shown) + ''.join(difference_text(each) for each in shown.get('differences', [])))
+        Output().write(preview_text(shown) + differences_text(shown.get('differences', [])))
     if options.skip_unreachable and found and all(isinstance(error, HostError) for error in failures.values()):
         for host, error in failures.items():
             log.warning('%s would be left out, with its components: %s', host, error.what)

@@ -45,7 +45,7 @@ class Bringer:
     """
 
     def __init__(self, options: CopyOptions, events: Events, whose: Whose = lambda host, path: ()) -> None:
-        self._options = options
+        self.options = options
         self._events = events
         self._limit = Limit(options.rate) if options.rate else None
         self._lanes = Lanes()
@@ -85,18 +85,20 @@ class Bringer:
         """
         begun = time.monotonic()
         with self.turn(host) as turn:
-            manifest, asking = (wanted, None) if isinstance(wanted, Manifest) else self._gathered(host, wanted)
+            manifest, asking = self.gathered(host, wanted)
             difference = self.compare(host, manifest, turn, asking)
             self.send(host, manifest, difference, begun, turn)
             self.delete(host, manifest, difference, turn)
 
-    def _gathered(self, host: Host, gathering: Gathering) -> tuple[Manifest, Asking | None]:
-        """All that is wanted, and the host is being asked about it."""
-        if self._options.always_copy:
-            return gathering.whole(self.local), None
-        asking = Asking(host, self.local, gathering.parts(self.local))
+    def gathered(self, host: Host, wanted: Manifest | Gathering) -> tuple[Manifest, Asking | None]:
+        """All that is wanted; and what is still being gathered, the host is being asked about."""
+        if isinstance(wanted, Manifest):
+            return wanted, None
+        if self.options.always_copy:
+            return wanted.whole(self.local), None
+        asking = Asking(host, self.local, wanted.parts(self.local))
         try:
-            return gathering.whole(self.local), asking
+            return wanted.whole(self.local), asking
         except BaseException:
             asking.call.cancel()
             raise
@@ -107,9 +109,9 @@ class Bringer:
 
     def compare(self, host: Host, manifest: Manifest, turn: Turn, asking: Asking | None = None) -> Difference:
         """What has to be done on a host, by whichever host; raises as `bring` does. `asking`: see there."""
-        always_copy = self._options.always_copy
+        always_copy = self.options.always_copy
         difference = compare(host, manifest, self.local, always_copy=always_copy, turn=turn, asking=asking)
-        if self._options.delete:
+        if self.options.delete:
             difference = difference._replace(surplus=find_surplus(host, manifest))
         files, to_send = len(manifest.files), len(difference.send)
         self._events.emit(FilesCompared(host=host.name, files=files, to_send=to_send, bytes=difference.bytes))
@@ -153,7 +155,7 @@ class Bringer:
 
     def delete(self, host: Host, manifest: Manifest, difference: Difference, turn: Turn) -> None:
         """Delete what is gone here, after all was sent; raises as `bring` does."""
-        if not self._options.delete or not manifest.mirror:
+        if not self.options.delete or not manifest.mirror:
             return
         with turn.deleting(difference.surplus) as surplus:
             deleted = delete(host, surplus)

@@ -1,4 +1,6 @@
-"""What a run would change on its hosts, for `remote_runner plan --diff`: they are connected to, and only looked at."""
+"""What a run or a copy would change on its hosts, for `remote_runner plan --diff` and `remote_runner copy --dry-run`:
+they are connected to, and only looked at.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ from remote_runner.deploy.plan import ComponentPlan, Plan
 from remote_runner.deploy.seen import all_seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import RemoteRunnerError
-from remote_runner.files.compare import compare
+from remote_runner.files.compare import Asking, Difference, compare, look
 from remote_runner.files.delete import Surplus, find_surplus
 from remote_runner.files.local import LocalFiles
-from remote_runner.files.manifest import Placed, build_manifest, remote_path
+from remote_runner.files.manifest import Manifest, Placed, build_manifest, remote_path
+from remote_runner.files.options import CopyOptions
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens, connect, each
@@ -29,39 +32,64 @@ TEMPORARY = '/<temporary>'
 
 
 class HostDifference(NamedTuple):
-    """What a run would do on one host.
+    """What a run or a copy would do on one host.
 
     Args:
         host: as the user wrote it.
         send: (path there, bytes) of files that are missing there or differ.
         modes: (path there, mode) of files that would get other permission bits alone.
         unchanged: how many files are as they should be.
-        stop: the components of the session that run there and would be ended.
+        stop: the components of the session that run there and would be ended; None: it is no run.
         keep: with `--keep-running` those that would run on as they are; None: it was not asked for.
         surplus: with `--delete` what would be deleted; None: it was not asked for.
         links: (path there, text) of symbolic links that would be made.
         times: paths there of files that would get another modification time.
+        folders: paths there of folders that would be made for themselves, and not for what is in them alone.
+        folder_modes: (path there, mode) of folders that would get other permission bits.
     """
 
     host: str
     send: tuple[tuple[str, int], ...]
     modes: tuple[tuple[str, int], ...]
     unchanged: int
-    stop: tuple[str, ...]
+    stop: tuple[str, ...] | None
     keep: tuple[str, ...] | None = None
     surplus: Surplus | None = None
     links: tuple[tuple[str, str], ...] = ()
     times: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    folder_modes: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, host: str, manifest: Manifest, difference: Difference, *, deletes: bool) -> HostDifference:
+        """What bringing the files of a manifest would do."""
+        folders = dict(difference.folders)
+        return cls(
+            host,
+            tuple((entry.remote, entry.size) for entry in difference.send),
+            difference.modes,
+            len(manifest.files) - len(difference.send) - len(difference.modes),
+            None,
+            None,
+            difference.surplus if deletes else None,
+            difference.links,
+            tuple(path for path, _ in difference.times),
+            tuple(folders),
+            tuple((path, mode) for path, mode in difference.bits if path not in folders),
+        )
 
     def without(self, kept: Container[str]) -> HostDifference:
         """The same, but that none of these components is ended."""
-        return self._replace(stop=tuple(label for label in self.stop if label not in kept))
+        return self._replace(stop=tuple(label for label in self.stop or () if label not in kept))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         keep = {} if self.keep is None else {'keep': list(self.keep)}
         links = {'links': [{'remote': path, 'text': text} for path, text in self.links]} if self.links else {}
         times = {'times': list(self.times)} if self.times else {}
+        folders = {'folders': list(self.folders)} if self.folders else {}
+        folder_modes = {'folder_modes': _with_modes(self.folder_modes)} if self.folder_modes else {}
+        stop = {} if self.stop is None else {'stop': list(self.stop)}
         delete: dict[str, Any] = {}
         if self.surplus is not None:
             delete = {
@@ -72,14 +100,20 @@ class HostDifference(NamedTuple):
         return {
             'host': self.host,
             'send': [{'remote': path, 'size': size} for path, size in self.send],
-            'modes': [{'remote': path, 'mode': f'{mode:04o}'} for path, mode in self.modes],
+            'modes': _with_modes(self.modes),
             'unchanged': self.unchanged,
-            'stop': list(self.stop),
+            **stop,
             **links,
             **times,
+            **folders,
+            **folder_modes,
             **keep,
             **delete,
         }
+
+
+def _with_modes(pairs: Iterable[tuple[str, int]]) -> list[dict[str, str]]:
+    return [{'remote': path, 'mode': f'{mode:04o}'} for path, mode in pairs]
 
 
 class _Look(NamedTuple):
@@ -112,12 +146,12 @@ def differences(plan: Plan, connector: Opens, options: RunOptions) -> dict[str, 
     }
     # What is kept under one name of a machine is not ended under another.
     keep: dict[str, set[str]] = defaultdict(set)
-    for look in found.values():
-        if isinstance(look, _Look):
-            keep[look.machine].update(look.difference.keep or ())
+    for seen in found.values():
+        if isinstance(seen, _Look):
+            keep[seen.machine].update(seen.difference.keep or ())
     return {
-        where: look if isinstance(look, RemoteRunnerError) else look.difference.without(keep[look.machine])
-        for where, look in found.items()
+        where: seen if isinstance(seen, RemoteRunnerError) else seen.difference.without(keep[seen.machine])
+        for where, seen in found.items()
     }
 
 
@@ -139,12 +173,11 @@ def _look(
     manifest = build_manifest(local_files, _placed((c, folder) for c in own if (folder := folders[c.label])))
     new = [(c, f'{TEMPORARY}/{c.name}') for c in own if not folders[c.label]]
     fresh = build_manifest(local_files, _placed(new))
-    difference = compare(host, manifest, local_files, always_copy=options.copying.always_copy)
     if mirrors is not None:
         check_temporary(own)
         known = {label: folder for label, folder in folders.items() if folder}
         manifest = manifest._replace(mirror=mirrors.of(own, known))
-        difference = difference._replace(surplus=find_surplus(host, manifest))
+    difference = find_difference(host, manifest, local_files, options.copying)
     keep = tuple(
         c.label for c in own if c.label in same and not has_changed_files(c, folders[c.label] or '', difference)
     )
@@ -152,17 +185,31 @@ def _look(
     if joined is not None and options.is_part:  # then the rest of that run is left alone
         names = {c.name for c in own}
         stop = [seen for seen in stop if seen.name in names]
-    return HostDifference(
-        own[0].host,
-        tuple((entry.remote, entry.size) for entry in (*difference.send, *fresh.files)),
-        difference.modes,
-        len(manifest.files) - len(difference.send) - len(difference.modes),
-        tuple(seen.label for seen in stop),
-        keep if options.keep_running else None,
-        None if mirrors is None else difference.surplus,
-        (*difference.links, *fresh.links),
-        tuple(path for path, _ in difference.times),
+    found = HostDifference.of(own[0].host, manifest, difference, deletes=mirrors is not None)
+    return found._replace(
+        send=(*found.send, *((entry.remote, entry.size) for entry in fresh.files)),
+        stop=tuple(seen.label for seen in stop),
+        keep=keep if options.keep_running else None,
+        links=(*found.links, *fresh.links),
+        folders=(*found.folders, *(path for path, _ in fresh.folders)),
     )
+
+
+def find_difference(
+    host: Host, manifest: Manifest, local: LocalFiles, options: CopyOptions, asking: Asking | None = None
+) -> Difference:
+    """What has to be done on a host, with what is to be deleted there; nothing is changed.
+
+    Raises:
+        ConfigError: from a folder of the manifest nothing may be deleted.
+        ConnectionLost: the connection broke.
+        TransferFailed: a local file cannot be read, or a path on the host cannot be looked at.
+    """
+    difference = compare(host, manifest, local, always_copy=options.always_copy, asking=asking)
+    if options.always_copy and (manifest.folders or manifest.bits):  # folders that are there are not made anew
+        there = look(host, Manifest((), manifest.folders, bits=manifest.bits), local).difference
+        difference = difference._replace(folders=there.folders, bits=there.bits)
+    return difference._replace(surplus=find_surplus(host, manifest)) if options.delete else difference
 
 
 def _placed(components: Iterable[tuple[ComponentPlan, str]]) -> Iterator[Placed]:

@@ -1,4 +1,4 @@
-"""What a run would do, for people to read."""
+"""What a run, or a copy, would do, for people to read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from remote_runner.hosts.address import fold
 from remote_runner.ui.text import count, harmless, size, width
 
 _MOST_FILES = 20  # of a host that are named
@@ -61,31 +62,50 @@ def _notes(component: Mapping[str, Any]) -> str:
     return f'  [{", ".join(notes)}]' if notes else ''
 
 
-def difference_text(found: Mapping[str, Any]) -> str:
-    """The lines of one host of `plan --diff`."""
+def differences_text(found: Iterable[Mapping[str, Any]]) -> str:
+    """The lines of `plan --diff` and `copy --dry-run`; hosts on which the same would be done stand together."""
+    groups: list[tuple[dict[str, Any], list[str]]] = []
+    for each in found:
+        facts = {key: value for key, value in each.items() if key != 'host'}
+        hosts = next((hosts for other, hosts in groups if other == facts), None)
+        if hosts is None:
+            groups.append((facts, [each['host']]))
+        else:
+            hosts.append(each['host'])
+    return ''.join(_difference_text(fold(hosts), facts) for facts, hosts in groups)
+
+
+def _difference_text(hosts: str, found: Mapping[str, Any]) -> str:
     sent = sum(file['size'] for file in found['send'])
     facts = [f'{count(len(found["send"]), "file")} to send ({size(sent)})' if found['send'] else 'no file to send']
     if found.get('links'):
         facts.append(f'{count(len(found["links"]), "link")} to make')
+    if found.get('folders'):
+        facts.append(f'{count(len(found["folders"]), "folder")} to make')
     if found.get('times'):
         facts.append(f'times of {count(len(found["times"]), "file")} to set')
     if found['modes']:
         facts.append(f'permission bits of {count(len(found["modes"]), "file")} to change')
+    if found.get('folder_modes'):
+        facts.append(f'permission bits of {count(len(found["folder_modes"]), "folder")} to change')
     if found.get('delete_count'):
         facts.append(f'{count(found["delete_count"], "path")} to delete')
     facts.append(f'{found["unchanged"]} unchanged')
-    lines = [f'{harmless(found["host"])}: {", ".join(facts)}']
+    lines = [f'{harmless(hosts)}: {", ".join(facts)}']
     lines += [f'  keeps  {harmless(label)}' for label in found.get('keep', [])]
-    lines += [f'  ends   {harmless(label)}' for label in found['stop']]
+    lines += [f'  ends   {harmless(label)}' for label in found.get('stop', [])]
     lines += _first([f'  sends  {harmless(file["remote"])} ({size(file["size"])})' for file in found['send']])
     links = found.get('links', [])
     lines += _first([f'  links  {harmless(link["remote"])} -> {harmless(link["text"])}' for link in links])
+    lines += _first([f'  makes  {harmless(path)}/' for path in found.get('folders', [])])
     deleted = found.get('delete', [])
     lines += [f'  deletes  {harmless(path)}' for path in deleted[:_MOST_FILES]]
     if found.get('delete_count', 0) > _MOST_FILES:
         lines.append(f'  … and {found["delete_count"] - _MOST_FILES} more')
     lines += [f'  leaves {harmless(path)} alone, with what is in it' for path in found.get('left_alone', [])]
-    lines += _first([f'  mode   {harmless(file["remote"])} ({file["mode"]})' for file in found['modes']])
+    modes = [*found['modes'], *found.get('folder_modes', [])]
+    lines += _first([f'  mode   {harmless(file["remote"])} ({file["mode"]})' for file in modes])
+    lines += _first([f'  time   {harmless(path)}' for path in found.get('times', [])])
     return '\n'.join(lines) + '\n'
 
 
