@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -68,6 +69,107 @@ def test_a_damaged_copy_is_replaced(home: Path) -> None:
         assert run(host, 'echo works') == (b'works\n', 0)
     assert cached(home) == [folder]
     assert (folder / 'remote_runner' / 'agent' / 'main.pyc').read_bytes() != b'rubbish'
+
+
+#: Modules that are imported at the start, when something is brought, and never.
+MODULES = ('agent/main', 'agent/put', 'agent/store', 'wire/rules')
+DAMAGE = ('shorter', 'empty', 'zeros', 'flipped', 'another', 'gone', 'folder', 'loop')
+
+
+def _damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == 'shorter':
+        path.write_bytes(content[: len(content) // 2])
+    elif how == 'empty':
+        path.write_bytes(b'')
+    elif how == 'zeros':
+        path.write_bytes(bytes(len(content)))
+    elif how == 'flipped':
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 0x10]) + content[middle + 1 :])
+    elif how == 'another':
+        path.write_bytes(path.with_name('__init__.pyc').read_bytes())
+    else:
+        path.unlink()
+        if how == 'folder':
+            path.mkdir()
+            (path / 'in it').touch()
+        elif how == 'loop':
+            path.symlink_to(path.name)
+
+
+def _all_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+@pytest.mark.parametrize('how', DAMAGE)
+@pytest.mark.parametrize('what', [f'remote_runner/{name}.pyc' for name in MODULES])
+def test_what_is_damaged_is_sent_again(home: Path, what: str, how: str) -> None:
+    """Also what is only imported when it is needed; some damage would end the interpreter that imports it."""
+    Host('localhost', LocalConnection(), ignore).close()
+    (folder,) = cached(home)
+    before = _all_in(folder)
+    _damage(folder / what, how)
+    for _ in range(2):
+        with Host('localhost', LocalConnection(), ignore) as host:
+            call = host.call('put', cache=False, folders=[], links=[], times=[], spared=[], modes=[], bits=[])
+            call.finish()
+            call.result()
+            assert cached(home) == [folder]
+            assert _all_in(folder) == before
+            assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize('how', [how for how in DAMAGE if how != 'another'])
+def test_the_check_itself_is_damaged(home: Path, how: str) -> None:
+    Host('localhost', LocalConnection(), ignore).close()
+    (folder,) = cached(home)
+    before = _all_in(folder)
+    _damage(folder / 'check', how)
+    Host('localhost', LocalConnection(), ignore).close()
+    assert cached(home) == [folder]
+    assert _all_in(folder) == before
+
+
+@pytest.mark.parametrize('how', ['file', 'link', 'empty', 'closed'])
+def test_something_else_is_where_the_agent_should_be(home: Path, how: str) -> None:
+    Host('localhost', LocalConnection(), ignore).close()
+    (folder,) = cached(home)
+    before = _all_in(folder)
+    if how == 'closed':
+        (folder / 'remote_runner').chmod(0)
+        (folder / 'check').chmod(0)
+        (folder / 'check').write_bytes(b'')
+        folder.chmod(0)
+    else:
+        shutil.rmtree(folder)
+        if how == 'file':
+            folder.write_text('in the way')
+        elif how == 'link':
+            folder.symlink_to('nowhere')
+        else:
+            folder.mkdir()
+    for _ in range(2):
+        with Host('localhost', LocalConnection(), ignore) as host:
+            assert run(host, 'echo works') == (b'works\n', 0)
+            assert cached(home) == [folder]
+            assert _all_in(folder) == before
+
+
+def test_many_at_once_repair_a_damaged_copy(home: Path) -> None:
+    Host('localhost', LocalConnection(), ignore).close()
+    (folder,) = cached(home)
+    before = _all_in(folder)
+    _damage(folder / 'remote_runner/agent/put.pyc', 'flipped')
+
+    def start(_: int) -> str:
+        with Host('localhost', LocalConnection(), ignore) as host:
+            return host.facts.home
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(start, range(16))) == {str(home)}
+    assert cached(home) == [folder]
+    assert _all_in(folder) == before
 
 
 def test_many_at_once_in_one_home_leave_one_copy(home: Path) -> None:

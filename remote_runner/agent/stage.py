@@ -23,6 +23,22 @@ def _is_usable(cache: str) -> bool:
     return os.access(cache, os.W_OK) and all(s.st_uid == os.getuid() and not s.st_mode & 0o022 for s in found)
 
 
+def _is_whole(folder: str) -> bool:
+    """Whether all that `agent/store.py` put there is as it was: what is damaged may do anything when it is imported."""
+    from binascii import crc32
+
+    value = 0
+    try:
+        with open(os.path.join(folder, 'check'), 'rb') as file:
+            wanted, *paths = file.read().split(b'\n')
+        for path in paths:
+            with open(os.path.join(os.fsencode(folder), path), 'rb', 0) as code:
+                value = crc32(code.read(), value)
+        return int(wanted) == value
+    except (OSError, ValueError):
+        return False
+
+
 def _load(folder: str) -> bool:
     """Import the agent from `folder`; False where it is not there, or damaged.
 
@@ -31,6 +47,9 @@ def _load(folder: str) -> bool:
     try:
         held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
+        return False
+    if not _is_whole(folder):
+        os.close(held)
         return False
     sys.path.insert(0, folder)
     try:
