@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -275,6 +276,28 @@ class TestWhatHostsDoNotAgreeUpon:
                 assert word in done.stderr
             assert not done.events('component_starting')
             assert (shared.there / 'sub/target').read_text() in ('one', 'two')
+
+    def test_the_plan_says_it_and_ends_as_the_run_would(self, shared: Shared) -> None:
+        for name in ('one', 'two', 'same'):
+            shared.file(name, name)
+        lines = [
+            component('a', 'h1', base_dir=MOUNTS['h1'], files={'one': 'sub/target', 'same': 'same'}),
+            component('b', 'h2', base_dir=f'{MOUNTS["h2"]}/sub', files={'two': 'target'}),
+        ]
+        shared.write(*lines)
+        done = shared.run('plan', *shared.arguments('--diff', '--json'), status=1)
+        for word in ('a@h1', 'b@h2', '/srv/shared/sub/target', '/srv/of/all/sub/target', '/one', '/two'):
+            assert word in done.stderr
+        shown = json.loads(done.stdout)
+        assert len(shown['differences']) == len(shown['unreachable']) == 1
+        shared.run('plan', *shared.arguments('--diff', '--skip-unreachable'), status=1)
+        assert list(shared.there.iterdir()) == []
+        shared.file('two', 'one')
+        os.utime(shared.there, ns=(1, 1))
+        shown = json.loads(shared.run('plan', *shared.arguments('--diff', '--json')).stdout)
+        assert [len(each['send']) for each in shown['differences']] == [2, 1]
+        assert shared.there.stat().st_mtime_ns == 1
+        assert shared.names() == []
 
     def test_a_file_and_a_link(self, shared: Shared) -> None:
         shared.file('file')

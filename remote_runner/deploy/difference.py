@@ -15,15 +15,16 @@ from remote_runner.deploy.outcome import RunOptions
 from remote_runner.deploy.plan import ComponentPlan, Plan
 from remote_runner.deploy.seen import all_seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT
+from remote_runner.deploy.sharing import Sharing, Turn
 from remote_runner.errors import RemoteRunnerError
-from remote_runner.files.compare import Asking, Difference, compare, look
+from remote_runner.files.compare import Asking, Difference, Divides, compare, look
 from remote_runner.files.delete import Surplus, find_surplus
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Manifest, Placed, build_manifest, remote_path
 from remote_runner.files.options import CopyOptions
-from remote_runner.hosts.address import Address
+from remote_runner.files.places import Place
 from remote_runner.hosts.host import Host
-from remote_runner.hosts.pool import Opens, connect, each
+from remote_runner.hosts.pool import Opens, Pool
 
 #: Paths of what would be deleted on a host that are named.
 MOST_NAMED = 1000
@@ -126,6 +127,9 @@ class _Look(NamedTuple):
 def differences(plan: Plan, connector: Opens, options: RunOptions) -> dict[str, HostDifference | RemoteRunnerError]:
     """Look at all hosts of a plan in parallel; nothing is changed there. By host: what differs, or why it cannot say.
 
+    A host that wants something else than another one at a path of a folder that both see fails, as in a run. Where that
+    may be so, an empty file tells whether they see the same one; it is removed at once.
+
     Args:
         plan: what would be carried out.
         connector: makes the connections.
@@ -134,16 +138,19 @@ def differences(plan: Plan, connector: Opens, options: RunOptions) -> dict[str, 
     local_files = LocalFiles(remembered=options.copying.remembered, times=options.copying.times)
 
     mirrors = Mirrors(plan) if options.copying.delete else None
+    owners: dict[tuple[str, str], list[str]] = defaultdict(list)
+    sharing = Sharing(local_files, whose=lambda host, path: owners[host, path], only_conflicts=True)
 
-    def work(address: Address) -> _Look:
-        own = [component for component in plan.components if component.address.where == address.where]
-        with connect(address, connector) as host:
-            return _Look(host.facts.identity, _look(host, plan.session, own, local_files, options, mirrors))
+    def work(host: Host) -> _Look:
+        own = [component for component in plan.components if component.address.where == host.name]
+        with sharing.turn(host) as turn:
+            difference = _look(host, plan.session, own, local_files, options, mirrors, _Divider(turn, owners))
+            turn.sent()
+        return _Look(host.facts.identity, difference)
 
-    found = {
-        address.where: outcome
-        for address, outcome in each(dict.fromkeys(c.address for c in plan.components), work, options.fanout)
-    }
+    addresses = dict.fromkeys(component.address for component in plan.components)
+    with Pool(connector, fanout=options.fanout) as pool:  # open until all have looked: hosts are asked for others, too
+        found = {address.where: outcome for address, outcome in pool.serve(addresses, work)}
     # What is kept under one name of a machine is not ended under another.
     keep: dict[str, set[str]] = defaultdict(set)
     for seen in found.values():
@@ -155,6 +162,33 @@ def differences(plan: Plan, connector: Opens, options: RunOptions) -> dict[str, 
     }
 
 
+class _Divider(NamedTuple):
+    """Finds out what hosts do not agree upon; each is told what it lacks, whoever would bring it.
+
+    Args:
+        turn: that of the host.
+        owners: is told the components of a path of a host.
+    """
+
+    turn: Turn
+    owners: dict[tuple[str, str], list[str]]
+
+    def own(self, components: Iterable[tuple[ComponentPlan, str]]) -> None:
+        """What components bring is theirs."""
+        for component, base_dir in components:
+            for file in component.files:
+                self.owners[self.turn.host.name, remote_path(base_dir, file.remote)].append(component.label)
+
+    def divide(self, manifest: Manifest, places: list[Place], difference: Difference) -> Container[str]:
+        """Nothing is left to others.
+
+        Raises:
+            TransferFailed: another host brings something else there.
+        """
+        self.turn.divide(manifest, places, difference)
+        return ()
+
+
 def _look(
     host: Host,
     session: str,
@@ -162,6 +196,7 @@ def _look(
     local_files: LocalFiles,
     options: RunOptions,
     mirrors: Mirrors | None,
+    divider: _Divider,
 ) -> HostDifference:
     answer = host.request('survey', timeout=SURVEY_TIMEOUT, session=session, runs=[])
     alive = [seen for seen in all_seen(answer, host.name) if seen.is_alive]
@@ -170,14 +205,17 @@ def _look(
     # What runs on has its folder already, be it a temporary one; two of these are never the same.
     temporary = {label: seen.facts['cwd'] for label, seen in same.items()}
     folders = {c.label: temporary.get(c.label) if c.base_dir is None else c.base_dir for c in own}
-    manifest = build_manifest(local_files, _placed((c, folder) for c in own if (folder := folders[c.label])))
+    placed = [(c, folder) for c in own if (folder := folders[c.label])]
+    divider.own(placed)
+    tops = dict.fromkeys(c.base_dir for c in own if c.base_dir is not None)
+    manifest = build_manifest(local_files, _placed(placed))._replace(tops=tuple(tops))
     new = [(c, f'{TEMPORARY}/{c.name}') for c in own if not folders[c.label]]
     fresh = build_manifest(local_files, _placed(new))
     if mirrors is not None:
         check_temporary(own)
         known = {label: folder for label, folder in folders.items() if folder}
         manifest = manifest._replace(mirror=mirrors.of(own, known))
-    difference = find_difference(host, manifest, local_files, options.copying)
+    difference = find_difference(host, manifest, local_files, options.copying, turn=divider)
     keep = tuple(
         c.label for c in own if c.label in same and not has_changed_files(c, folders[c.label] or '', difference)
     )
@@ -196,7 +234,12 @@ def _look(
 
 
 def find_difference(
-    host: Host, manifest: Manifest, local: LocalFiles, options: CopyOptions, asking: Asking | None = None
+    host: Host,
+    manifest: Manifest,
+    local: LocalFiles,
+    options: CopyOptions,
+    asking: Asking | None = None,
+    turn: Divides | None = None,
 ) -> Difference:
     """What has to be done on a host, with what is to be deleted there; nothing is changed.
 
@@ -205,7 +248,7 @@ def find_difference(
         ConnectionLost: the connection broke.
         TransferFailed: a local file cannot be read, or a path on the host cannot be looked at.
     """
-    difference = compare(host, manifest, local, always_copy=options.always_copy, asking=asking)
+    difference = compare(host, manifest, local, always_copy=options.always_copy, asking=asking, turn=turn)
     if options.always_copy and (manifest.folders or manifest.bits):  # folders that are there are not made anew
         there = look(host, Manifest((), manifest.folders, bits=manifest.bits), local).difference
         difference = difference._replace(folders=there.folders, bits=there.bits)

@@ -49,10 +49,19 @@ class Sharing:
         local: the files of this machine.
         deletes: whether hosts delete what is not wanted there.
         whose: tells components, for errors.
+        only_conflicts: nothing is brought: hosts are told apart only where they do not agree on what is to stand there.
     """
 
-    def __init__(self, local: LocalFiles, *, deletes: bool = False, whose: Whose = lambda host, path: ()) -> None:
+    def __init__(
+        self,
+        local: LocalFiles,
+        *,
+        deletes: bool = False,
+        whose: Whose = lambda host, path: (),
+        only_conflicts: bool = False,
+    ) -> None:
         self.local = local
+        self.only_conflicts = only_conflicts
         self.deletes = deletes
         self.whose = whose
         self.changed = threading.Condition()
@@ -178,6 +187,8 @@ class Turn:
                 is_fresh = self._deletions == self._sharing.deletions
                 if not looked and not self.changed and is_fresh and not self._sharing.deletes:
                     new = self._needed(new)
+                if self._sharing.only_conflicts:
+                    new = [each for each in new if self._is_conflicting(*each)]
                 if not new:
                     self._is_stale = bool(joined) and not is_fresh
                     self._found(joined)
@@ -204,6 +215,14 @@ class Turn:
                 boring.add(place.top)
         self._places = [place for place in self._places if place.top not in boring]
         return [each for each in met if each[0].top not in boring]
+
+    def _is_conflicting(self, place: Place, region: Region, meeting: Meeting) -> bool:
+        """Whether something else would come to stand at a path if both are the same folder, with the lock held."""
+        claims = region.claimed()
+        return any(
+            (claim := claims.get(path)) is not None and not are_alike(item, claim.item, self._sharing.local)
+            for path, _, item in self._translated(place, meeting.path)
+        )
 
     def _seen(self, met: list[Met]) -> list[Met]:
         """Those regions that this host sees: by their marks."""
