@@ -193,11 +193,18 @@ class FetchFailed(RemoteRunnerError):
 
     Args:
         path: the path on the host; '' where none of its files can be had.
+        exit_status: 3 where the host is out of reach.
     """
 
-    def __init__(self, what: str, *, host: str, path: str = '') -> None:
+    def __init__(self, what: str, *, host: str, path: str = '', exit_status: int = 1) -> None:
         super().__init__(f'{path}: {what}' if path else what, host=host)
         self.path = path
+        self.exit_status = exit_status
+
+    @classmethod
+    def of(cls, error: RemoteRunnerError, host: str) -> FetchFailed:
+        """None of the files of a host, or not all, can be had because of this."""
+        return error if isinstance(error, cls) else cls(error.what, host=host, exit_status=error.exit_status)
 
 
 class FetchIncomplete(RemoteRunnerError):
@@ -208,6 +215,7 @@ class FetchIncomplete(RemoteRunnerError):
 
     def __init__(self, failures: Sequence[FetchFailed]) -> None:
         self.failures = tuple(failures)
+        self.exit_status = max(failure.exit_status for failure in self.failures)
         of_hosts: dict[str | None, list[str]] = {}
         for failure in self.failures:
             of_hosts.setdefault(failure.host, []).append(str(failure))

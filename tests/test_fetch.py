@@ -535,6 +535,12 @@ class TestInterrupted:
         assert isinstance(outcome[0], ConnectionLost)
         assert names(here) == []
 
+    def test_a_host_that_is_lost_is_the_exit_status(self) -> None:
+        lost = FetchFailed.of(ConnectionLost('gone', host='h1'), 'h1')
+        wrong = FetchFailed('no such file', host='h2', path='/x')
+        assert FetchIncomplete([lost, wrong]).exit_status == 3
+        assert FetchIncomplete([wrong]).exit_status == 1
+
     def test_killed_on_the_spot(self, bed: Testbed, base: str, here: Path, large: None) -> None:
         write(here / 'large', 'old')
         with start(bed, base, 'large', here, HOLD='in the middle') as program:

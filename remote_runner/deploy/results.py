@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from remote_runner.deploy.seen import Seen
-from remote_runner.errors import FetchFailed, FetchIncomplete, RemoteRunnerError
+from remote_runner.errors import FetchFailed, FetchIncomplete, HostError, RemoteRunnerError
 from remote_runner.events import Events, ResultsFetched, ResultsFetching
 from remote_runner.files.fetch import bring
 from remote_runner.files.listing import Listing, Wanted, check_distinct, look
@@ -50,15 +50,16 @@ def bring_home(pool: Pool, components: Iterable[Seen], root: Path, events: Event
         if isinstance(found, Listing):
             listings[host.name] = found
         elif found is not None:
-            failures.append(_failure(host, found))
-    failures += [FetchFailed('its host is out of reach', host=name) for name in wanted.keys() - pool.hosts.keys()]
+            failures.append(FetchFailed.of(found, host.name))
+    out_of_reach = HostError('its host is out of reach')
+    failures += [FetchFailed.of(out_of_reach, name) for name in wanted.keys() - pool.hosts.keys()]
     check_distinct(listings.values())
 
     def work(host: Host) -> tuple[FetchFailed, ...]:
         return _bring(host, listings[host.name], events) if host.name in listings else ()
 
     for host, outcome in pool.each(work):
-        failures += [_failure(host, outcome)] if isinstance(outcome, RemoteRunnerError) else outcome
+        failures += [FetchFailed.of(outcome, host.name)] if isinstance(outcome, RemoteRunnerError) else outcome
     if failures:
         raise FetchIncomplete(failures)
 
@@ -80,7 +81,3 @@ def _bring(host: Host, listing: Listing, events: Events) -> tuple[FetchFailed, .
         )
     )
     return fetched.failures
-
-
-def _failure(host: Host, error: RemoteRunnerError) -> FetchFailed:
-    return error if isinstance(error, FetchFailed) else FetchFailed(error.what, host=host.name)

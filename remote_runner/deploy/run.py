@@ -419,7 +419,7 @@ class _Run:
         failures: list[FetchFailed] = []
         for host, outcome in self._pool.each(lambda host: survey_run(host, self._plan.session, self.outcome.run)):
             if isinstance(outcome, RemoteRunnerError):
-                failures.append(FetchFailed(outcome.what, host=host.name))
+                failures.append(FetchFailed.of(outcome, host.name))
             else:
                 found += outcome
         bring_home(self._pool, found, self._options.results, self._events)
