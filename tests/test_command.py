@@ -50,6 +50,34 @@ def site(bed: Testbed, tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
+FULL = {
+    'run': ['run', '--json'],
+    'plan': ['plan', '--json'],
+    'exec': ['exec', '--json', '-H', 'localhost', 'true'],
+    'copy': ['copy', '--json', 'localhost', 'config.py', 'copied'],
+    'copy -n': ['copy', '-n', '--json', 'localhost', 'config.py', 'copied'],
+    'copy, for people': ['copy', 'localhost', 'config.py', 'copied'],
+    'doctor': ['doctor', '--json', 'localhost'],
+    'ps': ['ps', '--json', 'localhost'],
+    'clean': ['clean', '--json', '--dry-run', 'localhost'],
+    'help': ['help', '--json'],
+    'version': ['version', '--json'],
+    'completion': ['completion', '--json', 'bash'],
+}
+
+
+@pytest.mark.parametrize('what', FULL)
+def test_what_cannot_be_written_is_told_and_is_no_success(commands: Commands, tmp_path: Path, what: str) -> None:
+    words = FULL[what]
+    (tmp_path / 'config.py').write_text(component('x', 'localhost', '/bin/true', wait=True))
+    if what in ('run', 'plan'):
+        words = [*words, '-c', 'config.py', '--screen', f's{uuid.uuid4().hex[:8]}']
+    with Path('/dev/full').open('w') as full:
+        done = commands.run(*words, stdout=full, cwd=tmp_path, status=None)
+    assert 'No space left on device' in done.stderr
+    assert done.status == 1, done
+
+
 def write(folder: Path, **files: str) -> None:
     """Python files by their names, and `config` that adds a component on the host `dead`, if it is not among them."""
     for name, text in {'config': component('x', 'dead'), **files}.items():

@@ -115,7 +115,7 @@ def run() -> NoReturn:
     try:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        status = main(sys.argv[1:])
+        status = main(sys.argv[1:]) or _status_of_output()
         sys.stdout.flush()
     except KeyboardInterrupt:
         status = EXIT_INTERRUPTED
@@ -130,6 +130,12 @@ def run() -> NoReturn:
         show_error(RemoteRunnerError(f'the output cannot be written: {error.strerror}'))
         status = 1
     _end(status)
+
+
+def _status_of_output() -> int:
+    """1 where something could not be written, which was told then: on a full disk, say."""
+    module = sys.modules.get('remote_runner.ui.output')  # what was not imported has written nothing
+    return int(module is not None and module.Output.has_failed)
 
 
 def _end(status: int) -> NoReturn:

@@ -7,13 +7,16 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 from remote_runner.events import Event
 
 
 class Output:
     """Stdout (or `stream`), written until nobody reads it any more (`is_open`)."""
+
+    #: Whether something could not be written to stdout in this process, and not because nobody wants to read it.
+    has_failed: ClassVar[bool] = False
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
@@ -32,6 +35,7 @@ class Output:
             self._give_up(stream)
         except OSError as error:
             self._give_up(stream)
+            Output.has_failed = True
             logging.getLogger(__name__).error('stdout cannot be written: %s', error.strerror)
 
     def _give_up(self, stream: TextIO) -> None:
