@@ -299,8 +299,9 @@ class CommandEnded(Event):
 
 class CopyEnded(Event):
     """The last line of `copy` with `--json`: what came of it on all `hosts` together; `failed` says why some have not
-    all of it. The rest are sums of what `FilesSent` says. `exit_status`: 0 done, 1 something failed, 2 a SRC cannot be
-    read or `--delete` was refused, 3 a host, 130 interrupted; then hosts that were not through do not count.
+    all of it: `interrupted`, where Ctrl-C came before they were through. The rest are sums of what `FilesSent` says;
+    `sent_bytes` also counts what came to hosts that have not all. `exit_status`: 0 done, 1 something failed, 2 a SRC
+    cannot be read or `--delete` was refused, 3 a host, 130 interrupted.
     """
 
     hosts: int

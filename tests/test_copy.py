@@ -398,6 +398,16 @@ class TestWhatIsWrong:
         *_, last = done.stdout.splitlines()
         assert last.startswith('2 of 3 hosts: 2 files sent (16 B) in ')
 
+    def test_what_is_wrong_here_is_told_also_if_no_host_can_be_reached(self, copier: Copier) -> None:
+        copier.file('d/sub/f')
+        for json_ in ([], ['--json']):
+            done = copier.copy('no-such-host,nor-this', 'd', 'missing', copier.base, *json_, status=2)
+            assert 'the name no-such-host is unknown' in done.stderr
+            assert f'  - cannot read {copier.here}/missing: No such file or directory\n' in done.stderr
+        ended = done.objects[-1]
+        assert (ended['event'], ended['exit_status'], len(ended['failed'])) == ('copy_ended', 2, 2)
+        copier.copy('no-such-host', 'd', copier.base, '--exclude', '[', status=2)
+
     def test_a_host_that_cannot_take_it_stops_no_other(self, copier: Copier) -> None:
         copier.file('d/f')
         copier.there(host='h2').write_text('in the way')
@@ -673,6 +683,8 @@ class TestLimited:
         assert done.stderr.endswith('ERROR: interrupted\n')
         ended = done.event('copy_ended')
         assert (ended['exit_status'], ended['sent']) == (130, 0)
+        assert (ended['hosts'], ended['failed']) == (2, {'h1': 'interrupted', 'h2': 'interrupted'})
+        assert 4 << 20 < ended['sent_bytes'] < 16 << 20
         for host in ('h1', 'h2'):
             assert not copier.there(host=host).exists()
             nothing_runs(bed[host])

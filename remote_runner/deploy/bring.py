@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -25,7 +26,7 @@ from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import NO_MIRROR, Manifest, Mirror, Placed, build_manifest
 from remote_runner.files.options import CopyOptions
 from remote_runner.files.transfer import send
-from remote_runner.hosts.host import Host
+from remote_runner.hosts.host import Call, Host
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +52,15 @@ class Bringer:
         self._lanes = Lanes()
         #: What came of each host.
         self.done: list[FilesSent] = []
+        self._calls: dict[str, list[Call]] = defaultdict(list)
         self.local = LocalFiles(remembered=options.remembered, times=options.times)
         self._sharing = Sharing(self.local, deletes=options.delete, whose=whose)
+
+    def sent_bytes(self) -> int:
+        """Bytes of content that were sent, also to hosts that did not get all."""
+        done = {sent.host: sent.sent_bytes for sent in self.done}
+        part = sum(call.delivered for host, calls in list(self._calls.items()) if host not in done for call in calls)
+        return sum(done.values()) + part
 
     def give_up(self) -> None:
         """Nothing is wanted any more: who waits to send need not, nor who waits for what others bring."""
@@ -125,12 +133,13 @@ class Bringer:
                 FilesSending(host=host.name, bytes=arrived, of_bytes=of, files=files, of_files=of_files)
             )
 
+        began = self._calls[host.name].append
         done = [difference.without(turn.awaited)]
-        sent_bytes = send(host, manifest, done[0], self.local, progress, self._limit, self._lanes)
+        sent_bytes = send(host, manifest, done[0], self.local, progress, self._limit, self._lanes, began)
         turn.sent()
         for more in turn.others():
             done.append(compare(host, more, self.local))
-            sent_bytes += send(host, more, done[-1], self.local, progress, self._limit, self._lanes)
+            sent_bytes += send(host, more, done[-1], self.local, progress, self._limit, self._lanes, began)
         modes = {path for each in done for path, _ in each.modes}
         times = {path for each in done for path, _ in each.times} - modes
         sent_files, shared = sum(len(each.send) for each in done), turn.shared.total()

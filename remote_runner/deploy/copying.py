@@ -87,22 +87,30 @@ class Copying:
         self._begun = time.monotonic()
         status = 1
         failures: dict[str, RemoteRunnerError] = {}
+        through: set[str] = set()
+        hosts: Iterable[Address] = list(addresses)
         with Pool(connector, fanout=fanout, leave=leave) as pool:
             try:
-                hosts = distinct(addresses, connector, fanout)
-                for address, others in hosts.items():
+                hosts = names = distinct(hosts, connector, fanout)
+                for address, others in names.items():
                     self._events.emit(HostConnecting(host=address.where))
                     for other in others:
                         self._events.emit(HostMerged(host=other.where, same_as=address.where))
-                for address, failure in pool.serve(hosts, self._serve):
+                for address, failure in pool.serve(names, self._serve):
                     if isinstance(failure, SourcesFailed):
                         raise failure
+                    through.add(address.where)
                     if failure is not None:
                         failures[address.where] = failure
                         self._events.emit(HostFailed(host=address.where, error=str(failure)))
+                if self._gathering is not None:
+                    self._gathering.whole(self._bringer.local)  # if no host could be asked, what is wrong here is told
                 status = exit_status(failures.values())
             except SourcesFailed as error:
                 status = error.exit_status
+                raise
+            except ValueError:
+                status = SourcesFailed.exit_status
                 raise
             except KeyboardInterrupt:
                 status = INTERRUPTED
@@ -114,21 +122,24 @@ class Copying:
                 self._bringer.local.save()
                 if self._gathering is not None:
                     self._gathering.close()
-                self._end(failures, status)
+                told = {host: str(failure) for host, failure in failures.items()}
+                if status == INTERRUPTED:
+                    told |= {address.where: 'interrupted' for address in hosts if address.where not in through}
+                self._end(told, status)
         return failures
 
-    def _end(self, failures: dict[str, RemoteRunnerError], status: int) -> None:
+    def _end(self, failed: dict[str, str], status: int) -> None:
         """Say what came of it."""
         done = self._bringer.done
         self._events.emit(
             CopyEnded(
-                hosts=len({sent.host for sent in done} | failures.keys()),
-                failed={host: str(failure) for host, failure in failures.items()},
+                hosts=len({sent.host for sent in done} | failed.keys()),
+                failed=failed,
                 exit_status=status,
                 files=sum(sent.files for sent in done),
                 sent=sum(sent.sent for sent in done),
                 bytes=sum(sent.bytes for sent in done),
-                sent_bytes=sum(sent.sent_bytes for sent in done),
+                sent_bytes=self._bringer.sent_bytes(),
                 seconds=time.monotonic() - self._begun,
             )
         )

@@ -41,6 +41,7 @@ def send(
     progress: Progress,
     limit: Limit | None = None,
     lanes: Lanes | None = None,
+    began: Callable[[Call], None] = lambda call: None,
 ) -> int:
     """Bring a host up to date; how many bytes of content were sent.
 
@@ -48,6 +49,7 @@ def send(
         progress: hears how many bytes and files are there of how many, now and then.
         limit: how fast, with all others that have it.
         lanes: the turns of all hosts that are sent to; None: there is no other.
+        began: hears of each call that content is sent by: how much of it came, if not all did.
 
     Raises:
         ConnectionLost: the connection broke.
@@ -56,7 +58,7 @@ def send(
     if difference.is_empty:
         return 0
     lanes = lanes or Lanes()
-    sent, stale = _put(host, difference, local, progress, limit, lanes)
+    sent, stale = _put(host, difference, local, progress, limit, lanes, began)
     if stale:  # what was there already is something else by now: all of them is sent
         whole = Difference(tuple(entry for entry in difference.send if entry.remote in stale))
         size, count = difference.bytes, len(difference.send)
@@ -64,7 +66,7 @@ def send(
         def rest(there: int, of: int, files: int, of_files: int) -> None:
             progress(size - of + there, size, count - of_files + files, count)
 
-        sent += _put(host, whole, local, rest, limit, lanes)[0]
+        sent += _put(host, whole, local, rest, limit, lanes, began)[0]
     return sent
 
 
@@ -75,6 +77,7 @@ def _put(
     progress: Progress,
     limit: Limit | None,
     lanes: Lanes,
+    began: Callable[[Call], None],
 ) -> tuple[int, set[str]]:
     """How many bytes were sent, and the files that were to be made from what is not there any more."""
     spared = [path for path, basis in difference.bases.items() if basis.partial]
@@ -88,6 +91,7 @@ def _put(
         spared=spared,
         bits=difference.bits[::-1],  # what is below a folder first: afterwards it may not be reached
     )
+    began(call)
     try:
         with lanes.lane() as lane:
             sender = _Sender(call, local, difference, progress, limit, lane)
