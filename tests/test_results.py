@@ -128,3 +128,24 @@ def test_a_host_that_is_gone_is_named_and_the_others_are_fetched(alone: Deployme
     assert done.returncode == 3
     assert 'h2' in done.stderr
     assert (_results(alone) / 'client@h1/output.log').exists()
+
+
+def test_a_host_that_is_lost_midway_is_the_exit_status(alone: Deployment) -> None:
+    alone.sh('client', 'truncate -s 3G large', fetch={'large': '.'})
+    alone.sh('client', SCRIPT, 'h2')
+    assert alone.run().status == 0
+    words = [*alone.command()[:3], 'fetch', '--json', '--screen', alone.session]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=alone.environment, cwd='/'
+    ) as program:
+        assert program.stdout is not None
+        for line in program.stdout:
+            event = json.loads(line)
+            if event['event'] == 'results_fetching' and event['host'] == 'h1' and event['bytes'] < event['of_bytes']:
+                alone.host('h1').stop_sshd(sessions=True)
+                break
+        _, told = program.communicate(timeout=60)
+    assert program.returncode == 3, told
+    assert 'ERROR: h1: ' in told
+    assert 'nothing is half written here' in told
+    assert (_results(alone) / 'client@h2/output.log').exists()

@@ -37,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(make_parser(), arguments)
     with opened(options) as session:
         from remote_runner.deploy.results import bring_home
+        from remote_runner.errors import FetchIncomplete
         from remote_runner.events import Events
         from remote_runner.files.results import run_folder
         from remote_runner.ui.copied import Summary
@@ -54,6 +55,9 @@ def main(arguments: Sequence[str]) -> int:
             with Terminal(table=False, quiet=True) as terminal:
                 events.listen(terminal)
                 bring_home(session.pool, there, root, events)
+        except FetchIncomplete as error:
+            error.exit_status = max(error.exit_status, status)
+            raise
         finally:
             for line in summary.text().splitlines():
                 logging.getLogger(__name__).info('%s', line)
