@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from remote_runner.errors import BootstrapFailed, ConnectionLost, HostError, HostSilent, RequestFailed
-from remote_runner.hosts.bootstrap import agent_sources
+from remote_runner.hosts.bootstrap import agent_key
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.local import LocalConnection
 
@@ -57,7 +57,7 @@ def test_is_stored_once_and_found_again(home: Path) -> None:
         with Host('localhost', LocalConnection(), ignore) as host:
             assert host.facts.home == str(home)
     (folder,) = cached(home)
-    assert folder.name.startswith(agent_sources()[0])
+    assert folder.name.startswith(agent_key())
     assert folder.stat().st_mode & 0o777 == 0o700
 
 

@@ -47,28 +47,38 @@ class Wallet:
                 agent.close()
 
 
-def authenticate(transport: Transport, target: Target, wallet: Wallet, where: str) -> None:
+def authenticate(
+    transport: Transport,
+    target: Target,
+    wallet: Wallet,
+    where: str,
+    before_asking: Callable[[], object] = lambda: None,
+) -> None:
     """Log in as `target.user`.
 
     Args:
         where: the host as the user wrote it, for errors and the prompt.
+        before_asking: is called before anybody is asked for a password.
 
     Raises:
         AuthenticationFailed: nothing was accepted; says what was tried.
         ConnectionLost: the connection broke.
         HostUnreachable: the server gives no answer any more.
     """
-    _Login(transport, target, wallet, where).run()
+    _Login(transport, target, wallet, where, before_asking).run()
 
 
 class _Login:
     """One attempt at logging in on one host."""
 
-    def __init__(self, transport: Transport, target: Target, wallet: Wallet, where: str) -> None:
+    def __init__(
+        self, transport: Transport, target: Target, wallet: Wallet, where: str, before_asking: Callable[[], object]
+    ) -> None:
         self._transport = transport
         self._target = target
         self._wallet = wallet
         self._where = where
+        self._before_asking = before_asking
         self._files = [wallet.keys.file(path) for path in target.identity_files]
         self._offered: set[bytes] = set()  # public keys
         self._tried: list[str] = []
@@ -84,6 +94,7 @@ class _Login:
             return  # the server lets everybody in; else it told what it accepts
         password = credentials.password()
         if password is None and self._password_would_help():
+            self._before_asking()
             password = credentials.ask(f'Password for {target.user}@{target.alias}: ')
             if password is not None and target.pubkey_authentication and self._with_files(password):
                 return

@@ -7,7 +7,6 @@ stdin. After it the first stage (`agent/stage.py`) goes over, and the agent itse
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import re
 import time
@@ -44,19 +43,31 @@ def command(a: int, b: int, python: str | None = None) -> str:
 
 
 @lru_cache(maxsize=1)
-def agent_sources() -> tuple[str, bytes]:
-    """What the agent consists of: a hash that names it, and the JSON object {path: source} that a host asks for."""
+def _sources() -> dict[str, str]:
+    """The files that the agent consists of, by their paths."""
     paths = [_PACKAGE / '__init__.py', *(_PACKAGE / 'agent').glob('*.py'), *(_PACKAGE / 'wire').glob('*.py')]
-    sources = {str(path.relative_to(_PACKAGE.parent)): path.read_text('utf-8') for path in sorted(paths)}
-    data = json.dumps(sources).encode('ascii')
-    return hashlib.sha256(data).hexdigest()[:20], data
+    return {str(path.relative_to(_PACKAGE.parent)): path.read_text('utf-8') for path in sorted(paths)}
+
+
+@lru_cache(maxsize=1)
+def agent_key() -> str:
+    """A hash that names the agent."""
+    text = '\0'.join(part for item in _sources().items() for part in item)
+    return hashlib.sha256(text.encode('utf-8')).hexdigest()[:20]
+
+
+@lru_cache(maxsize=1)
+def _bundle() -> bytes:
+    """What a host asks for that does not have this agent: a JSON object {path: source}."""
+    import json
+
+    return json.dumps(_sources()).encode('ascii')
 
 
 @lru_cache(maxsize=1)
 def _first_stage() -> bytes:
-    key, _ = agent_sources()
     stage = (_PACKAGE / 'agent' / 'stage.py').read_text('utf-8')
-    code = f'{stage}\n_start({key!r})\n'.encode('ascii')
+    code = f'{stage}\n_start({agent_key()!r})\n'.encode('ascii')
     return b'%d\n' % len(code) + code
 
 
@@ -134,6 +145,10 @@ class Started(NamedTuple):
     seconds: float
     printed: str
 
+    def close(self) -> None:
+        """End it."""
+        self.channel.close()
+
 
 def start_agent(host: str, connection: Connection, python: str | None = None) -> Started:
     """Start the agent, with the interpreter `python` if it can be had.
@@ -153,7 +168,7 @@ def start_agent(host: str, connection: Connection, python: str | None = None) ->
         answer = reader.line_after(re.compile(rb'(have|need [\w.-]+)\n'))
         printed = marker.string[: marker.start()] + channel.stderr()
         if answer.group().startswith(b'need'):
-            _, sources = agent_sources()
+            sources = _bundle()
             channel.write(b'%d\n' % len(sources) + sources)
         while not reader.buffer:
             reader.more()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from remote_runner.hosts.ahead import Begun
+    from remote_runner.hosts.bootstrap import Started
 
 
 class Duplex(Protocol):
@@ -56,7 +60,13 @@ class TerminalChannel(Duplex, Protocol):
 
 
 class Connection(Protocol):
-    """An open, trusted and authenticated way to run commands on one host as one user."""
+    """An open, trusted and authenticated way to run commands on one host as one user.
+
+    Attributes:
+        agent: the agent there, where it is started already; see `hosts/bootstrap.py`.
+    """
+
+    agent: Begun[Started] | None
 
     def open(self, command: str) -> Channel:
         """Run `command` in the login shell of the user, without a terminal.

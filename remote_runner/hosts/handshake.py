@@ -47,27 +47,15 @@ def signature_algorithms(known: Iterable[str], certificates: bool) -> tuple[str,
     return (*(name + SUFFIX for name in plain if certificates), *plain)
 
 
-class Exchange:
-    """A key exchange under way, in a thread of the transport. The banner must come before `deadline`."""
-
-    def __init__(
-        self, link: Link, algorithms: tuple[str, ...], deadline: float, *, compress: bool = False
-    ) -> None:
-        self._transport = Transport(link, algorithms, compress=compress)
-        self._transport.banner_timeout = max(0.1, deadline - time.monotonic())
-        self._transport.handshake_timeout = KEX_LIMIT
-        self._done = threading.Event()
-        self._transport.start_client(event=self._done)
-
-    def wait(self) -> Transport:
-        """The transport, when it has exchanged keys, or failed to."""
-        self._done.wait(self._transport.banner_timeout + KEX_LIMIT + 2.0)
-        return self._transport
-
-    def give_up(self) -> None:
-        """Nobody wants the transport."""
-        self._transport.link.close()
-        self._transport.close()
+def exchange_keys(link: Link, algorithms: tuple[str, ...], deadline: float, *, compress: bool = False) -> Transport:
+    """Start a transport and wait until it has exchanged keys, or failed to. The banner must come before `deadline`."""
+    transport = Transport(link, algorithms, compress=compress)
+    transport.banner_timeout = max(0.1, deadline - time.monotonic())
+    transport.handshake_timeout = KEX_LIMIT
+    done = threading.Event()
+    transport.start_client(event=done)
+    done.wait(transport.banner_timeout + KEX_LIMIT + 2.0)
+    return transport
 
 
 def hung_up(link: Link) -> bool:

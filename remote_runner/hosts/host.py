@@ -220,7 +220,8 @@ class Host:
         self._lost: HostError | None = None
         try:
             #: How its agent came up.
-            self.started = start_agent(name, connection, python)
+            begun = connection.agent
+            self.started = start_agent(name, connection, python) if begun is None else begun.result()
             self._channel = self.started.channel
             self._decoder = frames.Decoder()
             asked = time.time()

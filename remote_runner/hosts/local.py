@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from remote_runner.defaults import LOCALHOST
 from remote_runner.errors import ConnectionLost
@@ -16,12 +16,18 @@ from remote_runner.hosts.local_streams import CHUNK, LocalStreams
 from remote_runner.hosts.local_terminal import LocalTerminal
 from remote_runner.hosts.tail import Tail
 
+if TYPE_CHECKING:
+    from remote_runner.hosts.ahead import Begun
+    from remote_runner.hosts.bootstrap import Started
+
 Made = TypeVar('Made', bound=LocalStreams)
 _PIPE_SIZE = 1024 * 1024  # bytes; what Linux allows everybody (pipe(7))
 
 
 class LocalConnection:
     """Runs commands here, as this user. See `connection.Connection`."""
+
+    agent: Begun[Started] | None = None
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

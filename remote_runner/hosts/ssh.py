@@ -11,22 +11,26 @@ import random
 import shlex
 import threading
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from remote_runner.errors import HostError, HostKeyChanged, HostKeyUnknown, HostUnreachable
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.ahead import Ahead
+from remote_runner.hosts.ahead import Ahead, Begun
 from remote_runner.hosts.auth import Wallet, authenticate
 from remote_runner.hosts.dial import Proxy, dial
-from remote_runner.hosts.handshake import Exchange, host_key, hung_up, signature_algorithms, why_no_ssh
+from remote_runner.hosts.handshake import exchange_keys, host_key, hung_up, signature_algorithms, why_no_ssh
 from remote_runner.hosts.known_hosts import KnownHosts, Verdict
 from remote_runner.hosts.paramiko_import import paramiko
 from remote_runner.hosts.ssh_channel import SshChannel, SshTerminal, spare_sessions
 from remote_runner.hosts.ssh_config import SshOptions, Target
 from remote_runner.hosts.transport import KEEPALIVE, SILENCE_LIMIT, Link, Transport
+
+if TYPE_CHECKING:
+    from remote_runner.hosts.bootstrap import Started
 
 PENDING = 8  # connects to one server at a time; sshd's MaxStartups begins to drop at 10
 AUTH_LIMIT = 30.0  # seconds for each attempt to log in; PAM may take its time
@@ -42,12 +46,14 @@ class SshConnection:
         where: the host as the user wrote it.
         target: what it was resolved to.
         transport: paramiko's transport, for programs that need it (scp).
+        agent: the agent, where it is started already; see `hosts/bootstrap.py`.
     """
 
     def __init__(self, where: str, target: Target, transport: Transport) -> None:
         self.where = where
         self.target = target
         self.transport = transport
+        self.agent: Begun[Started] | None = None
 
     @property
     def lost(self) -> str | None:
@@ -156,10 +162,10 @@ class Connector:
         self._lock = threading.Lock()
         self._servers: dict[object, _Server] = {}
         self._jumps: dict[Target, _Jump] = {}
-        self._exchanges = {
-            target: self._exchange(target, Link(connection), time.monotonic() + target.connect_timeout)
-            for target, connection in self._ahead.connected()
-        }
+        self._begun: dict[tuple[Target, str], Begun[SshConnection]] = {}
+        for target, where in self._ahead.connected():
+            begun = self._begun[target, where] = Begun()
+            threading.Thread(target=self._begin, args=(target, where, begun), name='connect', daemon=True).start()
 
     def __enter__(self) -> Connector:
         return self
@@ -170,7 +176,7 @@ class Connector:
         self.close()
 
     def connect(self, address: Address) -> SshConnection:
-        """Connect, check the host key, log in.
+        """Connect, check the host key, log in; or wait for that, where it is begun.
 
         Raises:
             HostUnreachable: no connection within the time limit, or no SSH server there.
@@ -178,7 +184,9 @@ class Connector:
             AuthenticationFailed: nothing was accepted.
             HostError: ssh_config is wrong.
         """
-        return self._connect(self.resolver.resolve(address), address.where)
+        target = self.resolver.resolve(address)
+        begun = self._begun.pop((target, address.where), None)
+        return begun.result() if begun is not None else self._connect(target, address.where)
 
     def endpoint(self, address: Address) -> Hashable:
         """What names of one machine and user have in common, as far as ssh_config tells.
@@ -196,9 +204,9 @@ class Connector:
         for jump in jumps:
             if jump.connection is not None:
                 jump.connection.close()
-        while self._exchanges:
-            _, exchange = self._exchanges.popitem()
-            exchange.give_up()
+        while self._begun:
+            _, begun = self._begun.popitem()
+            begun.give_up()
         self._ahead.close()
         self._wallet.close()
 
@@ -211,13 +219,30 @@ class Connector:
         with self._slot(target, where) as server:
             return self._handshake(target, where, server)
 
-    def _connect(self, target: Target, where: str) -> SshConnection:
+    def _begin(self, target: Target, where: str, begun: Begun[SshConnection]) -> None:
+        """In a thread: connect, and start the agent, which nearly everybody wants."""
+        agent: Begun[Started] = Begun()
+
+        def connect() -> SshConnection:
+            connection = self._connect(target, where, begun.wait_until_wanted)
+            connection.agent = agent
+            return connection
+
+        begun.make(connect)
+        if begun.is_there:
+            from remote_runner.hosts.bootstrap import start_agent
+
+            agent.make(lambda: start_agent(where, begun.result()))
+
+    def _connect(
+        self, target: Target, where: str, before_asking: Callable[[], object] = lambda: None
+    ) -> SshConnection:
         with self._slot(target, where) as server:
             transport = self._handshake(target, where, server)
             try:
                 self._check_key(transport, target, where)
                 transport.auth_timeout = self._auth_limit
-                authenticate(transport, target, self._wallet, where)
+                authenticate(transport, target, self._wallet, where, before_asking)
             except BaseException:
                 transport.link.close()
                 transport.close()
@@ -239,21 +264,21 @@ class Connector:
 
     def _knock(self, target: Target, jump: SshConnection | None, where: str, server: _Server) -> Transport:
         """Try until the server does not hang up at once, which it does when many others knock (MaxStartups)."""
+        known_hosts = self.known_hosts
+        algorithms = signature_algorithms(known_hosts.known_types(target), bool(known_hosts.authorities(target)))
         deadline = time.monotonic() + target.connect_timeout
-        begun = self._exchanges.pop(target, None)
         pause = random.uniform(*_RETRY)
         while True:
             proxy = Proxy(target.proxy_command) if target.proxy_command is not None else None
             try:
-                begun = begun or self._exchange(target, self._link(target, jump, proxy, deadline, where), deadline)
+                link = self._link(target, jump, proxy, deadline, where)
             except HostUnreachable as error:
                 if jump is None or jump.lost is None:
                     server.did_not_answer(error)
                 raise
-            transport, begun = begun.wait(), None
+            transport = exchange_keys(link, algorithms, deadline, compress=target.compression)
             if transport.is_active() and transport.initial_kex_done:
                 return transport
-            link = transport.link
             failure = why_no_ssh(transport, target, where, proxy.said() if proxy is not None else '')
             link.close()
             transport.close()
@@ -263,12 +288,6 @@ class Connector:
                 raise failure
             threading.Event().wait(pause)
             pause *= 2
-
-    def _exchange(self, target: Target, link: Link, deadline: float) -> Exchange:
-        """Begin to exchange keys."""
-        known_hosts = self.known_hosts
-        algorithms = signature_algorithms(known_hosts.known_types(target), bool(known_hosts.authorities(target)))
-        return Exchange(link, algorithms, deadline, compress=target.compression)
 
     def _link(
         self, target: Target, jump: SshConnection | None, proxy: Proxy | None, deadline: float, where: str
