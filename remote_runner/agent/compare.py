@@ -2,7 +2,6 @@
 
 import os
 import stat
-from binascii import crc32
 from itertools import islice
 
 from remote_runner.agent import copies
@@ -11,6 +10,7 @@ from remote_runner.agent.request import Failure
 from remote_runner.agent.sharing import where
 from remote_runner.agent.stamps import entry
 from remote_runner.wire.columns import ANY_TIME, ROWS, unpack
+from remote_runner.wire.pieces import digest_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,10 +171,10 @@ def _link_state(path: str, text: str) -> str:
 def blocks(request: "Request") -> "Dict[str, object]":
     """Operation `blocks`: what there is of a large file at `path` already, as digests of its pieces of `block` bytes.
 
-    Parts are [what, number of the first piece] with the CRC-32 (`digest_of`) of each piece as body: of the file itself
-    as `front`, counted from its begin, and, where it has another size than `size`, as `back`, counted from its end; of
-    what came of an interrupted copy as `partial`. A piece that is shorter does not count. The result holds the size of
-    the file (0 where there is none). Equal digests prove nothing: the SHA-1 of the whole is checked at the end.
+    Parts are [what, number of the first piece] with the digest (`wire/pieces.py`) of each piece as body: of the file
+    itself as `front`, counted from its begin, and, where it has another size than `size`, as `back`, counted from its
+    end; of what came of an interrupted copy as `partial`. A piece that is shorter does not count. The result holds the
+    size of the file (0 where there is none). Equal digests prove nothing: the SHA-1 of the whole decides at the end.
     """
     header = request.header
     path = os.path.realpath(expand(header['path']))
@@ -202,15 +202,6 @@ def _look(request: "Request", path: str, directions: "Tuple[str, ...]") -> int:
         return size
     finally:
         os.close(fd)
-
-
-#: Bytes of the digest of a piece.
-DIGEST = 4
-
-
-def digest_of(piece: bytes) -> bytes:
-    """What tells a piece from others: fast, as what it says is checked at the end."""
-    return crc32(piece).to_bytes(DIGEST, 'big')
 
 
 def _digest(request: "Request", what: str, fd: int, start: int, count: int) -> None:

@@ -14,11 +14,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from remote_runner.agent.compare import DIGEST, digest_of
 from remote_runner.errors import TransferFailed
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry
 from remote_runner.hosts.host import Call, Host
+from remote_runner.wire.pieces import DIGEST, digest_of
 
 #: Bytes from which on it is worth to look what is there already.
 LEAST = 1 << 20

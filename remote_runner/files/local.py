@@ -10,12 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from remote_runner.agent.compare import digest_of
 from remote_runner.agent.hash_files import cache_path
 from remote_runner.agent.hashes import Hashes, Reading
 from remote_runner.agent.stamps import entry
 from remote_runner.errors import TransferFailed
 from remote_runner.wire.columns import ANY_TIME
+from remote_runner.wire.pieces import digest_of
 
 
 class Status(NamedTuple):
@@ -184,7 +184,7 @@ class LocalFiles:
                     self._pieces[local, block] = self._pool().submit(self._digests_of, local, block)
 
     def pieces(self, local: str, block: int) -> tuple[bytes, ...]:
-        """The digests (`agent/compare.py`) of the pieces of `block` bytes of a file; a shorter last one has none.
+        """The digests (`wire/pieces.py`) of the pieces of `block` bytes of a file; a shorter last one has none.
 
         Raises:
             TransferFailed: it cannot be read.

@@ -22,13 +22,14 @@ from typing import NamedTuple
 from remote_runner.errors import AddressError
 
 MOST_HOSTS = 100_000  # of one folded list; more is a slip of the finger
-_NUMBER = re.compile(r'[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?')
-_SLOTS = re.compile(r'([0-9]+)/(.*)')
-_RANGE = re.compile(r'([0-9]+)(?:-([0-9]+)(?:/([0-9]+))?)?')
+# Compiled when they are needed first, which takes longer than all else here.
+_NUMBER = r'[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?'
+_SLOTS = r'([0-9]+)/(.*)'
+_RANGE = r'([0-9]+)(?:-([0-9]+)(?:/([0-9]+))?)?'
 # What OpenSSH refuses in the name of a host or user (valid_hostname() and valid_ruser() in its ssh.c), since both end
 # up in commands (ProxyCommand's %h and %r), and what this grammar uses itself.
-_NOT_IN_A_NAME = re.compile(r'[\s\x00-\x1f\x7f\'"`$\\;&<>|(){}\[\],@/#*?!:]')
-_NOT_IN_A_USER = re.compile(r'[\s\x00-\x1f\x7f\'"`;&<>|(){}\[\],/#:]')
+_NOT_IN_A_NAME = r'[\s\x00-\x1f\x7f\'"`$\\;&<>|(){}\[\],@/#*?!:]'
+_NOT_IN_A_USER = r'[\s\x00-\x1f\x7f\'"`;&<>|(){}\[\],/#:]'
 
 
 class Address(NamedTuple):
@@ -190,7 +191,7 @@ def _parse_list(text: str) -> list[Address]:
     for item in _split(text):
         addresses: list[Address] = []  # of the last word, which the weights belong to
         for word in item.split():
-            if _NUMBER.fullmatch(word) and addresses:
+            if re.fullmatch(_NUMBER, word) and addresses:
                 addresses = [_with_weight(address, word, text) for address in addresses]
             else:
                 found += addresses
@@ -228,7 +229,7 @@ def _with_weight(address: Address, word: str, text: str) -> Address:
 def _parse_word(word: str) -> Iterator[Address]:
     slots: int | None = None
     rest = word
-    if match := _SLOTS.fullmatch(rest):
+    if match := re.fullmatch(_SLOTS, rest):
         slots, rest = int(match[1]), match[2]
         if slots < 1:
             raise AddressError(f'{word!r} has no slots')
@@ -241,7 +242,7 @@ def _parse_word(word: str) -> Iterator[Address]:
             f'{user.partition(":")[0]}:***@{rest} holds a password',
             remedy='write user@name, and see --pass for ways to give a password',
         )
-    elif not user or user.startswith('-') or user.endswith('\\') or _NOT_IN_A_USER.search(user):
+    elif not user or user.startswith('-') or user.endswith('\\') or re.search(_NOT_IN_A_USER, user):
         raise AddressError(f'{word!r} has no valid user before the @')
     pattern, port = _split_port(word, rest)
     for name in _expand(pattern):
@@ -273,7 +274,7 @@ def _check_ipv6(name: str, word: str) -> None:
         ipaddress.IPv6Address(name)
     except ValueError as error:
         raise AddressError(f'{word!r} holds no valid IPv6 address: {error}') from error
-    if _NOT_IN_A_NAME.search(name.replace(':', '')):
+    if re.search(_NOT_IN_A_NAME, name.replace(':', '')):
         raise AddressError(f'{word!r} holds no valid IPv6 address')
 
 
@@ -284,9 +285,9 @@ def _check_name(name: str, word: str) -> None:
         raise AddressError(f'{word!r} names no host')
     if name.startswith('-'):
         raise AddressError(f'{word!r} is an option, not a host')
-    if bad := _NOT_IN_A_NAME.search(name):
+    if bad := re.search(_NOT_IN_A_NAME, name):
         raise AddressError(f'{word!r} is no host: {bad[0]!r} cannot be part of a name')
-    if _NUMBER.fullmatch(name):
+    if re.fullmatch(_NUMBER, name):
         raise AddressError(f'{word!r} is a number, not a host', remedy='weights stand after the name of a host')
 
 
@@ -308,7 +309,7 @@ def _expand_numbers(text: str, pattern: str) -> list[str]:
     """`01-03,7` -> 01, 02, 03, 7."""
     numbers: list[str] = []
     for item in text.split(','):
-        match = _RANGE.fullmatch(item)
+        match = re.fullmatch(_RANGE, item)
         if not match:
             raise AddressError(f'{item!r} in {pattern!r} is neither a number nor a range')
         first, last, step = match[1], match[2] or match[1], int(match[3] or 1)

@@ -18,7 +18,6 @@ from remote_runner.errors import ConnectionLost, RemoteRunnerError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.connection import Connection
 from remote_runner.hosts.host import INTERRUPTIBLE, Header, Host
-from remote_runner.hosts.local import LocalConnection
 
 #: Seconds between two heartbeats: without any for a minute an agent ends, and lets go of its locks.
 HEARTBEAT = 15.0
@@ -105,6 +104,8 @@ def connect(address: Address, connector: Opens, listener: Callable[[Host, Header
         HostError: it cannot be reached, trusted or authenticated, or the agent could not be started.
     """
     if address.where == LOCALHOST:
+        from remote_runner.hosts.local import LocalConnection
+
         # Our own interpreter: a python3 in PATH may be a version manager's shim that changes the environment.
         return Host(LOCALHOST, LocalConnection(), listener, python=sys.executable)
     return Host(address.where, connector.connect(address), listener)

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -103,27 +102,27 @@ class SshConnection:
         self.close()
 
 
-@dataclass
 class _Server:
     """One server: how many knock at once, and when it last did not answer."""
 
-    slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(PENDING))
-    failed: float = float('-inf')
-    failure: HostUnreachable | None = None
+    def __init__(self) -> None:
+        self.slots = threading.Semaphore(PENDING)
+        self.failed = float('-inf')
+        self.failure: HostUnreachable | None = None
 
     def did_not_answer(self, failure: HostUnreachable) -> None:
         """Who waits for a turn meanwhile gets the same error."""
         self.failed, self.failure = time.monotonic(), failure
 
 
-@dataclass
 class _Jump:
     """The one connection to a jump host, made by the first who needs it."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    connection: SshConnection | None = None
-    failed: float = float('-inf')
-    failure: HostError | None = None
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.connection: SshConnection | None = None
+        self.failed = float('-inf')
+        self.failure: HostError | None = None
 
 
 class Connector:

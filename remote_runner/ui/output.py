@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -61,4 +60,6 @@ class JsonLines:
 
     def __call__(self, event: Event) -> None:
         """Write one event."""
+        import json  # which few commands need
+
         self._output.write(json.dumps(event.to_dict()) + '\n')

@@ -20,13 +20,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from remote_runner.events import Event, FilesDeleted
-from remote_runner.ui.frame import Line, frame
 from remote_runner.ui.lines import line_of
-from remote_runner.ui.live import Display
 from remote_runner.ui.output import Output
 from remote_runner.ui.progress import Progress, State
 
 if TYPE_CHECKING:
+    from remote_runner.ui.frame import Line
+    from remote_runner.ui.live import Display
     from remote_runner.ui.tables import Row
 
 _logger = logging.getLogger('remote_runner')
@@ -53,7 +53,7 @@ class Terminal:
         self._progress = Progress()
         self._lock = threading.Lock()  # over _progress; nothing is written while it is held
         is_live = can_draw(sys.stderr) if live is None else live
-        self._display = Display(self._picture) if is_live else None
+        self._display = self._live_display() if is_live else None
         self._hints: list[str] = []
 
     def __enter__(self) -> Terminal:
@@ -107,6 +107,11 @@ class Terminal:
         """Meanwhile the terminal is somebody else's, who asks for a password, say. From any thread."""
         return self._display.paused() if self._display else nullcontext()
 
+    def _live_display(self) -> Display:
+        from remote_runner.ui.live import Display  # and all that it draws with
+
+        return Display(self._picture)
+
     def _picture(self, height: int) -> list[Line]:
         with self._lock:
             if not self._progress.is_running():
@@ -116,6 +121,8 @@ class Terminal:
 
                 rows = [row_of(component) for component in self._progress.components()]
                 self._hints = attach_lines(rows, self._progress.session)
+            from remote_runner.ui.frame import frame
+
             return frame(self._progress, height, time.monotonic(), self._hints)
 
 
