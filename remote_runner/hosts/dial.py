@@ -66,15 +66,14 @@ def dial(hostname: str, port: int, family: str, deadline: float, where: str) -> 
 def _look_up(hostname: str, port: int, family: str, deadline: float, where: str) -> Sequence[_AddressInfo]:
     """getaddrinfo(3), but no longer than until `deadline`."""
     kind = _FAMILIES.get(family, socket.AF_UNSPEC)
-    # Of a name as bytes Python does not ask whether it is an internationalized one, for which it imports much.
-    name = hostname.encode('ascii') if hostname.isascii() else hostname
     with suppress(OSError, UnicodeError):
-        return socket.getaddrinfo(name, port, kind, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        # Of bytes Python does not ask whether they are an internationalized name, for which it imports much.
+        return socket.getaddrinfo(hostname.encode('ascii'), port, kind, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     found: list[Sequence[_AddressInfo] | OSError | UnicodeError] = []
 
     def ask() -> None:
         try:
-            found.append(socket.getaddrinfo(name, port, kind, socket.SOCK_STREAM))
+            found.append(socket.getaddrinfo(hostname, port, kind, socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
             found.append(error)
 
