@@ -1,0 +1,1 @@
+"""Batches of commands and parameter sweeps over the slots of many hosts."""
