@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from remote_runner.errors import HostUnreachable
+from remote_runner.errors import ConnectionLost, HostUnreachable
 from remote_runner.hosts.address import parse_address, parse_hosts
-from remote_runner.hosts.ahead import Ahead
+from remote_runner.hosts.ahead import Ahead, Begun
+from remote_runner.hosts.pool import connect
 from remote_runner.hosts.ssh import Connector
 from remote_runner.hosts.ssh_config import SshOptions
 from tests.deploying import connections
@@ -88,3 +89,62 @@ def test_jump_hosts_are_left_for_later(bed: Testbed, tmp_path: Path) -> None:
         assert connections(bed['h2']) == []
         with connector.connect(parse_address('h2')) as connection:
             assert connection.open('hostname').read(100) == b'h2\n'
+
+
+def test_the_agent_is_started_ahead_too(bed: Testbed, tmp_path: Path) -> None:
+    before = agents(bed)
+    ahead = begin(bed, tmp_path, 'h1')
+    wait_until(lambda: bool(ahead.connected()), 'the connection')
+    with Connector(ahead=ahead) as connector:
+        wait_until(lambda: bool(agents(bed) - before), 'the agent')
+        [there] = agents(bed) - before
+        with connect(parse_address('h1'), connector) as host:
+            assert host.facts.pid == there
+            assert agents(bed) - before == {there}
+
+
+def agents(bed: Testbed) -> set[int]:
+    """Pids of the agents on h1, as that host counts them; those that others have left may be just about to end."""
+    return set(map(int, bed['h1'].run(['pgrep', '-f', 'python3 -ISc import sys'], check=False).stdout.split()))
+
+
+def test_an_agent_that_nobody_wants_ends(bed: Testbed, tmp_path: Path) -> None:
+    before = agents(bed)
+    ahead = begin(bed, tmp_path, 'h1')
+    wait_until(lambda: bool(ahead.connected()), 'the connection')
+    with Connector(ahead=ahead):
+        wait_until(lambda: bool(agents(bed) - before), 'the agent')
+    wait_until(lambda: not agents(bed) - before, 'the end of the agent')
+
+
+class Thing:
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class TestBegun:
+    def test_it_is_given_to_who_asks(self) -> None:
+        begun, thing = Begun[Thing](), Thing()
+        begun.make(lambda: thing)
+        assert begun.is_there
+        assert begun.result() is thing
+        assert not thing.closed
+
+    def test_what_goes_wrong_is_told_to_who_asks(self) -> None:
+        begun = Begun[Thing]()
+        begun.make(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+        assert not begun.is_there
+        with pytest.raises(ZeroDivisionError):
+            begun.result()
+
+    def test_given_up_before_and_after(self) -> None:
+        early, late, thing, other = Begun[Thing](), Begun[Thing](), Thing(), Thing()
+        early.give_up()
+        early.make(lambda: thing)
+        late.make(lambda: other)
+        late.give_up()
+        assert thing.closed == other.closed == 1
+        with pytest.raises(ConnectionLost):
+            early.wait_until_wanted()

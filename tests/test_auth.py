@@ -16,13 +16,16 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa
 
 from remote_runner.errors import AuthenticationFailed, HostUnreachable, UsageError
+from remote_runner.hosts import ssh
 from remote_runner.hosts.address import parse_address
+from remote_runner.hosts.ahead import Ahead, Begun
 from remote_runner.hosts.credentials import Credentials
 from remote_runner.hosts.keys import KeyFile
-from remote_runner.hosts.ssh import Connector
+from remote_runner.hosts.ssh import Connector, SshConnection
 from remote_runner.hosts.ssh_config import SshOptions
 from tests.ssh_tools import PATIENCE, make_key, server, ssh_agent
 from tests.testbed import Testbed, TestHost
+from tests.testbed.process import wait_until
 
 PASSWORD = 'correct horse'
 
@@ -86,6 +89,32 @@ def refusal(options: SshOptions, address: str = 'h1') -> str:
     assert '\n' not in str(caught.value)
     assert PASSWORD not in str(caught.value)
     return str(caught.value)
+
+
+def test_nobody_is_asked_before_somebody_connects(host: TestHost, config: Config) -> None:
+    asked: list[str] = []
+    waiting = threading.Event()
+
+    class Patient(Begun[SshConnection]):
+        def wait_until_wanted(self) -> None:
+            waiting.set()
+            super().wait_until_wanted()
+
+    def ask(prompt: str) -> str:
+        asked.append(prompt)
+        return PASSWORD
+
+    ahead = Ahead(config(ask=ask), [parse_address('h1')])
+    wait_until(lambda: bool(ahead.connected()), 'the connection')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssh, 'Begun', Patient)
+        connector = ahead.connector()
+    with connector:
+        assert waiting.wait(PATIENCE)
+        assert asked == []
+        with connector.connect(parse_address('h1')) as connection:
+            assert connection.open('whoami').read(100, PATIENCE).decode().strip() == 'anne'
+        assert asked == ['Password for anne@h1: ']
 
 
 KINDS = [('ed25519',), ('ecdsa', '-b', '256'), ('ecdsa', '-b', '384'), ('ecdsa', '-b', '521'), ('rsa', '-b', '2048')]

@@ -313,7 +313,8 @@ class TestSmallThings:
             try:
                 assert process.stdout is not None
                 assert process.stdout.readline() == b'\n'
-                assert there() == {dead, alive, said, new, elsewhere}
+                # Somebody else may have seen already that a launcher was killed.
+                assert there() - {dead} == {alive, said, new, elsewhere}
                 for name in there() - {new}:
                     os.utime(litter.runtime / name, (0, 0))
                 litter.deploy('next')

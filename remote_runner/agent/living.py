@@ -28,6 +28,16 @@ def is_version(name: str) -> bool:
     return len(key) == 20 and all(c in '0123456789abcdef' for c in key) and tag != ''
 
 
+def is_launcher(argv: "List[bytes]") -> bool:
+    """Whether this is the command line of one of the processes behind a component."""
+    return len(argv) > 3 and argv[1] == b'-IS' and b'/remote_runner/agent/launcher.py' in argv[2]
+
+
+def is_agent(argv: "List[bytes]") -> bool:
+    """Whether this is the command line of an agent."""
+    return len(argv) > 2 and argv[1] == b'-ISc' and argv[2].startswith(_AGENT)
+
+
 class Living:
     """What lives now.
 
@@ -43,7 +53,7 @@ class Living:
         self.launchers: "Set[str]" = set()
         self.code = {own_code()}
         self.unknown_agents: "List[int]" = []
-        for pid in _own_processes():
+        for pid in own_processes():
             try:
                 self._look_at(pid, read_file('/proc/{}/cmdline'.format(pid)).split(b'\0'))
             except OSError:
@@ -64,17 +74,18 @@ class Living:
         return found
 
     def _look_at(self, pid: int, argv: "List[bytes]") -> None:
-        if len(argv) > 3 and argv[1] == b'-IS' and b'/remote_runner/agent/launcher.py' in argv[2]:
+        if is_launcher(argv):
             self.code.add(os.path.realpath(os.fsdecode(argv[2])).rsplit('/', 3)[0])
             self.launchers.add(os.path.realpath(os.fsdecode(argv[3])))
-        elif len(argv) > 2 and argv[1] == b'-ISc' and argv[2].startswith(_AGENT) and pid != os.getpid():
+        elif is_agent(argv) and pid != os.getpid():
             own = [path for path in _open_files(pid) if is_version(os.path.basename(path))]
             self.code.update(own)
             if not own:
                 self.unknown_agents.append(pid)
 
 
-def _own_processes() -> "Iterator[int]":
+def own_processes() -> "Iterator[int]":
+    """The pids of all processes of this user."""
     for entry in os.listdir('/proc'):
         if entry.isdigit():
             try:
@@ -102,7 +113,7 @@ def in_use(paths: "Iterable[str]", apart_from: "Iterable[Tuple[str, str]]" = ())
     wanted = set(paths)
     found: "Set[str]" = set()
     ignored = set(apart_from)
-    for pid in [pid for pid in _own_processes() if pid != os.getpid()] if wanted else []:
+    for pid in [pid for pid in own_processes() if pid != os.getpid()] if wanted else []:
         for path in _paths(pid):
             while path not in wanted and len(path) > 1:
                 path = os.path.dirname(path) if path.startswith('/') else ''

@@ -245,6 +245,8 @@ OPERATIONS = {
     'tidy': 'doctor.tidy',
     'rubbish': 'clean.rubbish',
     'clean': 'clean.clean',
+    'find': 'pgrep.find',
+    'end': 'pgrep.end',
 }
 
 

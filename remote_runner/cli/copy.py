@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -140,6 +139,8 @@ def _shown(
     differences = [looker.found[name].to_dict() for name in names if name in looker.found]
     if not as_json:
         return differences_text(differences)
+    import json
+
     unreachable = {name: str(failures[name]) for name in names if name in failures}
     return f'{json.dumps({"differences": differences, "unreachable": unreachable}, indent=2)}\n'
 

@@ -67,7 +67,7 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument('-F', '--ssh-config', metavar='FILE', help='another ssh_config, as ssh -F')
     group.add_argument(
         '--connect-timeout',
-        type=_seconds,
+        type=positive_seconds,
         metavar='SECONDS',
         help=f'time limit of one connection (default: that of ssh_config, else {CONNECT_TIMEOUT:g})',
     )
@@ -186,6 +186,22 @@ def add_hosts_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-x', '--exclude', action='append', default=[], metavar='HOSTS', help='leave these out')
 
 
+def signal_name(text: str) -> str:
+    """The type of an argument: `USR1`, `SIGUSR1` or a number."""
+    import signal
+
+    name = text.upper().removeprefix('SIG')
+    if f'SIG{name}' not in signal.Signals.__members__ and not (text.isdecimal() and 0 < int(text) < signal.NSIG):
+        raise argparse.ArgumentTypeError(f'{text!r} is no signal')
+    return name
+
+
+def add_signal_option(parser: argparse.ArgumentParser) -> None:
+    """`--signal`."""
+    what = '`INT`, `SIGINT` or a number (default: TERM)'
+    parser.add_argument('--signal', type=signal_name, default='TERM', metavar='SIGNAL', help=what)
+
+
 def add_hosts_argument(
     parser: argparse.ArgumentParser, *, words: int | str = '+', exclude: str = '--exclude'
 ) -> None:
@@ -282,7 +298,8 @@ def _can_ask() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _seconds(text: str) -> float:
+def positive_seconds(text: str) -> float:
+    """The type of an argument."""
     try:
         value = float(text)
     except ValueError:
@@ -304,7 +321,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-seconds = _seconds
+seconds = positive_seconds
 
 
 def joined(arguments: Sequence[str], options: Sequence[str]) -> list[str]:

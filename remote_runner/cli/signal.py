@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from remote_runner.cli.main import show_error
+from remote_runner.cli.options import signal_name
 from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.cli.targets import opened, parse, show_failures
 from remote_runner.errors import RemoteRunnerError, UsageError
@@ -33,16 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
         'SIGNAL [NAMES...] [options]',
         '0 all got it, 1 one did not, 3 a host could not be reached',
         first=lambda parser: parser.add_argument(
-            'signal', type=_signal, metavar='SIGNAL', help='`USR1`, `SIGUSR1` or a number'
+            'signal', type=signal_name, metavar='SIGNAL', help='`USR1`, `SIGUSR1` or a number'
         ),
     )
-
-
-def _signal(text: str) -> str:
-    name = text.upper().removeprefix('SIG')
-    if f'SIG{name}' not in signal.Signals.__members__ and not (text.isdecimal() and 0 < int(text) < signal.NSIG):
-        raise argparse.ArgumentTypeError(f'{text!r} is no signal')
-    return name
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -10,7 +10,6 @@ what no host knows alone: which versions of the agent the other hosts use that s
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,8 +20,6 @@ from remote_runner.errors import CleaningFailed, RemoteRunnerError, RequestFaile
 from remote_runner.hosts.address import Address, fold
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.pool import Opens, Pool, distinct
-
-log = logging.getLogger(__name__)
 
 #: Seconds that a host has to look at all that was left there, and to measure it.
 LOOK_TIMEOUT = 300.0
@@ -115,16 +112,7 @@ class Cleaner:
         Two names of one machine and user are one host.
         """
         names = distinct(addresses, self._connector, self._fanout)
-        outcomes: dict[str, Rubbish | RemoteRunnerError] = {}
-        machines: dict[str, str] = {}
-        for address, outcome in self._pool.connect(names):
-            if isinstance(outcome, RemoteRunnerError):
-                outcomes[address.where] = outcome
-                continue
-            first = machines.setdefault(outcome.facts.identity, address.where)
-            if first != address.where:
-                log.info('%s is another name of %s', address.where, first)
-                self._pool.forget(address.where)
+        outcomes: dict[str, Rubbish | RemoteRunnerError] = {**self._pool.connect_machines(names)}
         answers = self._ask(outcomes)
         here = {host.facts.hostname for host in self._pool.hosts.values()}
         used = {version for answer in answers.values() for version in answer['versions']}

@@ -76,7 +76,7 @@ def diagnose(addresses: Iterable[Address], connector: Opens, fanout: int = FANOU
             log.info('%s is another name of %s', other.where, address.where)
     found: dict[str, Diagnosis] = {}
     with Pool(connector, fanout=fanout) as pool:
-        found |= _connect(pool, names)
+        found |= {name: _failure(name, error) for name, error in pool.connect_machines(names).items()}
         run = secrets.token_hex(6)
         marks = {name: f'{run}-{number}' for number, name in enumerate(pool.hosts)}
         for host, outcome in pool.each(lambda host: _examine(host, marks[host.name])):
@@ -90,21 +90,6 @@ def diagnose(addresses: Iterable[Address], connector: Opens, fanout: int = FANOU
                 found[name] = _with(found[name], shared_home(fold(group)))
         _tidy(pool)
     return [found[address.where] for address in names if address.where in found]
-
-
-def _connect(pool: Pool, addresses: Iterable[Address]) -> dict[str, Diagnosis]:
-    """Connect to all; the diagnoses of those where that failed."""
-    failed: dict[str, Diagnosis] = {}
-    machines: dict[str, str] = {}
-    for address, outcome in pool.connect(addresses):
-        if isinstance(outcome, RemoteRunnerError):
-            failed[address.where] = _failure(address.where, outcome)
-            continue
-        first = machines.setdefault(outcome.facts.identity, address.where)
-        if first != address.where:
-            log.info('%s is another name of %s', address.where, first)
-            pool.forget(address.where)
-    return failed
 
 
 def _failure(name: str, error: RemoteRunnerError) -> Diagnosis:

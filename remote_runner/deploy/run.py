@@ -252,6 +252,7 @@ class _Run:
 
     def _lock(self) -> None:
         """Be the only one at work on this session, on every host."""
+
         def hold(host: Host) -> None:
             if lock(host, self._plan.session, self._me, self._locks):
                 self._running.add(host.name)

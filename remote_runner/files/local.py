@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -102,32 +102,38 @@ class LocalFiles:
         place = folder, status.st_dev
         if place not in self._folders:
             self._folders[place] = self._hashes.of_folder(*place)
-        return self._remembered(self._folders[place], folder, name, status)
+        return self._remembered(self._folders[place], folder, [name], [status])[0]
 
     def digests(
-        self, folder: str, names: Iterable[str], statuses: Iterable[os.stat_result | Status]
-    ) -> Iterator[bytes | None]:
+        self, folder: str, names: Sequence[str], statuses: Sequence[os.stat_result | Status]
+    ) -> list[bytes | None]:
         """The SHA-1s of many files of one folder, as far as earlier runs knew them."""
         known: Mapping[str, bytes] = {}
-        device = None
-        for name, status in zip(names, statuses, strict=True):
-            if not isinstance(status, os.stat_result):
-                yield None
-                continue
-            if status.st_dev != device:
-                device = status.st_dev
-                known = self._hashes.of_folder(folder, device)
-            yield self._remembered(known, folder, name, status)
+        devices = {status.st_dev for status in statuses if isinstance(status, os.stat_result)}
+        if len(devices) == 1:
+            known = self._hashes.of_folder(folder, devices.pop())
+        return self._remembered(known, folder, names, statuses)
 
     def _remembered(
-        self, known: Mapping[str, bytes], folder: str, name: str, status: os.stat_result
-    ) -> bytes | None:
-        """What is known of a file, if nothing of its folder is known that holds good for many."""
-        found = known.get(name)
-        if found is not None:
-            return found[-20:] if found == entry(status, found[-20:]) else None
-        digest = self._hashes.known(f'{folder}/{name}', status)
-        return None if digest is None else bytes.fromhex(digest)
+        self,
+        known: Mapping[str, bytes],
+        folder: str,
+        names: Iterable[str],
+        statuses: Iterable[os.stat_result | Status],
+    ) -> list[bytes | None]:
+        """What is known of files; each is asked for by itself if nothing in its folder is that holds good for many."""
+        found: list[bytes | None] = []
+        for name, status in zip(names, statuses, strict=True):
+            remembered = known.get(name)
+            if not isinstance(status, os.stat_result):
+                found.append(None)  # what another process saw does not tell enough
+            elif remembered is not None:
+                digest = remembered[-20:]
+                found.append(digest if remembered == entry(status, digest) else None)
+            else:
+                asked = self._hashes.known(f'{folder}/{name}', status)
+                found.append(None if asked is None else bytes.fromhex(asked))
+        return found
 
     def hash_soon(self, locals_: Iterable[str]) -> None:
         """Begin to hash files, on all cores."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -18,6 +19,8 @@ from remote_runner.errors import ConnectionLost, RemoteRunnerError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.connection import Connection
 from remote_runner.hosts.host import INTERRUPTIBLE, Header, Host
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two heartbeats: without any for a minute an agent ends, and lets go of its locks.
 HEARTBEAT = 15.0
@@ -151,6 +154,21 @@ class Pool:
             if isinstance(outcome, Host):
                 self.hosts[address.where] = outcome
             yield address, outcome
+
+    def connect_machines(self, addresses: Iterable[Address]) -> dict[str, RemoteRunnerError]:
+        """Connect to hosts, to each machine once for each user, under the first of its names; why others cannot be had.
+        """
+        failures: dict[str, RemoteRunnerError] = {}
+        machines: dict[str, str] = {}
+        for address, outcome in self.connect(addresses):
+            if isinstance(outcome, RemoteRunnerError):
+                failures[address.where] = outcome
+                continue
+            first = machines.setdefault(outcome.facts.identity, address.where)
+            if first != address.where:
+                log.info('%s is another name of %s', address.where, first)
+                self.forget(address.where)
+        return failures
 
     def serve(
         self, addresses: Iterable[Address], work: Callable[[Host], Result]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -105,18 +106,12 @@ class Target(NamedTuple):
         return (*self.jump.hops, self.jump) if self.jump else ()
 
 
-def _openssh() -> str | None:
-    """The path of `ssh`; as shutil.which finds it, the import of which takes longer than all else here."""
-    paths = (f'{folder}/ssh' for folder in os.get_exec_path())
-    return next((path for path in paths if os.access(path, os.X_OK) and os.path.isfile(path)), None)  # noqa: PTH113
-
-
 class Resolver:
     """Resolves addresses; one for many hosts, safe to use from many threads."""
 
     def __init__(self, options: SshOptions) -> None:
         self._options = options
-        self._ssh = _openssh()
+        self._ssh = shutil.which('ssh')
         self._lock = threading.Lock()
         self._targets: dict[object, Target] = {}
         self._groups: dict[object, _Group] = {}
