@@ -9,16 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from remote_runner.jobs.policy import Cause, Halt, Outcome, Policy, RetryOn
 from remote_runner.jobs.scheduler import (
     ASIDE,
     STREAK,
     Cancel,
-    Cause,
-    Halt,
     Order,
-    Outcome,
-    Policy,
-    RetryOn,
     Scheduler,
     Settled,
     Start,
