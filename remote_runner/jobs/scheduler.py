@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 from remote_runner.jobs.policy import Cause, Outcome, Policy
 
-
 #: Different hosts on which a task is lost before it is given up.
 POISONOUS = 3
 #: Fast failures in a row after which a host is set aside, and how many seconds are fast.
