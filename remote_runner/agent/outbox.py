@@ -120,8 +120,8 @@ class Outbox:
             )
             if large:
                 break
-        told: "object" = items
-        yield frames.encode({'ended': told}, b''.join(bodies))
+        header: "Dict[str, object]" = {'ended': items}
+        yield frames.encode(header, b''.join(bodies))
 
 
 def _read(path: str, expected: int) -> bytes:

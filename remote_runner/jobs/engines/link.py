@@ -323,9 +323,11 @@ class Link:
             return
         with self._changed:
             self._owed += len(body)
-            if not facts or incoming.is_closed:
+            if not facts:  # a piece of a result, which is safe, or an answer that `_greet` and `_talk` wait for
+                self._credit += len(body)
                 self._changed.notify_all()
-        self._engine.report(self, facts, len(body))
+        if facts:
+            self._engine.report(self, facts, len(body))
 
     def _wake(self) -> None:
         with self._changed:
