@@ -251,3 +251,11 @@ class TimeIsUp(RemoteRunnerError):
     """What was waited for has not come within the time that was given for it."""
 
     exit_status = 124  # as timeout(1)
+
+
+class JobHeld(RemoteRunnerError):
+    """Another master is at work on the same job."""
+
+
+class JournalFailed(RemoteRunnerError):
+    """The journal of a job cannot be read or written: the disk is full, it is damaged, or it is none of ours."""
