@@ -251,3 +251,17 @@ class TimeIsUp(RemoteRunnerError):
     """What was waited for has not come within the time that was given for it."""
 
     exit_status = 124  # as timeout(1)
+
+
+class OutputClosed(RemoteRunnerError):
+    """Whoever read the results on stdout has closed it: nobody wants the rest."""
+
+    exit_status = 141  # as of a program that SIGPIPE ended
+
+
+class OutputFailed(RemoteRunnerError):
+    """Results, or the joblog, cannot be written, or not be read back to be written."""
+
+
+class ResultTooLarge(RemoteRunnerError):
+    """A result does not fit into the format in which it should be delivered; nothing of it is."""
