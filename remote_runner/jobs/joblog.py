@@ -31,15 +31,16 @@ class Joblog:
     def __init__(self, path: Path) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
-            self._file = os.open(path, flags, 0o666)
             is_cut = _is_cut(path)
+            self._file = os.open(path, flags, 0o666)
         except OSError as error:
             raise OutputFailed(f'the joblog {path} cannot be opened: {error.strerror}') from error
         self._sink = Descriptor(self._file, f'the joblog {path}')
-        if is_cut:
-            self._sink.write(b'\n')
-        elif not os.fstat(self._file).st_size:
-            self._sink.write(_HEADER)
+        try:
+            self._begin(is_cut=is_cut)
+        except BaseException:
+            os.close(self._file)
+            raise
 
     def __enter__(self) -> Joblog:
         return self
@@ -52,6 +53,12 @@ class Joblog:
     def write(self, results: Iterable[Result]) -> None:
         """A line for each; none for a task that was cancelled before it began."""
         self._sink.write(b''.join(_line(result) for result in results if result.ended.attempt))
+
+    def _begin(self, *, is_cut: bool) -> None:
+        if is_cut:
+            self._sink.write(b'\n')
+        elif not os.fstat(self._file).st_size:
+            self._sink.write(_HEADER)
 
 
 def _is_cut(path: Path) -> bool:
