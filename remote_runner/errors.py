@@ -259,3 +259,17 @@ class JobHeld(RemoteRunnerError):
 
 class JournalFailed(RemoteRunnerError):
     """The journal of a job cannot be read or written: the disk is full, it is damaged, or it is none of ours."""
+
+
+class OutputClosed(RemoteRunnerError):
+    """Whoever read the results on stdout has closed it: nobody wants the rest."""
+
+    exit_status = 141  # as of a program that SIGPIPE ended
+
+
+class OutputFailed(RemoteRunnerError):
+    """Results, or the joblog, cannot be written, or not be read back to be written."""
+
+
+class ResultTooLarge(RemoteRunnerError):
+    """A result does not fit into the format in which it should be delivered; nothing of it is."""
