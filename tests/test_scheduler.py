@@ -49,9 +49,9 @@ class World:
             self.scheduler.started(start.task, start.attempt, self.now)
         return found
 
-    def end(self, start: Start, outcome: Outcome = GOOD, seconds: float = 0.0) -> bool:
+    def end(self, start: Start, outcome: Outcome = GOOD, seconds: float = 0.0, took: float | None = None) -> bool:
         self.now += seconds
-        counts = self.scheduler.ended(start.task, start.attempt, outcome, self.now)
+        counts = self.scheduler.ended(start.task, start.attempt, outcome, self.now, took)
         self.settled += self.scheduler.settled()
         return counts
 
@@ -95,7 +95,7 @@ class TestSlots:
         world = World(tasks=1000, h1=2)
         for _ in range(5):
             for start in world.starts():
-                world.end(start, seconds=0.001)
+                world.end(start, seconds=0.001, took=0.001)
         assert len(world.starts()) > 20
 
     def test_what_waits_at_a_host_goes_to_an_idle_one(self) -> None:
@@ -166,8 +166,9 @@ class TestFailures:
 
     def test_a_host_that_is_gone_costs_no_retry(self) -> None:
         world = World(Policy(retries=0), tasks=4, h1=2, h2=2)
-        world.starts()
+        starts = world.starts()
         world.scheduler.host_down('h1', world.now)
+        assert [world.end(start) for start in starts] == [start.host == 'h2' for start in starts]
         world.work()
         assert set(world.outcomes().values()) == {None}
 
@@ -327,7 +328,7 @@ class Facts(RuleBasedStateMachine):
 
     @rule()
     def add(self) -> None:
-        if not self.scheduler._is_closed:
+        if not self.scheduler.is_closed:
             self.scheduler.add(self.added)
             self.added += 1
 
@@ -341,6 +342,7 @@ class Facts(RuleBasedStateMachine):
         self.scheduler.host_down(name, self.now)
         self.up.pop(name, None)
         self.live -= {key for key in self.live if self.ordered[key] == name}
+        self.hear()
 
     @rule(seconds=st.sampled_from([0.0, 0.01, 1.0, 20.0]))
     def orders(self, seconds: float) -> None:

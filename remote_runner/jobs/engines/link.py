@@ -111,6 +111,7 @@ class Link:
         self._outgoing: list[tuple[dict[str, Any], bytes]] = []
         self._credit = self._owed = 0
         self._mode = ''
+        self._is_admitted = False
         self._broken: ConnectionLost | None = None
         self._incoming: Incoming | None = None
         self._thread = threading.Thread(target=self._serve, name=f'job {self.name}', daemon=True)
@@ -124,9 +125,14 @@ class Link:
     def send(self, header: dict[str, Any], body: bytes = b'') -> None:
         """To its dispatcher, if there is one now; the next one begins with what it has."""
         with self._changed:
-            if self._incoming is not None and self._incoming.is_welcome:
+            if self._is_admitted:
                 self._outgoing.append((header, body))
                 self._changed.notify_all()
+
+    def admit(self) -> None:
+        """It is known what its dispatcher has: from now on that may be told more."""
+        with self._changed:
+            self._is_admitted = self._incoming is not None and self._incoming.is_welcome
 
     def give_credit(self, size: int) -> None:
         """So many bytes of what it said have been dealt with."""
@@ -300,6 +306,7 @@ class Link:
     def _forget(self) -> None:
         with self._changed:
             incoming, self._incoming = self._incoming, None
+            self._is_admitted = False
         if incoming is not None:
             incoming.close()
 

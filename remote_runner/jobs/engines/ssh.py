@@ -14,7 +14,7 @@ from remote_runner.defaults import FANOUT
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import INTERRUPTIBLE, Host
 from remote_runner.hosts.pool import Opens
-from remote_runner.jobs.engines.base import Attempt, Fact, Key
+from remote_runner.jobs.engines.base import Attempt, Fact, HostUp, Key
 from remote_runner.jobs.engines.link import FAREWELL, Link, Terms
 
 _STDOUT = {'stdout': 'stdout'}
@@ -118,6 +118,9 @@ class SshEngine:
             facts, self._facts = self._facts, []
             self._given, self._arrived = self._arrived, {}
             self._is_woken = False
+        for fact in facts:
+            if isinstance(fact, HostUp):
+                self._links[fact.host].admit()
         return facts
 
     def wake(self) -> None:
