@@ -120,7 +120,7 @@ class Outbox:
             )
             if large:
                 break
-        header: "Dict[str, object]" = {'ended': items}
+        header: "Dict[str, Any]" = {'ended': items}
         yield frames.encode(header, b''.join(bodies))
 
 
@@ -137,7 +137,7 @@ def _read(path: str, expected: int) -> bytes:
 
 
 def _in_pieces(attempt: "Attempt", name: str, expected: int) -> "Iterator[bytes]":
-    header = {'piece': [attempt.key[0], attempt.key[1], name]}
+    header: "Dict[str, object]" = {'piece': [attempt.key[0], attempt.key[1], name]}
     try:
         fd = os.open(attempt.file(attempt.results[name]), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -64,6 +64,8 @@ class Delivery:
         self._next = 0
         self._bytes = 0
         self._unwritten = 0
+        #: Tasks of which all is written that is to be.
+        self._written_numbers: list[int] = []
         self._is_closed = False
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
@@ -104,6 +106,17 @@ class Delivery:
                     self._put(result.position, self._fitting(result))
             self._changed.notify()
         return refused
+
+    def check(self) -> None:
+        """Raises what `give` would, if nothing can be written any more."""
+        with self._changed:
+            self._raise()
+
+    def take_written(self) -> list[int]:
+        """The numbers of the tasks of which all was written since this was asked last."""
+        with self._changed:
+            found, self._written_numbers = self._written_numbers, []
+        return found
 
     def recall(self, position: int, number: int) -> None:
         """As `give`, of a task whose result is in the journal, and was settled before."""
@@ -183,7 +196,8 @@ class Delivery:
 
     def _write_what_waits(self) -> None:
         batch = _Batch(self._sink)
-        done = freed = 0
+        done: list[int] = []
+        freed = 0
         try:
             while True:
                 try:
@@ -196,17 +210,18 @@ class Delivery:
                     result = entry
                     freed += _size(entry)
                 batch.add(result.position, self._format(result))
-                done += 1
+                done.append(result.ended.number)
                 if batch.is_written:
                     self._written(done, freed)
-                    done = freed = 0
+                    done, freed = [], 0
         finally:
             batch.write()
         self._written(done, freed)
 
-    def _written(self, count: int, size: int) -> None:
+    def _written(self, numbers: list[int], size: int) -> None:
         with self._changed:
-            self._unwritten -= count
+            self._written_numbers += numbers
+            self._unwritten -= len(numbers)
             self._bytes -= size
             if not self._unwritten:
                 self._changed.notify_all()

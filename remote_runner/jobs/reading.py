@@ -20,6 +20,10 @@ from remote_runner.jobs.task import Task
 #: Results that are too large for the database are files in this folder.
 RESULTS = 'results'
 _STATES = {database.LIVE: 'running', database.COUNTS: 'counts', database.SUPERSEDED: 'superseded'}
+_SETTLED = (
+    'SELECT position, command, detail, attempt, cause, status, why FROM task JOIN settled USING (number) '
+    'WHERE number = ?'
+)
 _ATTEMPTS = 'SELECT * FROM attempt ORDER BY number, attempt'
 _ATTEMPTS_AT = 'SELECT * FROM attempt WHERE number = ? ORDER BY attempt'
 
@@ -158,6 +162,12 @@ class Reader:
         ):
             known = outcome(cause, status, why) if is_settled else None
             yield TaskRow(number, at, task_of(command, detail), known, attempt)
+
+    def settled(self, number: int) -> tuple[int, Task, int, Outcome] | None:
+        """Of a task that is settled: its position, what it is, the attempt that counts, and what became of it."""
+        for position, command, detail, attempt, cause, status, why in self._rows(_SETTLED, number):
+            return position, task_of(command, detail), attempt, outcome(cause, status, why)
+        return None
 
     def attempts(self, number: int | None = None) -> Iterator[AttemptRow]:
         """All attempts, or those at one task, in their order."""
