@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -14,9 +15,15 @@ from remote_runner.cli.options import Parser, add_connection_options, add_hosts_
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
+    from remote_runner.hosts.address import Address
     from remote_runner.hosts.host import Host
+    from remote_runner.jobs.journal import Journal
+    from remote_runner.jobs.places import Place
+    from remote_runner.jobs.run import Job
     from remote_runner.jobs.source import Source
     from remote_runner.jobs.task import Task
+
+log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Run the commands of a file, one a line, over the slots of many hosts, and write what each of them prints to stdout as
@@ -64,24 +71,59 @@ def main(arguments: Sequence[str]) -> int:
     # The rest is imported while the hosts answer.
     from remote_runner.cli.job import Running, meta_of
     from remote_runner.jobs.places import make
+
+    with connector, ExitStack() as stack:
+        prepare = _prepare(options.dependencies, stack)
+        place = make(options.name or '')
+        job = _job(options, place, addresses, source, prepare)
+        return Running(job, place, form, options).begin(connector, meta_of('batch', arguments))
+
+
+def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
+    """Go on with a batch that another master began; the exit status.
+
+    Args:
+        place: where it lies.
+        journal: its journal, of which we are the master.
+        options: what `make_parser` made of what it was begun with, and of what was said when it was resumed.
+    """
+    from remote_runner.cli.job import Running
+    from remote_runner.jobs.source import Given
+
+    addresses, connector = dial_hosts(options)
+    path = Path(options.commands)
+    if options.commands != '-' and path.is_file():
+        matched = journal.match(list(_tasks(path)))
+        if matched.new or matched.dropped:
+            log.info('%s has changed: %d commands are new, %d are gone', path, matched.new, matched.dropped)
+    elif not journal.meta.get('is_complete'):
+        log.warning('the job was ended before all its commands were read: what was not read then is not run')
+    with connector, ExitStack() as stack:
+        job = _job(options, place, addresses, Given(()), _prepare(options.dependencies, stack))
+        return Running(job, place, format_of(options), options).resume(journal, connector)
+
+
+def _job(
+    options: argparse.Namespace,
+    place: Place,
+    addresses: Sequence[Address],
+    source: Source,
+    prepare: Callable[[Host], str | None],
+) -> Job:
     from remote_runner.jobs.policy import Policy
     from remote_runner.jobs.run import Job
 
-    place = make(options.name or '')
-    with connector, ExitStack() as stack:
-        job = Job(
-            id=place.id,
-            addresses=addresses,
-            source=source,
-            policy=policy_of(options, Policy(duplicates=True)),
-            lease=options.lease,
-            on_lost=options.on_lost,
-            keep=options.keep,
-            fanout=options.fanout,
-        )
-        if options.dependencies is not None:
-            job = job._replace(prepare=_prepare(options.dependencies, stack))
-        return Running(job, place, form, options).begin(connector, meta_of('batch', arguments))
+    return Job(
+        id=place.id,
+        addresses=addresses,
+        source=source,
+        policy=policy_of(options, Policy(duplicates=True)),
+        lease=options.lease,
+        on_lost=options.on_lost,
+        keep=options.keep,
+        prepare=prepare,
+        fanout=options.fanout,
+    )
 
 
 def _source(name: str) -> Source:
@@ -112,8 +154,10 @@ def _tasks(path: Path) -> Iterator[Task]:
         yield from commands(file, str(path))
 
 
-def _prepare(dependencies: str, stack: ExitStack) -> Callable[[Host], str | None]:
-    """Brings them to a host."""
+def _prepare(dependencies: str | None, stack: ExitStack) -> Callable[[Host], str | None]:
+    """Brings them to a host, if there are some."""
+    if dependencies is None:
+        return lambda host: None
     from remote_runner.events import Events
     from remote_runner.jobs.dependencies import Dependencies
 

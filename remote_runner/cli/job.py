@@ -54,15 +54,21 @@ class Running:
         self._place = place
         self._form = form
         self._options = options
-        self.statistics = Statistics()
+        #: Where tasks stand in what the user wrote, where that may have changed.
+        self._positions: dict[int, int] = {}
+        self.statistics = Statistics(lambda number: self._positions.get(number, number))
 
     def begin(self, connector: Opens, meta: dict[str, object]) -> int:
         """Run it from its beginning; the exit status."""
         with Journal.create(self._place.folder, meta) as journal:
             return self._run(journal, connector, None)
 
-    def resume(self, journal: Journal, connector: Opens, loaded: Loaded) -> int:
+    def resume(self, journal: Journal, connector: Opens) -> int:
         """Go on where another master left it; the exit status."""
+        loaded = journal.load()
+        done, failed = loaded.done, sum(loaded.failed.values())
+        log.info('job %s: of %d tasks %d are done, %d have failed', self._place.id, loaded.tasks, done, failed)
+        self._positions = {task.number: task.position for task in loaded.unsettled}
         return self._run(journal, connector, loaded)
 
     def _run(self, journal: Journal, connector: Opens, loaded: Loaded | None) -> int:
@@ -72,23 +78,32 @@ class Running:
         def meet(master: Master, scheduler: Scheduler) -> None:
             masters.append(master)
 
-        def wake() -> None:
+        def fail() -> None:
             for master in masters:
                 master.ask(delivery.check)
 
-        log.info('job %s', self._place.id)
+        def wake() -> None:
+            for master in masters:
+                master.wake()
+
+        if loaded is None:
+            log.info('job %s', self._place.id)
         self.statistics.expect(0, is_all=False, hosts=[address.where for address in self._job.addresses])
         with ExitStack() as stack:
             joblog = stack.enter_context(Joblog(options.joblog)) if options.joblog is not None else None
             delivery = Delivery(
-                self._form, Descriptor(1), read=Recall(folder), keep_order=options.keep_order, on_failure=wake
+                self._form,
+                Descriptor(1),
+                read=Recall(folder),
+                keep_order=options.keep_order,
+                on_failure=fail,
+                on_written=wake,
             )
             stack.enter_context(delivery)
             audience = Audience(self.statistics, delivery, joblog)
             try:
                 if loaded is not None:
-                    for one in loaded.undelivered:
-                        delivery.recall(one.position, one.number)
+                    self._deliver_old(loaded, delivery)
                 run(self._job, journal, connector, audience, loaded, meet)
                 delivery.close()
             except (RemoteRunnerError, OSError, KeyboardInterrupt):
@@ -97,6 +112,14 @@ class Running:
             finally:
                 journal.write(Turn(delivered=delivery.take_written()))
         return self._tell_end(audience)
+
+    def _deliver_old(self, loaded: Loaded, delivery: Delivery) -> None:
+        """What was settled, and nobody was given."""
+        waiting = {one.position: one.number for one in loaded.undelivered}
+        if self._options.keep_order:
+            delivery.skip(position for position in range(loaded.tasks) if position not in waiting)
+        for position, number in waiting.items():
+            delivery.recall(position, number)
 
     def _tell_end(self, audience: Audience) -> int:
         if self._options.json:

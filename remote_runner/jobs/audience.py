@@ -31,6 +31,7 @@ class Audience:
         self.statistics = statistics
         self.delivery = delivery
         self._joblog = joblog
+        self._delivered: list[int] = []
         self.failed = 0
 
     def expect(self, total: int, *, is_all: bool) -> None:
@@ -47,7 +48,7 @@ class Audience:
         if isinstance(fact, Ended) and counted and fact.outcome.cause is not None:
             log.debug('task %d, attempt %d: %s', fact.number, fact.attempt, how(fact))
 
-    def give(self, results: list[Result]) -> Iterable[int]:
+    def give(self, results: list[Result]) -> None:
         """See `Hears`.
 
         Raises:
@@ -61,11 +62,18 @@ class Audience:
         if self._joblog is not None:
             self._joblog.write(results)
         if self.delivery is None:
-            return [result.ended.number for result in results]
+            self._delivered += [result.ended.number for result in results]
+            return
         for refused in self.delivery.give(results):
             self.failed += 1
             log.error('%s', refused)
-        return self.delivery.take_written()
+
+    def delivered(self) -> list[int]:
+        """See `Hears`."""
+        if self.delivery is not None:
+            return self.delivery.take_written()
+        found, self._delivered = self._delivered, []
+        return found
 
     def _name(self, result: Result) -> None:
         """Say that a task has failed for good."""

@@ -38,6 +38,7 @@ class Delivery:
         keep_order: whether results are written in the order of their positions, from 0; each is waited for.
         room: bytes of results that wait in memory.
         on_failure: called once, from a thread of ours, when nothing can be written any more; `give` then says why.
+        on_written: called from it when something was, see `take_written`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Delivery:
         keep_order: bool = False,
         room: int = ROOM,
         on_failure: Callable[[], None] = lambda: None,
+        on_written: Callable[[], None] = lambda: None,
     ) -> None:
         self._format = form
         self._sink = sink
@@ -56,6 +58,7 @@ class Delivery:
         self._keeps_order = keep_order
         self._room = room
         self._on_failure = on_failure
+        self._on_written = on_written
         self._changed = threading.Condition()  # over all that follows
         #: Results to be written, or the numbers of their tasks.
         self._queue: deque[Result | int] = deque()
@@ -124,6 +127,12 @@ class Delivery:
             self._raise()
             self._put(position, number)
             self._changed.notify()
+
+    def skip(self, positions: Iterable[int]) -> None:
+        """Nothing is given at these: in order, those behind them need not wait for them."""
+        with self._changed:
+            for position in positions:
+                self._put(position, None)
 
     def close(self) -> None:
         """Wait until all that was given is written; in order, what is still held back by a gap goes after it.
@@ -225,6 +234,7 @@ class Delivery:
             self._bytes -= size
             if not self._unwritten:
                 self._changed.notify_all()
+        self._on_written()
 
 
 class _Batch:

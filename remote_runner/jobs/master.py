@@ -48,8 +48,11 @@ class Hears(Protocol):
     def hear(self, fact: Fact, *, counted: bool = True) -> None:
         """A fact; whether it counts."""
 
-    def give(self, results: list[Result]) -> Iterable[int]:
-        """Tasks that are settled for good; the numbers of those of which nobody need hear any more."""
+    def give(self, results: list[Result]) -> None:
+        """Tasks that are settled for good."""
+
+    def delivered(self) -> list[int]:
+        """The numbers of those of which nobody need hear any more, since this was asked last."""
 
 
 class _Wanted(NamedTuple):
@@ -124,6 +127,10 @@ class Master:
         self._hears.expect(self._total, is_all=False)
 
     # ---- from other threads ------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Look at once at what there is to be done."""
+        self._engine.wake()
 
     def ask(self, request: Callable[[], None]) -> None:
         """Do this in the thread that runs the job, soon."""
@@ -264,7 +271,8 @@ class Master:
         orders = self._scheduler.orders(time.monotonic())
         settled = self._scheduler.settled()
         turn, self._turn = self._turn, _Turn()
-        if not (orders or settled or turn.ended or turn.delivered):
+        delivered = self._hears.delivered()
+        if not (orders or settled or turn.ended or delivered):
             return
         now = time.time()
         attempts: list[Attempt] = []
@@ -283,7 +291,7 @@ class Master:
                 ordered=[(number, attempt, host, now) for number, attempt, host, *_ in attempts],
                 ended=turn.ended,
                 settled=settled,
-                delivered=turn.delivered,
+                delivered=delivered,
             )
         )
         if cancelled:
@@ -295,7 +303,7 @@ class Master:
         if orders:
             self._hears.ordered(orders)
         if settled:
-            self._turn.delivered.extend(self._hears.give([self._result(one) for one in settled]))
+            self._hears.give([self._result(one) for one in settled])
 
     def _cancel(self, order: Cancel, turn: _Turn) -> None:
         key = order.task, order.attempt
@@ -319,9 +327,9 @@ class Master:
         return Result(position, task, ended._replace(outcome=outcome))
 
     def finish(self) -> None:
-        """Note what was delivered at last."""
-        if self._turn.delivered or self._turn.ended:
-            self._journal.write(Turn(ended=self._turn.ended, delivered=self._turn.delivered))
+        """Note what was heard and delivered at last."""
+        turn, self._turn = self._turn, _Turn()
+        self._journal.write(Turn(ended=turn.ended, delivered=self._hears.delivered()))
 
 
 class _Turn:
@@ -330,4 +338,3 @@ class _Turn:
     def __init__(self) -> None:
         self.ended: list[tuple[Ended, bool]] = []
         self.taken: list[tuple[str, Key, bool]] = []
-        self.delivered: list[int] = []
