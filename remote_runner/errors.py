@@ -247,6 +247,10 @@ class ComponentFailed(RemoteRunnerError):
     """A component that was waited for ended without success."""
 
 
+class CollectingFailed(RemoteRunnerError):
+    """The results of a sweep could not be collected; they are in its journal."""
+
+
 class TimeIsUp(RemoteRunnerError):
     """What was waited for has not come within the time that was given for it."""
 
