@@ -118,7 +118,7 @@ class Attempt:
             with open(path, 'wb') as file:
                 file.write(content)
 
-    def begin(self, slot: int, environment: "Dict[bytes, bytes]", dependencies: "Optional[str]") -> None:
+    def begin(self, slot: int, environment: "Dict[bytes, bytes]", links: "Dict[str, Optional[str]]") -> None:
         """Start it. Raises OSError: it cannot be started."""
         self.slot = slot
         self.began = time.monotonic()
@@ -126,8 +126,11 @@ class Attempt:
             os.mkdir(self.path, 0o700)
         except FileExistsError:
             pass  # with its inputs
-        if dependencies is not None:
-            os.symlink(dependencies, self.path + '/dependencies')
+        for name, target in links.items():
+            path = os.path.join(self.path, name)
+            os.makedirs(path if target is None else os.path.dirname(path), 0o700, exist_ok=True)
+            if target is not None:
+                os.symlink(target, path)
         environment = dict(environment)
         environment[b'RR_TASK'] = str(self.position).encode('ascii')
         environment[b'RR_ATTEMPT'] = str(self.key[1]).encode('ascii')
@@ -293,14 +296,13 @@ class Attempt:
 def remove(path: str) -> None:
     """Remove a folder and all in it, as far as that can be done."""
     try:
-        os.unlink(path + '/dependencies')
-    except OSError:
-        pass  # there is no link
-    try:
+        for entry in os.scandir(path):  # most have nothing else
+            if entry.is_symlink():
+                os.unlink(entry.path)
         os.rmdir(path)
         return
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno == errno.ENOENT:
             return
     import shutil
 

@@ -101,7 +101,8 @@ class Dispatcher:
         self._foreign: "Dict[int, Set[Attempt]]" = {}
         self._untold: "Set[Attempt]" = set()
         self._environment = dict(processes.ENVIRONMENT)
-        self._dependencies: "Optional[str]" = None
+        #: What stands in working folders, see `jobs/staging.py`.
+        self._links: "Dict[str, Optional[str]]" = {}
         self._keep = 'failed'
         self._lease = FIRST_LEASE
         self._on_lost = 'kill'
@@ -252,7 +253,7 @@ class Dispatcher:
         self._mode = ''
         self._epoch = hello['epoch']
         self._lease, self._on_lost, self._keep = hello['lease'], hello['on_lost'], hello['keep']
-        self._dependencies = hello['dependencies']
+        self._links = hello['links']
         self._environment[b'RR_HOST'] = hello['host'].encode('utf-8', 'surrogateescape')
         for name, value in hello['environment'].items():
             self._environment[name.encode('utf-8', 'surrogateescape')] = value.encode('utf-8', 'surrogateescape')
@@ -329,7 +330,7 @@ class Dispatcher:
             attempt = self._queue.popleft()
             slot = self._free.pop()
             try:
-                attempt.begin(slot, self._environment, self._dependencies)
+                attempt.begin(slot, self._environment, self._links)
             except OSError as error:
                 self._release(slot)
                 attempt.fail(error)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from remote_runner.jobs.places import Place
     from remote_runner.jobs.run import Job
     from remote_runner.jobs.source import Source
+    from remote_runner.jobs.staging import Links
     from remote_runner.jobs.task import Task
 
 log = logging.getLogger(__name__)
@@ -63,20 +64,22 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_intermixed_args(arguments)
-    form = format_of(options)
+    format_of(options)
     source = _source(options.commands)
     if options.dry_run:
         return _show(source)
     addresses, connector = dial_hosts(options)
     # The rest is imported while the hosts answer.
-    from remote_runner.cli.job import Running, meta_of
+    from remote_runner.cli.job import Running, Told, meta_of
+    from remote_runner.jobs.journal import Journal
     from remote_runner.jobs.places import make
 
     with connector, ExitStack() as stack:
         prepare = _prepare(options.dependencies, stack)
         place = make(options.name or '')
+        journal = stack.enter_context(Journal.create(place.folder, meta_of('batch', arguments)))
         job = _job(options, place, addresses, source, prepare)
-        return Running(job, place, form, options).begin(connector, meta_of('batch', arguments))
+        return Running(job, place, Told.of(options)).begin(journal, connector)
 
 
 def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
@@ -87,7 +90,7 @@ def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
         journal: its journal, of which we are the master.
         options: what `make_parser` made of what it was begun with, and of what was said when it was resumed.
     """
-    from remote_runner.cli.job import Running
+    from remote_runner.cli.job import Running, Told
     from remote_runner.jobs.source import Given
 
     addresses, connector = dial_hosts(options)
@@ -100,7 +103,7 @@ def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
         log.warning('the job was ended before all its commands were read: what was not read then is not run')
     with connector, ExitStack() as stack:
         job = _job(options, place, addresses, Given(()), _prepare(options.dependencies, stack))
-        return Running(job, place, format_of(options), options).resume(journal, connector)
+        return Running(job, place, Told.of(options)).resume(journal, connector)
 
 
 def _job(
@@ -108,7 +111,7 @@ def _job(
     place: Place,
     addresses: Sequence[Address],
     source: Source,
-    prepare: Callable[[Host], str | None],
+    prepare: Callable[[Host], Links],
 ) -> Job:
     from remote_runner.jobs.policy import Policy
     from remote_runner.jobs.run import Job
@@ -154,12 +157,13 @@ def _tasks(path: Path) -> Iterator[Task]:
         yield from commands(file, str(path))
 
 
-def _prepare(dependencies: str | None, stack: ExitStack) -> Callable[[Host], str | None]:
+def _prepare(dependencies: str | None, stack: ExitStack) -> Callable[[Host], Links]:
     """Brings them to a host, if there are some."""
-    if dependencies is None:
-        return lambda host: None
     from remote_runner.events import Events
-    from remote_runner.jobs.dependencies import Dependencies
+    from remote_runner.jobs.staging import Dependencies, nothing
+
+    if dependencies is None:
+        return nothing
 
     found = Dependencies(Path(dependencies), Events())
     stack.callback(found.close)

@@ -37,6 +37,7 @@ COMMANDS = {
     'copy': ('remote_runner.cli.copy', 'copy files and folders to many hosts'),
     'exec': ('remote_runner.cli.exec', 'run a command on many hosts'),
     'batch': ('remote_runner.cli.batch', 'run many commands over the slots of many hosts'),
+    'sweep': ('remote_runner.cli.sweep', 'run a command over many sets of parameters, on many hosts'),
     'find': ('remote_runner.cli.find', 'find processes on many hosts by their command lines'),
     'killall': ('remote_runner.cli.killall', 'end processes on many hosts, found by their command lines'),
     'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),

@@ -16,7 +16,7 @@ from remote_runner.jobs.policy import Cause
 
 log = logging.getLogger(__name__)
 #: What goes on with a job of each kind: modules with `make_parser` and `resume`.
-KINDS = {'batch': 'remote_runner.cli.batch'}
+KINDS = {'batch': 'remote_runner.cli.batch', 'sweep': 'remote_runner.cli.sweep'}
 
 _DESCRIPTION = """\
 Go on with a batch or sweep where its master left it: it was interrupted, killed, or its machine was switched off. What

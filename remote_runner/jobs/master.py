@@ -33,7 +33,8 @@ TAKEN_IN = 5000
 #: Seconds between two looks for tasks that come one by one.
 LOOK = 0.05
 
-Validate = Callable[[Mapping[str, object], Mapping[str, 'bytes | Path']], str]
+#: Why what the task at this position brought is not accepted; '': it is.
+Validate = Callable[[int, Mapping[str, 'bytes | Path']], str]
 
 
 class Hears(Protocol):
@@ -71,7 +72,7 @@ class Master:
         engine: carries out.
         source: where tasks come from.
         hears: is told what happens.
-        validate: why what a task brought is not accepted; '': it is.
+        validate: looks at what tasks bring.
         keep_failed: whether working folders of failed attempts stay.
     """
 
@@ -222,7 +223,7 @@ class Master:
         key = fact.number, fact.attempt
         wanted = self._wanted.get(fact.number)
         if self._validate is not None and wanted is not None and fact.outcome.cause is None:
-            why = self._validate(wanted.task.parameters, fact.results)
+            why = self._validate(wanted.position, fact.results)
             if why:
                 fact = fact._replace(outcome=Outcome(Cause.REJECTED, fact.outcome.status, why))
         counts = self._scheduler.ended(*key, fact.outcome, time.monotonic(), fact.seconds)

@@ -16,12 +16,13 @@ from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens
 from remote_runner.jobs.engines.link import Terms
-from remote_runner.jobs.engines.ssh import SshEngine, nothing
+from remote_runner.jobs.engines.ssh import SshEngine
 from remote_runner.jobs.journal import Journal, Loaded
 from remote_runner.jobs.master import Hears, Master, Validate
 from remote_runner.jobs.policy import Policy
 from remote_runner.jobs.scheduler import Scheduler
 from remote_runner.jobs.source import Source
+from remote_runner.jobs.staging import Links, nothing
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Job(NamedTuple):
     on_lost: str = 'kill'
     keep: str = 'failed'
     environment: Mapping[str, str] = {}
-    prepare: Callable[[Host], str | None] = nothing
+    prepare: Callable[[Host], Links] = nothing
     validate: Validate | None = None
     fanout: int = FANOUT
 

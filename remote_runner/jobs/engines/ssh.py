@@ -16,12 +16,9 @@ from remote_runner.hosts.host import INTERRUPTIBLE, Host
 from remote_runner.hosts.pool import Opens
 from remote_runner.jobs.engines.base import Attempt, Fact, HostUp, Key
 from remote_runner.jobs.engines.link import FAREWELL, Link, Terms
+from remote_runner.jobs.staging import Links, nothing
 
 _STDOUT = {'stdout': 'stdout'}
-
-
-def nothing(host: Host) -> None:
-    """Tasks of this job depend on nothing."""
 
 
 class SshEngine:
@@ -31,7 +28,7 @@ class SshEngine:
         addresses: the hosts, with their slots; where these are not said, as many as the host has cores.
         connector: makes connections.
         terms: what dispatchers are told of the job.
-        prepare: brings what tasks need to a host, before the first of them; the path of their dependencies there.
+        prepare: brings what tasks need to a host, before the first of them; what is to stand in working folders.
         fanout: hosts that are connected to at the same time.
     """
 
@@ -42,7 +39,7 @@ class SshEngine:
         addresses: Iterable[Address],
         connector: Opens,
         terms: Terms,
-        prepare: Callable[[Host], str | None] = nothing,
+        prepare: Callable[[Host], Links] = nothing,
         fanout: int = FANOUT,
     ) -> None:
         self._prepare = prepare
@@ -139,7 +136,7 @@ class SshEngine:
 
     # ---- for links, from their threads -------------------------------------------------------------------------
 
-    def prepare(self, host: Host) -> str | None:
+    def prepare(self, host: Host) -> Links:
         """Bring what tasks need to a host."""
         return self._prepare(host)
 
