@@ -265,6 +265,10 @@ class JournalFailed(RemoteRunnerError):
     """The journal of a job cannot be read or written: the disk is full, it is damaged, or it is none of ours."""
 
 
+class SweepFailed(RemoteRunnerError):
+    """Tasks of a sweep have failed for good, or it was cancelled."""
+
+
 class OutputClosed(RemoteRunnerError):
     """Whoever read the results on stdout has closed it: nobody wants the rest."""
 

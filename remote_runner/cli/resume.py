@@ -51,6 +51,10 @@ def main(arguments: Sequence[str]) -> int:
     said = make_parser().parse_intermixed_args(arguments)
     place = find(said.id)
     with Journal.open(place.folder) as journal:
+        if journal.meta['kind'] not in KINDS:
+            raise UsageError(
+                f'job {place.id} is a sweep of a config with components', remedy='run that again with `remote_runner -c`'
+            )
         options = _options(place, journal, said)
         causes = (Cause.CANCELLED, *_AGAIN) if said.retry_failed else (Cause.CANCELLED,)
         forgiven = journal.forgive(causes)
