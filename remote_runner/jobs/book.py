@@ -228,6 +228,8 @@ class Book:
             self.made_room(host)
         else:
             self.usable.discard(host.name)
+        if host.is_jammed:
+            self.jammed[host] = None
 
     def made_room(self, host: Host) -> None:
         """There may be room on a host where there was none."""
