@@ -51,6 +51,7 @@ class Facts(RuleBasedStateMachine):
         if not self.scheduler.is_closed:
             self.scheduler.add(self.added)
             self.added += 1
+            self.hear()
 
     @rule(
         hosts=st.lists(st.one_of(st.none(), HOSTS), max_size=3),
