@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from remote_runner.jobs import health
 from remote_runner.jobs.policy import Cause, Halt, Outcome, Policy
 from remote_runner.jobs.scheduler import Cancel, Order, Scheduler, Settled, Start
 from tests.scheduling import BAD, GOOD
@@ -23,11 +25,21 @@ class Facts(RuleBasedStateMachine):
         share=st.sampled_from([None, 2.0]),
         delay=st.sampled_from([0.0, 0.0, 0.5]),
         halt=st.sampled_from([None, None, Halt(2), Halt(1, now=True)]),
+        streak=st.sampled_from([1, 2, health.STREAK]),
         tasks=st.integers(0, 12),
     )
     def begin(
-        self, duplicates: bool, retries: int, share: float | None, delay: float, halt: Halt | None, tasks: int
+        self,
+        duplicates: bool,
+        retries: int,
+        share: float | None,
+        delay: float,
+        halt: Halt | None,
+        streak: int,
+        tasks: int,
     ) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(health, 'STREAK', streak)
         policy = Policy(retries=retries, duplicates=duplicates, timeout_share=share, delay=delay, halt=halt)
         self.scheduler = Scheduler(policy)
         self.now = 0.0
@@ -209,6 +221,7 @@ class Facts(RuleBasedStateMachine):
         """Whatever happened: with a host that can do it, all is settled, once it is known what became of the others."""
         if not hasattr(self, 'scheduler'):
             return
+        self.patch.undo()
         self.scheduler.close()
         self.host_up('good', 1)
         for _ in range(10_000):
