@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from remote_runner.jobs.policy import Cause, Outcome
 
-#: Tasks that a slot has at hand at most while its host has done nothing yet.
+#: Tasks that a slot has at hand at most at first, and while its host has done nothing yet.
 UNPROVEN = 4
 
 
@@ -189,14 +189,15 @@ class Book:
         begun.attempts = number = begun.attempts + 1
         live = self.put(begun, Live(task, number, host, is_copy=bool(begun.live)))
         self.orders.append(Start(task, number, host.name, timeout))
-        if host.begun >= host.slots:
-            self.jammed[host] = None
         return live
 
     def put(self, begun: Begun, live: Live) -> Live:
         """An attempt is under way."""
+        host = live.host
         begun.live[live.number] = live
-        live.host.attempts[live.task, live.number] = live
+        host.attempts[live.task, live.number] = live
+        if host.begun >= host.slots:
+            self.jammed[host] = None
         return live
 
     def start(self, live: Live, began: float) -> None:
@@ -228,6 +229,8 @@ class Book:
             self.made_room(host)
         else:
             self.usable.discard(host.name)
+        if host.is_jammed:
+            self.jammed[host] = None
 
     def made_room(self, host: Host) -> None:
         """There may be room on a host where there was none."""

@@ -185,9 +185,11 @@ class Scheduler:
         """Those are lost there. What only waited for a slot there cannot be what ended the host."""
         running = host.running()
         for live in lost:
+            if not live.is_live:
+                continue  # its task was given up meanwhile
             if live in running:
                 self._fail(live, Outcome(Cause.LOST, why=why), 0.0, 0.0)
-            elif live.is_live:
+            else:
                 self._book.forget(live)
                 self._go_on(live, Outcome(Cause.LOST, why=why))
 
@@ -247,10 +249,10 @@ class Scheduler:
         else:
             begun.failures[cause] = begun.failures.get(cause, 0) + 1
             is_excused = self._health.failed(live.host, live.task, cause, took, now)
-            if is_excused:
-                self._withdraw(live.host)
             is_spent = begun.failures[cause] > self.policy.retries or not self.policy.allows(outcome)
             self._go_on(live, outcome, is_retry=True, is_final=is_spent and not is_excused)
+            if is_excused:
+                self._withdraw(live.host)
 
     def _go_on(self, live: Live, outcome: Outcome, *, is_retry: bool = False, is_final: bool = False) -> None:
         """An attempt came to nothing: another copy goes on, or the task is tried again, or this was the last one."""
@@ -311,6 +313,8 @@ class Scheduler:
     def orders(self, now: float) -> list[Order]:
         """What is to be done now."""
         for live in self._placement.late(now):
+            if not live.is_live:
+                continue  # the job was given up meanwhile
             self._book.orders.append(Cancel(live.task, live.number, live.host.name, 'timeout'))
             self._fail(live, Outcome(Cause.TIMEOUT), max(0.0, now - (live.began or 0.0)), now)
         self._health.due(now)
