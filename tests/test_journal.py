@@ -150,7 +150,12 @@ class TestTasks:
     def test_what_is_known_of_the_job(self, journal: Journal, folder: Path) -> None:
         journal.note(ended=1.5, kind='sweep', hosts=['a', 'b'])
         with Journal.look(folder) as reader:
-            assert reader.meta == {'kind': 'sweep', 'ended': 1.5, 'hosts': ['a', 'b']}
+            assert reader.meta == {
+                'kind': 'sweep',
+                'ended': 1.5,
+                'hosts': ['a', 'b'],
+                'started': reader.meta['started'],
+            }
 
 
 class TestMatch:
