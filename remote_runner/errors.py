@@ -259,3 +259,11 @@ class JobHeld(RemoteRunnerError):
 
 class JournalFailed(RemoteRunnerError):
     """The journal of a job cannot be read or written: the disk is full, it is damaged, or it is none of ours."""
+
+
+class JobNotRunning(RemoteRunnerError):
+    """Nobody works on a job that was to be told something, or not on this machine."""
+
+
+class ControlFailed(RemoteRunnerError):
+    """The master of a job did not answer, or did not do what it was asked to do."""

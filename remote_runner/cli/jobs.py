@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from remote_runner.jobs.summary import Summary
 
 _DESCRIPTION = """\
-Show what became of batches and sweeps that were run from this machine, and remove what is recorded of them.
+Show how batches and sweeps are that were run from this machine, tell those that run what to do, and remove what is
+recorded of them.
 
     remote_runner jobs list
     remote_runner jobs show latency
+    remote_runner jobs pause                                from any terminal; what runs goes on
+    remote_runner jobs explain 17                           why task 17 does not run, or what became of it
     remote_runner jobs failed --json | jq -r .command       what failed in the newest job
     remote_runner jobs export csv 20260803-1412 >results.csv
     remote_runner jobs clean --older 30d
@@ -34,8 +37,12 @@ Without it the newest job of all is meant.
 _USAGE = """\
 %(prog)s list [options]
        %(prog)s show|failed [ID] [options]
+       %(prog)s pause|resume-running|cancel [ID] [options]
+       %(prog)s explain TASK [ID] [options]
        %(prog)s export csv|jsonl [ID] [options]
        %(prog)s clean [ID...] [options]"""
+#: Of the largest number that a task may have.
+_DIGITS = 15
 _SECONDS = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}
 
 
@@ -45,12 +52,12 @@ def make_parser() -> argparse.ArgumentParser:
         prog='remote_runner jobs',
         description=_DESCRIPTION,
         usage=_USAGE,
-        epilog='exit status: 0 it was done, 1 a journal cannot be read, or a job could not be removed, 2 there is no\n'
-        'such job',
+        epilog='exit status: 0 it was done, 1 a journal cannot be read, a job could not be removed, or one that was\n'
+        'to be told something does not run, 2 there is no such job',
     )
     what = 'what to do: ' + ', '.join(_ACTIONS)
     parser.add_argument('action', choices=list(_ACTIONS), metavar='ACTION', help=what)
-    what = 'the job that is meant (default: the newest); before it stands the format for export'
+    what = 'the job that is meant (default: the newest); before it stands the format for export, the TASK for explain'
     parser.add_argument('words', nargs='*', metavar='ID', help=what)
     what = 'clean: remove only what was not touched for so long, as 90m, 12h, 30d or 4w'
     parser.add_argument('--older', type=_age, metavar='AGE', help=what)
@@ -138,12 +145,12 @@ def _failed(options: argparse.Namespace) -> int:
     with Journal.look(_job(options.words).folder) as reader, reader.at_one_time():
         rows = list(reader.tasks(only_failed=True))
         failures = [(row, list(reader.attempts(row.number))) for row in rows]
-    shown = (_failure(row, attempts) for row, attempts in failures)
+    shown = (_described(row, attempts) for row, attempts in failures)
     _show(options, shown, lambda color: failed_text(failures, color=color))
     return 0
 
 
-def _failure(row: TaskRow, attempts: Iterable[AttemptRow]) -> dict[str, Any]:
+def _described(row: TaskRow, attempts: Iterable[AttemptRow]) -> dict[str, Any]:
     told = [
         {
             **{name: getattr(each, name) for name in ('attempt', 'host', 'state', 'began', 'seconds')},
@@ -174,6 +181,57 @@ def _show(options: argparse.Namespace, objects: Iterable[dict[str, Any]], text: 
         Output().write(''.join(f'{json.dumps(each)}\n' for each in objects))
     else:
         Output().write(text(can_color(sys.stdout)))
+
+
+# ---- jobs that run ---------------------------------------------------------------------------------------------
+
+
+def _tell(options: argparse.Namespace) -> int:
+    """Tell the master of a job what to do."""
+    from remote_runner.jobs.control import ask
+
+    request, told = _TOLD[options.action]
+    place = _job(options.words)
+    answer = ask(place.folder, {'do': request})
+    _show(options, [{'id': place.id, **answer}], lambda color: f'job {place.id} {told}\n')
+    return 0
+
+
+#: What a master is asked to do, and what it does then.
+_TOLD = {
+    'pause': ('pause', 'is paused: what runs goes on, and nothing more is begun'),
+    'resume-running': ('resume', 'goes on'),
+    'cancel': ('cancel', 'is cancelled: what runs is ended'),
+}
+
+
+def _explain(options: argparse.Namespace) -> int:
+    """What the journal knows of a task, and what the master says of one that is not settled."""
+    from remote_runner.jobs.control import ask
+    from remote_runner.jobs.holding import master
+    from remote_runner.jobs.journal import Journal
+    from remote_runner.ui.journal import explained
+
+    position, *words = options.words or ['']
+    if not position.isdecimal() or len(position) > _DIGITS:
+        what = f'{position!r} is no task' if position else 'a task is missing'
+        raise UsageError(what, remedy='`jobs explain TASK [ID]`; tasks count from 0')
+    place = _job(words)
+    with Journal.look(place.folder) as reader, reader.at_one_time():
+        row = next(reader.tasks(position=int(position)), None)
+        attempts = [] if row is None else list(reader.attempts(row.number))
+    if row is None:
+        raise UsageError(f'job {place.id} has no task {position}', remedy='tasks count from 0')
+    answer: dict[str, Any] = {}
+    if row.outcome is None and master(place.folder) is not None:
+        answer = ask(place.folder, {'do': 'explain', 'task': row.position})
+    why = str(answer.get('why', '') if answer else '' if row.outcome else 'the job is not running')
+    _show(
+        options,
+        [{**_described(row, attempts), 'explained': why}],
+        lambda color: explained(row, attempts, why, color=color),
+    )
+    return 0
 
 
 # ---- export ----------------------------------------------------------------------------------------------------
@@ -268,6 +326,8 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     'list': _list,
     'show': _one,
     'failed': _failed,
+    **dict.fromkeys(_TOLD, _tell),
+    'explain': _explain,
     'export': _export,
     'clean': _clean,
 }

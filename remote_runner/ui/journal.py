@@ -110,6 +110,34 @@ def failed_text(failures: Sequence[tuple[TaskRow, Sequence[AttemptRow]]], *, col
     return '\n'.join([*lines, f'{count(len(failures), "task")} failed: {told}']) + '\n'
 
 
+def explained(row: TaskRow, attempts: Sequence[AttemptRow], why: str, *, color: bool = False) -> str:
+    """All attempts at a task, and why it does not run where it is not settled.
+
+    Args:
+        why: what its master says.
+    """
+    lines = [f'task {row.position}: {said(row.outcome)}', f'command: {_short(row.task.command)}']
+    if row.task.parameters:
+        values = ', '.join(f'{name}={value}' for name, value in row.task.parameters.items())
+        lines.append(f'parameters: {harmless(values)}')
+    lines += [harmless(line) for line in why.splitlines()]
+    rows = [
+        [
+            str(each.attempt),
+            harmless(each.host),
+            _moment(each.ordered if each.began is None else each.began),
+            '-' if each.seconds is None else seconds(each.seconds),
+            'running' if each.outcome is None else said(each.outcome),
+            'superseded' if each.state == 'superseded' else '',
+        ]
+        for each in attempts
+    ]
+    if rows:
+        columns = [Column(name, name in _NUMBERS) for name in ('ATTEMPT', 'HOST', 'BEGAN', 'TIME', 'END', '')]
+        lines += ['', *layout(columns, rows, color=color)]
+    return '\n'.join(lines) + '\n'
+
+
 def said(outcome: Outcome | None) -> str:
     """An outcome in some words, harmless."""
     if outcome is None:
