@@ -281,3 +281,11 @@ class OutputFailed(RemoteRunnerError):
 
 class ResultTooLarge(RemoteRunnerError):
     """A result does not fit into the format in which it should be delivered; nothing of it is."""
+
+
+class JobNotRunning(RemoteRunnerError):
+    """Nobody works on a job that was to be told something, or not on this machine."""
+
+
+class ControlFailed(RemoteRunnerError):
+    """The master of a job did not answer, or did not do what it was asked to do."""

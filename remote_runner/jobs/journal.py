@@ -17,9 +17,11 @@ transaction was written is found missing or short by `load`, and its task is not
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -156,11 +158,13 @@ class Journal(Reader):
 
         Args:
             folder: see `places.make`.
-            meta: what is to be known of the job as a whole; JSON has to have a form for it.
+            meta: what is to be known of the job as a whole; JSON has to have a form for it. Commands show `kind`
+                (batch, sweep), `what` (in words), `started` (Unix time, by default now), and `ended`, which `note` adds
+                when a master has done all: without it the job counts as interrupted.
         """
         lock = hold(folder)
         try:
-            database.make(folder, meta)
+            database.make(folder, {'started': time.time(), **meta})
         except BaseException:
             os.close(lock)
             raise
@@ -212,8 +216,6 @@ class Journal(Reader):
 
     def note(self, **values: object) -> None:
         """Change what is known of the job as a whole, see `meta`."""
-        import json
-
         with self._changing() as db:
             rows = [(name, json.dumps(value)) for name, value in values.items()]
             db.executemany('INSERT OR REPLACE INTO meta VALUES (?, ?)', rows)
@@ -316,7 +318,7 @@ class Journal(Reader):
         results, unwanted = self._results(turn.ended)
         with self._changing() as db:
             if turn.ordered:
-                rows = [(number, attempt, pack(host), time) for number, attempt, host, time in turn.ordered]
+                rows = [(number, attempt, pack(host), when) for number, attempt, host, when in turn.ordered]
                 db.executemany('INSERT INTO attempt (number, attempt, host, ordered) VALUES (?, ?, ?, ?)', rows)
             if turn.ended:
                 db.executemany(_END, [_ended(ended, counts) for ended, counts in turn.ended])

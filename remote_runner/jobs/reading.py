@@ -25,6 +25,11 @@ _SETTLED = (
     'WHERE number = ?'
 )
 _ATTEMPTS = 'SELECT * FROM attempt ORDER BY number, attempt'
+_HOSTS = (
+    "SELECT host, SUM(state = 1 AND cause IS NULL), SUM(state = 1 AND cause IS NOT NULL AND cause != 'lost'), "
+    "SUM(state = 1 AND cause IS 'lost'), SUM(state = 2), SUM(state = 0), COALESCE(SUM(seconds), 0.0) "
+    'FROM attempt GROUP BY host ORDER BY host'
+)
 _ATTEMPTS_AT = 'SELECT * FROM attempt WHERE number = ? ORDER BY attempt'
 
 
@@ -95,6 +100,28 @@ class TaskRow(NamedTuple):
     attempt: int | None
 
 
+class HostRow(NamedTuple):
+    """What a host did, in attempts.
+
+    Args:
+        host: its name.
+        done: that succeeded and count.
+        failed: that failed there by a fault of the task's.
+        lost: that were lost with it.
+        superseded: that did not count any more when they ended.
+        running: of whose end nothing is known.
+        seconds: how long all together took.
+    """
+
+    host: str
+    done: int
+    failed: int
+    lost: int
+    superseded: int
+    running: int
+    seconds: float
+
+
 class Reader:
     """Reads the journal of a job; `with`, or `close`. One thread uses it.
 
@@ -124,7 +151,8 @@ class Reader:
             try:
                 yield
             finally:
-                self._db.execute('COMMIT')
+                if self._db.in_transaction:
+                    self._db.execute('COMMIT')
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -178,6 +206,14 @@ class Reader:
         """One of them; None: it was never ordered."""
         sql = 'SELECT * FROM attempt WHERE number = ? AND attempt = ?'
         return next(map(_attempt, self._rows(sql, number, attempt)), None)
+
+    def hosts(self) -> list[HostRow]:
+        """What each host did, by their names."""
+        return [HostRow(unpack(host), *rest) for host, *rest in self._rows(_HOSTS)]
+
+    def result_names(self) -> list[str]:
+        """All names that results have."""
+        return [unpack(name) for (name,) in self._rows('SELECT DISTINCT name FROM result ORDER BY name')]
 
     def results(self, number: int) -> dict[str, bytes | Path]:
         """What a task that succeeded has brought, by name: large ones are files, which must stay where they are."""
