@@ -5,8 +5,8 @@
     sweep.collect = collect.blocks('all.dat')               # the same, each headed by its parameters
     sweep.collect = function                                # called with (parameters, results) of each task
 
-A collector gets the accepted results in the order of the parameter sets; when a sweep was resumed, again from the first
-on. What is called is `begin(folder, names)`, then `add(parameters, results)` for each task, then `end()`; where it comes
+A collector gets the accepted results in the order of the parameter sets, of a resumed sweep from the first on again.
+What is called is `begin(folder, names)`, then `add(parameters, results)` for each task, then `end()`; where it comes
 to no end, `drop()`, if there is one. `results` are bytes by name. The files of those here appear under their names when
 all is in them: what was there before stays until then.
 """

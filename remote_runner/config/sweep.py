@@ -34,6 +34,9 @@ class Sweep(Attributed, table=SWEEP_ATTRIBUTES):
         config.add_sweep(sweep)
     """
 
+    def __repr__(self) -> str:
+        return f'<Sweep {self.label.removeprefix("sweep ")}>'
+
     @property
     def label(self) -> str:
         """`sweep NAME`, as messages show it."""

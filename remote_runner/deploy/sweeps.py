@@ -119,7 +119,9 @@ class SweepPlan(NamedTuple):
         values['parameters'] = list(self.names.parameters)
         values['results'] = list(self.names.results)
         values['files'] = [file.to_dict() for file in self.files]
-        values['executables'] = dict(self.executables)
+        values['executables'] = [
+            {'platform': platform, 'local': local, 'remote': self.program} for platform, local in self.executables
+        ]
         values['halt'] = None if self.halt is None else {'at': self.halt[0], 'now': self.halt[1]}
         values['validates'] = self.validate is not None
         values['collects'] = repr(self.collector) if isinstance(self.collector, ToFile) else self.collector is not None
@@ -135,9 +137,10 @@ def plan_sweeps(sweeps: Iterable[Sweep], checker: Checker, config_dir: str, call
         config_dir: absolute directory to which relative local paths are relative.
         call: what calls users' functions; None: they are called, and that is all.
     """
+    sweeps = list(sweeps)
     planned = [_plan_sweep(sweep, checker, config_dir, call or _directly) for sweep in sweeps]
     found = [plan for plan in planned if plan is not None]
-    for name, count in Counter(plan.name for plan in found).items():
+    for name, count in Counter(sweep.name for sweep in sweeps if isinstance(sweep.name, str)).items():
         if count > 1:
             checker.fault(f'sweep {name}', f'{count} sweeps of the same name')
     seen: dict[str, str] = {}
@@ -196,6 +199,7 @@ def _plan_sweep(sweep: Sweep, checker: Checker, config_dir: str, call: Call) -> 
 def _hosts(texts: Iterable[str], label: str, checker: Checker, config_dir: str) -> tuple[Address, ...]:
     """What the texts mean; `@FILE` is relative to the config."""
     found: list[Address] = []
+    before = len(checker.faults)
     for text in texts:
         try:
             if text.startswith('@') and len(text) > 1:
@@ -209,7 +213,7 @@ def _hosts(texts: Iterable[str], label: str, checker: Checker, config_dir: str) 
         other = known.setdefault((address.name, address.user, address.port), address)
         if other.slots != address.slots:
             checker.fault(label, f'hosts: {address.where} is there twice, as {str(other)!r} and as {str(address)!r}')
-    if not found and texts:
+    if texts and not found and len(checker.faults) == before:
         checker.fault(label, 'hosts: there are none')
     return tuple(known.values())
 
