@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,12 +90,15 @@ def format_of(options: argparse.Namespace) -> Format:
     """What the options of `add_result_options` say.
 
     Raises:
-        UsageError: they contradict each other.
+        UsageError: they contradict each other, or a terminal would get frames.
     """
     if options.tag and options.format != 'text':
         raise UsageError(f'--tag puts an index before lines of text: there are none with --format {options.format}')
     from remote_runner.jobs.formats import Framed, JsonLines, Text
 
+    if options.format == 'framed' and sys.stdout is not None and sys.stdout.isatty():
+        what = 'frames are for programs, and stdout is a terminal'
+        raise UsageError(what, remedy='redirect it, or use --format text')
     if options.format == 'text':
         return Text(tag=options.tag)
     return Framed() if options.format == 'framed' else JsonLines()
