@@ -247,6 +247,7 @@ OPERATIONS = {
     'clean': 'clean.clean',
     'find': 'pgrep.find',
     'end': 'pgrep.end',
+    'dispatch': 'tasks.dispatch',
 }
 
 

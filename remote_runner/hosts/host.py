@@ -55,8 +55,16 @@ class Facts(NamedTuple):
 class Call:
     """A request under way: its parts in both directions, and its one answer."""
 
-    def __init__(self, host: Host, number: int, op: str, on_end: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        number: int,
+        op: str,
+        on_end: Callable[[], None] | None = None,
+        on_part: Callable[[Any, bytes], None] | None = None,
+    ) -> None:
         self._on_end = on_end
+        self._on_part = on_part
         self._host = host
         self._number = number
         self._op = op
@@ -73,6 +81,9 @@ class Call:
 
     def take(self, header: Header, body: bytes) -> None:
         """A frame that belongs to this request."""
+        if self._on_part is not None and 'part' in header:
+            self._on_part(header['part'], body)
+            return
         with self._changed:
             if 'credit' in header:
                 self._credit += header['credit']
@@ -110,14 +121,18 @@ class Call:
         """True once it is known that there will be no result."""
         return self._lost is not None or (self._answer is not None and 'error' in self._answer)
 
-    def send(self, part: Any, body: bytes | memoryview) -> bool:
+    def send(self, part: Any, body: bytes | memoryview, timeout: float | None = None) -> bool:
         """Send a part, waiting for credit; False when no more are wanted: the answer then says why.
 
         Raises:
             ConnectionLost: the connection broke.
+            HostSilent: the host has taken nothing for `timeout` seconds.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._credit >= len(body) or self.ended or self._cancelled)
+            if not self._changed.wait_for(
+                lambda: self._credit >= len(body) or self.ended or self._cancelled, timeout
+            ):
+                raise HostSilent('it does not take what is sent to it', host=self._host.name)
             if self._lost is not None:
                 raise self._lost
             if self._answer is not None or self._cancelled:
@@ -146,8 +161,16 @@ class Call:
                     return
                 part, body = self._parts.popleft()
             yield part, body
-            if not self.ended:
-                self._host.write({'id': self._number, 'credit': len(body)})
+            self.give_credit(len(body))
+
+    def give_credit(self, size: int) -> None:
+        """So many bytes of the parts that came have been dealt with: for who hears of them by `on_part`.
+
+        Raises:
+            ConnectionLost: the connection broke.
+        """
+        if not self.ended:
+            self._host.write({'id': self._number, 'credit': size})
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the answer.
@@ -270,16 +293,24 @@ class Host:
         return self._channel
 
     def call(
-        self, op: str, *, on_end: Callable[[], None] | None = None, timeout: float | None = None, **fields: Any
+        self,
+        op: str,
+        *,
+        on_end: Callable[[], None] | None = None,
+        on_part: Callable[[Any, bytes], None] | None = None,
+        timeout: float | None = None,
+        **fields: Any,
     ) -> Call:
         """Send a request; its answer is waited for elsewhere. `on_end` is called by the reading thread when it came.
+
+        `on_part` is called by it with each part that comes, in the place of `Call.parts`; see `Call.give_credit`.
 
         Raises:
             ConnectionLost: the connection is gone.
             HostSilent: it could not be sent within `timeout` seconds.
         """
         number = next(self._numbers)
-        call = Call(self, number, op, on_end)
+        call = Call(self, number, op, on_end, on_part)
         with self._lock:
             if self._lost is not None:
                 raise self._lost

@@ -38,6 +38,7 @@ class Delivery:
         keep_order: whether results are written in the order of their positions, from 0; each is waited for.
         room: bytes of results that wait in memory.
         on_failure: called once, from a thread of ours, when nothing can be written any more; `give` then says why.
+        on_written: called from it when something was, see `take_written`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Delivery:
         keep_order: bool = False,
         room: int = ROOM,
         on_failure: Callable[[], None] = lambda: None,
+        on_written: Callable[[], None] = lambda: None,
     ) -> None:
         self._format = form
         self._sink = sink
@@ -56,6 +58,7 @@ class Delivery:
         self._keeps_order = keep_order
         self._room = room
         self._on_failure = on_failure
+        self._on_written = on_written
         self._changed = threading.Condition()  # over all that follows
         #: Results to be written, or the numbers of their tasks.
         self._queue: deque[Result | int] = deque()
@@ -64,6 +67,8 @@ class Delivery:
         self._next = 0
         self._bytes = 0
         self._unwritten = 0
+        #: Tasks of which all is written that is to be.
+        self._written_numbers: list[int] = []
         self._is_closed = False
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
@@ -105,12 +110,29 @@ class Delivery:
             self._changed.notify()
         return refused
 
+    def check(self) -> None:
+        """Raises what `give` would, if nothing can be written any more."""
+        with self._changed:
+            self._raise()
+
+    def take_written(self) -> list[int]:
+        """The numbers of the tasks of which all was written since this was asked last."""
+        with self._changed:
+            found, self._written_numbers = self._written_numbers, []
+        return found
+
     def recall(self, position: int, number: int) -> None:
         """As `give`, of a task whose result is in the journal, and was settled before."""
         with self._changed:
             self._raise()
             self._put(position, number)
             self._changed.notify()
+
+    def skip(self, positions: Iterable[int]) -> None:
+        """Nothing is given at these: in order, those behind them need not wait for them."""
+        with self._changed:
+            for position in positions:
+                self._put(position, None)
 
     def close(self) -> None:
         """Wait until all that was given is written; in order, what is still held back by a gap goes after it.
@@ -183,7 +205,8 @@ class Delivery:
 
     def _write_what_waits(self) -> None:
         batch = _Batch(self._sink)
-        done = freed = 0
+        done: list[int] = []
+        freed = 0
         try:
             while True:
                 try:
@@ -196,20 +219,22 @@ class Delivery:
                     result = entry
                     freed += _size(entry)
                 batch.add(result.position, self._format(result))
-                done += 1
+                done.append(result.ended.number)
                 if batch.is_written:
                     self._written(done, freed)
-                    done = freed = 0
+                    done, freed = [], 0
         finally:
             batch.write()
         self._written(done, freed)
 
-    def _written(self, count: int, size: int) -> None:
+    def _written(self, numbers: list[int], size: int) -> None:
         with self._changed:
-            self._unwritten -= count
+            self._written_numbers += numbers
+            self._unwritten -= len(numbers)
             self._bytes -= size
             if not self._unwritten:
                 self._changed.notify_all()
+        self._on_written()
 
 
 class _Batch:

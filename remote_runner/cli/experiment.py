@@ -1,0 +1,63 @@
+"""The sweeps of a config that has components, too: they run when these are ready."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from remote_runner.cli import sweep
+from remote_runner.errors import SweepFailed
+
+if TYPE_CHECKING:
+    from remote_runner.deploy.plan import Plan
+    from remote_runner.hosts.pool import Opens
+
+
+class Sweeps:
+    """See `deploy.outcome.Experiment`.
+
+    Args:
+        plan: of which the sweeps are run, one after the other.
+        connector: makes connections.
+        options: of the command.
+    """
+
+    def __init__(self, plan: Plan, connector: Opens, options: argparse.Namespace) -> None:
+        self._plan = plan
+        self._connector = connector
+        self._options = sweep.make_parser().parse_args([options.config, '--fanout', str(options.fanout)])
+        self._lock = threading.Lock()
+        self._cancel: Callable[[], None] | None = None
+        self._is_cancelled = False
+
+    def run(self) -> None:
+        """Run them.
+
+        Raises:
+            SweepFailed: tasks have failed for good, or it was cancelled.
+        """
+        failed = []
+        for plan in self._plan.sweeps:
+            meta: dict[str, object] = {'kind': 'sweep of a run', 'sweep': plan.name}
+            if self._is_cancelled or sweep.begin(plan, self._options, self._connector, meta, self._meet):
+                failed.append(plan.name)
+        if failed:
+            what = 'was cancelled' if self._is_cancelled else 'has tasks that failed'
+            raise SweepFailed(f'sweep {", ".join(failed)} {what}', remedy='`remote_runner jobs failed` lists them')
+
+    def cancel(self) -> None:
+        """See `Experiment`."""
+        with self._lock:
+            self._is_cancelled = True
+            cancel = self._cancel
+        if cancel is not None:
+            cancel()
+
+    def _meet(self, cancel: Callable[[], None]) -> None:
+        with self._lock:
+            self._cancel = cancel
+            is_cancelled = self._is_cancelled
+        if is_cancelled:
+            cancel()

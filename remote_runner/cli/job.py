@@ -1,0 +1,162 @@
+"""What `batch`, `sweep` and `jobs resume` have in common: a job is run at this terminal, and its end is told."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from remote_runner.errors import RemoteRunnerError
+from remote_runner.jobs.audience import Audience
+from remote_runner.jobs.deliver import Delivery
+from remote_runner.jobs.joblog import Joblog
+from remote_runner.jobs.journal import Journal, Loaded, Turn
+from remote_runner.jobs.recall import Recall
+from remote_runner.jobs.run import Job, run
+from remote_runner.jobs.sink import Descriptor
+from remote_runner.jobs.statistics import Statistics
+
+if TYPE_CHECKING:
+    from remote_runner.hosts.pool import Opens
+    from remote_runner.jobs.formats import Format
+    from remote_runner.jobs.master import Master
+    from remote_runner.jobs.places import Place
+    from remote_runner.jobs.scheduler import Scheduler
+
+log = logging.getLogger('remote_runner')
+
+
+def meta_of(kind: str, arguments: Sequence[str]) -> dict[str, object]:
+    """What the journal keeps of a command, for it to be resumed: never a password."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument('-p', '--pass')
+    _, rest = parser.parse_known_args(list(arguments))
+    return {'kind': kind, 'arguments': rest, 'folder': str(Path.cwd()), 'program': sys.argv[0]}
+
+
+class Told(NamedTuple):
+    """What is written of a job.
+
+    Args:
+        form: how results are written to stdout; None: they are not.
+        keep_order: whether that is in the order of their tasks.
+        joblog: a file to which a line a task is appended; None: nowhere.
+        json: whether the statistics at the end are written to stderr as JSON.
+    """
+
+    form: Format | None = None
+    keep_order: bool = False
+    joblog: Path | None = None
+    json: bool = False
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Told:
+        """What the options of `add_result_options` say."""
+        from remote_runner.cli.job_options import format_of
+
+        form = None if options.format is None else format_of(options)
+        return cls(form, options.keep_order, options.joblog, options.json)
+
+
+class Running:
+    """A job that is run from here.
+
+    Args:
+        job: what.
+        place: where it lies on this machine.
+        told: what is written of it.
+    """
+
+    def __init__(self, job: Job, place: Place, told: Told) -> None:
+        self._job = job
+        self._place = place
+        self._told = told
+        self._master: Master | None = None
+        self._scheduler: Scheduler | None = None
+        self._delivery: Delivery | None = None
+        #: Where tasks stand in what the user wrote, where that may have changed.
+        self._positions: dict[int, int] = {}
+        self.statistics = Statistics(lambda number: self._positions.get(number, number))
+
+    def begin(self, journal: Journal, connector: Opens) -> int:
+        """Run it from its beginning; the exit status."""
+        log.info('job %s', self._place.id)
+        return self._run(journal, connector, None)
+
+    def resume(self, journal: Journal, connector: Opens) -> int:
+        """Go on where another master left it; the exit status."""
+        loaded = journal.load()
+        done, failed = loaded.done, sum(loaded.failed.values())
+        log.info('job %s: of %d tasks %d are done, %d have failed', self._place.id, loaded.tasks, done, failed)
+        self._positions = {task.number: task.position for task in loaded.unsettled}
+        return self._run(journal, connector, loaded)
+
+    def cancel(self) -> None:
+        """End what runs, and begin nothing more. From any thread."""
+        master, scheduler = self._master, self._scheduler
+        if master is not None and scheduler is not None:
+            master.ask(scheduler.cancel)
+
+    def _meet(self, master: Master, scheduler: Scheduler) -> None:
+        self._master, self._scheduler = master, scheduler
+
+    def _run(self, journal: Journal, connector: Opens, loaded: Loaded | None) -> int:
+        told = self._told
+        self.statistics.expect(0, is_all=False, hosts=[address.where for address in self._job.addresses])
+        with ExitStack() as stack:
+            joblog = None if told.joblog is None else stack.enter_context(Joblog(told.joblog))
+            if told.form is not None:
+                self._delivery = stack.enter_context(self._deliver(told.form))
+            audience = Audience(self.statistics, self._delivery, joblog)
+            try:
+                if loaded is not None:
+                    self._deliver_old(loaded)
+                run(self._job, journal, connector, audience, loaded, self._meet)
+                if self._delivery is not None:
+                    self._delivery.close()
+            except (RemoteRunnerError, OSError, KeyboardInterrupt):
+                log.warning('job %s is not at its end: `remote_runner jobs resume %s` goes on', *[self._place.id] * 2)
+                raise
+            finally:
+                journal.write(Turn(delivered=audience.delivered()))
+        return self._tell_end(audience)
+
+    def _deliver(self, form: Format) -> Delivery:
+        return Delivery(
+            form,
+            Descriptor(1),
+            read=Recall(self._place.folder),
+            keep_order=self._told.keep_order,
+            on_failure=self._stop_delivering,
+            on_written=self._wake,
+        )
+
+    def _stop_delivering(self) -> None:
+        if self._master is not None and self._delivery is not None:
+            self._master.ask(self._delivery.check)
+
+    def _wake(self) -> None:
+        if self._master is not None:
+            self._master.wake()
+
+    def _deliver_old(self, loaded: Loaded) -> None:
+        """What was settled, and nobody was given."""
+        if self._delivery is None:
+            return
+        waiting = {one.position: one.number for one in loaded.undelivered}
+        if self._told.keep_order:
+            open_positions = waiting.keys() | {task.position for task in loaded.unsettled}
+            self._delivery.skip(position for position in range(loaded.tasks) if position not in open_positions)
+        for position, number in waiting.items():
+            self._delivery.recall(position, number)
+
+    def _tell_end(self, audience: Audience) -> int:
+        if self._told.json:
+            sys.stderr.write(json.dumps(self.statistics.to_dict()) + '\n')
+        view = self.statistics.view()
+        return 1 if audience.failed or view.has_failed or view.cancelled else 0

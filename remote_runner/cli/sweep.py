@@ -1,0 +1,219 @@
+"""`remote_runner sweep`: one command over many sets of parameters, on the slots of many hosts."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from remote_runner.cli.job_options import add_policy_options, add_result_options, format_of
+from remote_runner.cli.job_options import policy_of as policy_said
+from remote_runner.cli.options import (
+    Parser,
+    add_connection_options,
+    add_log_level,
+    add_muddler_options,
+    joined,
+    ssh_options,
+)
+from remote_runner.defaults import SCREEN, START_TIMEOUT
+from remote_runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from remote_runner.deploy.sweeps import SweepPlan
+    from remote_runner.hosts.pool import Opens
+    from remote_runner.hosts.ssh import Connector
+    from remote_runner.jobs.journal import Journal
+    from remote_runner.jobs.places import Place
+    from remote_runner.jobs.run import Job
+    from remote_runner.jobs.source import Source
+
+log = logging.getLogger(__name__)
+
+_DESCRIPTION = """\
+Run the sweeps of a config: one command over many sets of parameters, on the slots of many hosts. Each attempt runs in
+a folder of its own; what is accepted of its results is collected as the config says.
+
+    remote_runner sweep latency.py
+    remote_runner sweep study.py coarse --retries 0 --joblog log.tsv
+
+A config with components and sweeps is carried out by `remote_runner -c`: there the components are started first.
+Whatever happens to this command, `remote_runner jobs resume` goes on where it was. Options beat what the config says.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's options."""
+    parser = Parser(
+        prog='remote_runner sweep',
+        description=_DESCRIPTION,
+        usage='%(prog)s SWEEP [NAMES] [options]',
+        epilog='exit status: 0 all succeeded, 1 some failed, 2 wrong usage or config, 3 no host could be had, 130 '
+        'interrupted',
+    )
+    parser.add_argument('config', metavar='SWEEP', help='the config, a Python program')
+    parser.add_argument('names', nargs='*', metavar='NAMES', help='sweeps of it (default: all, one after the other)')
+    add_muddler_options(parser.add_argument_group('what to run'))
+    add_policy_options(parser, duplicates=False)
+    add_result_options(parser)
+    add_log_level(parser)
+    add_connection_options(parser)
+    parser.set_defaults(
+        format=None,
+        keep=None,
+        lease=None,
+        on_lost=None,
+        screen=SCREEN,
+        start_timeout=START_TIMEOUT,
+        only=[],
+        limit=[],
+        no_kill=False,
+        no_zombie=False,
+        terminate=False,
+        always_copy=False,
+        remote_done_dir=None,
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; its exit status."""
+    options = make_parser().parse_intermixed_args(joined(arguments, ('--extra-args',)))
+    if options.format is not None or options.tag:
+        format_of(options)
+    from remote_runner.ui.log import configure
+
+    configure(options.log_level)
+    plans = _plans(options)
+    if options.dry_run:
+        return _show(plans)
+    from remote_runner.cli.job import meta_of
+
+    status = 0
+    with _connector(options, plans) as connector:
+        for plan in plans:
+            meta = {**meta_of('sweep', arguments), 'sweep': plan.name}
+            status = max(status, begin(plan, options, connector, meta))
+    return status
+
+
+def begin(
+    plan: SweepPlan,
+    options: argparse.Namespace,
+    connector: Opens,
+    meta: dict[str, object],
+    meet: Callable[[Callable[[], None]], None] = lambda cancel: None,
+) -> int:
+    """Run a sweep from its beginning, and collect its results; the exit status.
+
+    Args:
+        plan: the sweep.
+        options: those of `make_parser`.
+        connector: makes connections.
+        meta: what the journal keeps of the command.
+        meet: is given what cancels the sweep.
+    """
+    from remote_runner.cli.job import Running, Told
+    from remote_runner.jobs.journal import Journal
+    from remote_runner.jobs.places import make
+    from remote_runner.jobs.source import Given
+    from remote_runner.jobs.sweeping import tasks_of
+
+    with ExitStack() as stack:
+        place = make(options.name or plan.name)
+        journal = stack.enter_context(Journal.create(place.folder, meta))
+        job = _job(plan, options, place, Given(tasks_of(plan)), stack)
+        running = Running(job, place, Told.of(options))
+        meet(running.cancel)
+        return _collect(plan, journal, running.begin(journal, connector))
+
+
+def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
+    """Go on with a sweep that another master began; see `batch.resume`."""
+    from remote_runner.cli.job import Running, Told
+    from remote_runner.jobs.source import Given
+    from remote_runner.jobs.sweeping import tasks_of
+    from remote_runner.ui.log import configure
+
+    configure(options.log_level)
+    options.names = [journal.meta['sweep']]
+    [plan] = _plans(options)
+    if getattr(options, 'hosts', None):
+        from remote_runner.hosts.address import parse_hosts
+
+        plan = plan._replace(hosts=tuple(parse_hosts(options.hosts)))
+    matched = journal.match(list(tasks_of(plan)))
+    if matched.new or matched.dropped:
+        log.info('%s has changed: %d tasks are new, %d are gone', options.config, matched.new, matched.dropped)
+    with _connector(options, [plan]) as connector, ExitStack() as stack:
+        job = _job(plan, options, place, Given(()), stack)
+        return _collect(plan, journal, Running(job, place, Told.of(options)).resume(journal, connector))
+
+
+def _plans(options: argparse.Namespace) -> Sequence[SweepPlan]:
+    """The sweeps that are wanted."""
+    from remote_runner.cli.run import load_plan
+
+    plan = load_plan(options)
+    if plan.components:
+        what = f'{options.config} has components, which its sweeps may need'
+        raise UsageError(what, remedy='`remote_runner -c` starts them, and runs the sweeps')
+    known = {sweep.name: sweep for sweep in plan.sweeps}
+    for name in options.names:
+        if name not in known:
+            from remote_runner.nearest import nearest
+
+            raise UsageError(f'there is no sweep {name!r}', remedy=f'the nearest is {nearest(name, known)!r}')
+    return [known[name] for name in options.names or known]
+
+
+def _connector(options: argparse.Namespace, plans: Sequence[SweepPlan]) -> Connector:
+    from remote_runner.hosts.ahead import Ahead
+
+    addresses = list(dict.fromkeys(address for plan in plans for address in plan.hosts))
+    return Ahead(ssh_options(options), addresses, options.fanout).connector()
+
+
+def _job(plan: SweepPlan, options: argparse.Namespace, place: Place, source: Source, stack: ExitStack) -> Job:
+    from remote_runner.events import Events
+    from remote_runner.jobs.run import Job
+    from remote_runner.jobs.staging import Files
+    from remote_runner.jobs.sweeping import Validation, policy_of
+
+    owner = f'{plan.config_dir}:{plan.name}'
+    files = Files(plan.files, plan.executables, plan.program, owner, Events())
+    stack.callback(files.close)
+    return Job(
+        id=place.id,
+        addresses=plan.hosts,
+        source=source,
+        policy=policy_said(options, policy_of(plan)),
+        lease=options.lease or plan.lease,
+        on_lost=options.on_lost or plan.on_lost,
+        keep=options.keep or plan.keep,
+        prepare=files.bring,
+        validate=None if plan.validate is None else Validation(plan),
+        fanout=options.fanout,
+    )
+
+
+def _collect(plan: SweepPlan, journal: Journal, status: int) -> int:
+    if plan.collector is not None:
+        from remote_runner.jobs.sweeping import collect
+
+        count = collect(plan, journal)
+        log.info('the results of %d tasks of sweep %s are collected', count, plan.name)
+    return status
+
+
+def _show(plans: Sequence[SweepPlan]) -> int:
+    """What would be run: `--dry-run`."""
+    from remote_runner.ui.output import Output
+
+    output = Output()
+    for plan in plans:
+        for position, task in enumerate(plan.tasks):
+            output.write(f'{plan.name}\t{position}\t{task.command}\n')
+    return 0

@@ -1,0 +1,134 @@
+"""What the tasks of a job need on every host: brought up to date before the first of them, once a shared file system.
+
+It lies in a folder of the user's cache there that is named after where it comes from, and stays for the next job that
+needs the same. In the working folder of each attempt stand links to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from remote_runner.deploy.bring import Bringer
+from remote_runner.deploy.plan import FilePlan
+from remote_runner.errors import TransferFailed
+from remote_runner.events import Events
+from remote_runner.files.manifest import Manifest, Placed
+from remote_runner.files.options import CopyOptions
+from remote_runner.files.sources import gather
+from remote_runner.hosts.host import Host
+
+#: Where it lies on hosts, below the home.
+FOLDER = '.cache/remote_runner/dependencies'
+#: What is to stand in working folders: paths there, and where each is a link to; None: it is a folder.
+Links = Mapping[str, str | None]
+
+
+def nothing(host: Host) -> Links:
+    """Tasks need nothing."""
+    return {}
+
+
+class Dependencies:
+    """A folder, of which the content is meant, or a file: what is found as `dependencies/`. Thread-safe.
+
+    Args:
+        path: of this machine.
+        events: hears of files that are sent.
+
+    Raises:
+        SourcesFailed: it is not there, or cannot be read.
+    """
+
+    def __init__(self, path: Path, events: Events) -> None:
+        source = path.resolve()
+        self._folder = _folder(str(source))
+        self._bringer = Bringer(CopyOptions(delete=True), events)
+        inside = f'{source}/' if source.is_dir() else str(source)
+        self._manifest: Manifest = gather(self._bringer.local, [inside], self._folder + '/')
+
+    def bring(self, host: Host) -> Links:
+        """Bring it to a host.
+
+        Raises:
+            RemoteRunnerError: as `Bringer.bring`.
+        """
+        self._bringer.bring(host, self._manifest)
+        return {'dependencies': f'{host.facts.home}/{self._folder}'}
+
+    def close(self) -> None:
+        """Remember what was hashed, and let nobody wait any more."""
+        self._bringer.give_up()
+        self._bringer.local.save()
+
+
+class Files:
+    """The files and the program of a sweep. Thread-safe.
+
+    Args:
+        files: each with its path in working folders, or an absolute one.
+        executables: platforms (`linux-x86_64`) with paths of this machine.
+        program: what the executable is called in working folders.
+        owner: what names the sweep on this machine.
+        events: hears of files that are sent.
+    """
+
+    def __init__(
+        self,
+        files: Iterable[FilePlan],
+        executables: Iterable[tuple[str, str]],
+        program: str | None,
+        owner: str,
+        events: Events,
+    ) -> None:
+        self._files = list(files)
+        self._executables = dict(executables)
+        self._program = program
+        self._folder = _folder(owner)
+        self._bringer = Bringer(CopyOptions(), events)
+
+    def bring(self, host: Host) -> Links:
+        """Bring them to a host.
+
+        Raises:
+            TransferFailed: there is no executable for it, or a file could not be brought.
+            RemoteRunnerError: as `Bringer.bring`.
+        """
+        placed: list[Placed] = []
+        links: dict[str, str | None] = {}
+        there = f'{host.facts.home}/{self._folder}'
+        for file in self._files:
+            if file.remote.startswith(('/', '~')):
+                placed.append(Placed(file.local, file.remote, file.kind))
+                continue
+            remote = os.path.normpath(file.remote)
+            if file.is_directory:
+                links[remote] = None
+            else:
+                links[remote] = f'{there}/{remote}'
+                placed.append(Placed(file.local, f'{there}/{remote}', file.kind))
+        if self._program is not None:
+            local = self._executables.get(host.facts.platform)
+            if local is None:
+                known = ', '.join(self._executables)
+                raise TransferFailed(f'there is no executable for {host.facts.platform}, only {known}', host=host.name)
+            # Hosts of several platforms may share a home.
+            path = f'{there}/{host.facts.platform}/{self._program}'
+            links[self._program] = path
+            placed.append(Placed(local, path))
+        if placed:
+            self._bringer.bring(host, self._bringer.manifest(placed))
+        return links
+
+    def close(self) -> None:
+        """Remember what was hashed, and let nobody wait any more."""
+        self._bringer.give_up()
+        self._bringer.local.save()
+
+
+def _folder(owner: str) -> str:
+    name = f'{socket.gethostname()}:{owner}'
+    return f'{FOLDER}/{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}'
