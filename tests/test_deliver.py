@@ -24,6 +24,7 @@ from remote_runner.jobs.deliver import Delivery
 from remote_runner.jobs.formats import Format, Framed, JsonLines, Result, Text
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.sink import Descriptor
+from remote_runner.jobs.statistics import Copies, Failure, HostView, Slow, Statistics
 from remote_runner.jobs.task import Task
 from tests.job_results import FAILED, result
 from tests.tmux import until
@@ -460,3 +461,16 @@ def test_many_small_results_take_little_memory_and_each_is_written(reader: Reade
         thread.start()
         assert reader.read(60_000) == b''.join(b'%05d\n' % n for n in range(10_000))
         thread.join()
+
+
+def test_every_field_of_json_is_explained(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / 'docs' / 'job-results.md').read_text()
+    task = Task('it', parameters={'a': 1}, results={'out': 'stdout'})
+    given_ = [result(0, b'a'), result(1, b'\xff'), result(2, task=task, results={'out': b''})]
+    found = [json.loads(line) for line in delivered(JsonLines(), given_, tmp_path / 'out').splitlines()]
+    fields = {name for one in found for name in one}
+    assert {'stdout', 'stdout_base64', 'results', 'parameters'} < fields
+    numbers = Statistics().to_dict()
+    numbers |= Failure(0, Cause.EXIT, '', 0, '', '')._asdict() | Slow(0, '', 0.0)._asdict() | Copies()._asdict()
+    fields |= {*numbers, *HostView._fields} - {'position'}
+    assert {name for name in fields if f'`{name}`' not in text} == set()
