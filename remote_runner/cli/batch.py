@@ -10,8 +10,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from remote_runner.cli.detach import add_detach_options
 from remote_runner.cli.job_options import add_policy_options, add_result_options, format_of, policy_of
-from remote_runner.cli.options import Parser, add_connection_options, add_hosts_option, add_log_level, dial_hosts
+from remote_runner.cli.options import (
+    Parser,
+    add_connection_options,
+    add_hosts_option,
+    add_log_level,
+    dial_hosts,
+    hosts_or_files,
+)
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_hosts_option(parser)
     add_policy_options(parser, duplicates=True)
     add_result_options(parser)
+    add_detach_options(parser)
     add_log_level(parser)
     add_connection_options(parser)
     return parser
@@ -68,6 +77,8 @@ def main(arguments: Sequence[str]) -> int:
     source = _source(options.commands)
     if options.dry_run:
         return _show(source)
+    if options.detach:
+        return _detach(options, arguments, source)
     addresses, connector = dial_hosts(options)
     # The rest is imported while the hosts answer.
     from remote_runner.cli.job import Running, Told, meta_of
@@ -104,6 +115,32 @@ def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
     with connector, ExitStack() as stack:
         job = _job(options, place, addresses, Given(()), _prepare(options.dependencies, stack))
         return Running(job, place, Told.of(options)).resume(journal, connector)
+
+
+def _detach(options: argparse.Namespace, arguments: Sequence[str], source: Source) -> int:
+    """Let it be run in the background; the exit status."""
+    from remote_runner.cli.detach import check_credentials, detach
+    from remote_runner.cli.job import meta_of
+    from remote_runner.hosts.address import parse_hosts
+    from remote_runner.jobs.journal import Journal
+    from remote_runner.jobs.places import make
+    from remote_runner.ui.log import configure
+
+    configure(options.log_level)
+    addresses = parse_hosts(hosts_or_files(options.hosts), exclude=options.exclude)
+    if not addresses:
+        raise UsageError('no host is left', remedy='see HOSTS and -x')
+    check_credentials(options, addresses)
+    place = make(options.name or '')
+    with Journal.create(place.folder, meta_of('batch', arguments)) as journal:
+        position = 0
+        while not source.is_over:
+            tasks = source.take(1000)
+            journal.add(enumerate(tasks, position))
+            position += len(tasks)
+            source.wait()
+        journal.note(is_complete=True)
+    return detach(place, options)
 
 
 def _job(

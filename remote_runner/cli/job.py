@@ -39,6 +39,7 @@ def meta_of(kind: str, arguments: Sequence[str]) -> dict[str, object]:
     """What the journal keeps of a command, for it to be resumed: never a password."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument('-p', '--pass')
+    parser.add_argument('--detach', action='store_true')
     _, rest = parser.parse_known_args(list(arguments))
     return {'kind': kind, 'arguments': rest, 'folder': str(Path.cwd()), 'program': sys.argv[0]}
 

@@ -45,7 +45,7 @@ _USAGE = """\
 #: Of the largest number that a task may have.
 _DIGITS = 15
 #: Actions that run a job have options of their own.
-_OTHERS = {'resume': 'remote_runner.cli.resume'}
+_OTHERS = {'attach': 'remote_runner.cli.follow', 'resume': 'remote_runner.cli.resume'}
 _SECONDS = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}
 
 

@@ -41,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--retry-failed', action='store_true', help='try once more what has finally failed')
     what = 'other hosts than those that it was begun with, see `batch`'
     parser.add_argument('-H', '--hosts', action='append', metavar='HOSTS', help=what)
+    parser.add_argument('--no-results', action='store_true', help='write no results to stdout')
     add_log_level(parser)
     add_connection_options(parser)
     return parser
@@ -77,4 +78,6 @@ def _options(place: Place, journal: Journal, said: argparse.Namespace) -> argpar
     for name, value in vars(said).items():
         if value != usual[name] and name in options:
             setattr(options, name, value)
+    if said.no_results:
+        options.format = None
     return options

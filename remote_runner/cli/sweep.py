@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from remote_runner.cli.detach import add_detach_options
 from remote_runner.cli.job_options import add_policy_options, add_result_options, format_of
 from remote_runner.cli.job_options import policy_of as policy_said
 from remote_runner.cli.options import (
@@ -59,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_muddler_options(parser.add_argument_group('what to run'))
     add_policy_options(parser, duplicates=False)
     add_result_options(parser)
+    add_detach_options(parser)
     add_log_level(parser)
     add_connection_options(parser)
     parser.set_defaults(
@@ -92,6 +94,8 @@ def main(arguments: Sequence[str]) -> int:
         return _show(plans)
     from remote_runner.cli.job import meta_of
 
+    if options.detach:
+        return _detach(plans, options, meta_of('sweep', arguments))
     status = 0
     with _connector(options, plans) as connector:
         for plan in plans:
@@ -132,6 +136,25 @@ def begin(
         running = Running(job, place, Told.of(options)._replace(live=live))
         meet(running.cancel)
         return _collect(plan, journal, running, running.begin(journal, connector))
+
+
+def _detach(plans: Sequence[SweepPlan], options: argparse.Namespace, meta: dict[str, object]) -> int:
+    """Let it be run in the background; the exit status."""
+    from remote_runner.cli.detach import check_credentials, detach
+    from remote_runner.jobs.journal import Journal
+    from remote_runner.jobs.places import make
+    from remote_runner.jobs.sweeping import tasks_of
+
+    if len(plans) > 1:
+        names = ', '.join(plan.name for plan in plans)
+        raise UsageError('--detach takes one sweep at a time', remedy=f'name one of {names}')
+    [plan] = plans
+    check_credentials(options, plan.hosts)
+    place = make(options.name or plan.name)
+    with Journal.create(place.folder, {**meta, 'sweep': plan.name}) as journal:
+        journal.add(enumerate(tasks_of(plan)))
+        journal.note(is_complete=True)
+    return detach(place, options)
 
 
 def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:

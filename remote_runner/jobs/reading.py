@@ -197,6 +197,16 @@ class Reader:
             return position, task_of(command, detail), attempt, outcome(cause, status, why)
         return None
 
+    def settled_tasks(self) -> Iterator[tuple[int, int]]:
+        """Number and position of all tasks that are wanted and settled."""
+        sql = 'SELECT number, position FROM settled JOIN task USING (number) WHERE position IS NOT NULL'
+        yield from self._rows(sql)
+
+    def version(self) -> int:
+        """Another number when somebody else has written since (sqlite.org/pragma.html, `data_version`)."""
+        [[version]] = self._rows('PRAGMA data_version')
+        return int(version)
+
     def attempts(self, number: int | None = None) -> Iterator[AttemptRow]:
         """All attempts, or those at one task, in their order."""
         rows = self._rows(_ATTEMPTS) if number is None else self._rows(_ATTEMPTS_AT, number)

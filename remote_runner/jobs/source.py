@@ -29,6 +29,9 @@ class Source(Protocol):
     def take(self, most: int) -> list[Task]:
         """The next ones, as far as they are there."""
 
+    def wait(self) -> None:
+        """Until there are some, or none comes any more."""
+
 
 class Given:
     """Tasks that can be made whenever they are asked for."""
@@ -47,6 +50,9 @@ class Given:
         found = list(islice(self._tasks, most))
         self.is_over = len(found) < most
         return found
+
+    def wait(self) -> None:
+        """See `Source`."""
 
 
 class Streamed:
@@ -86,8 +92,13 @@ class Streamed:
             if self._failure is not None and not self._tasks:
                 raise self._failure
             found = [self._tasks.popleft() for _ in range(min(most, len(self._tasks)))]
-            self._changed.notify()
+            self._changed.notify_all()
         return found
+
+    def wait(self) -> None:
+        """See `Source`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._tasks or self._has_ended)
 
     def _read(self) -> None:
         try:
@@ -95,9 +106,12 @@ class Streamed:
                 with self._changed:
                     self._changed.wait_for(lambda: len(self._tasks) < ROOM)
                     self._tasks.append(task)
+                    self._changed.notify_all()
         except (OSError, UsageError) as error:
             self._failure = error if isinstance(error, UsageError) else UsageError(f'{self._name}: {error.strerror}')
-        self._has_ended = True
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
 
 
 def commands(lines: Iterable[bytes], name: str) -> Iterator[Task]:

@@ -15,10 +15,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from heapq import heappush, heapreplace, nlargest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from remote_runner.jobs.engines.base import Ended, Fact, HostDown, HostSilent, HostUp, Key, Started
 from remote_runner.jobs.formats import size_of
@@ -354,7 +354,7 @@ class Statistics:
                 copies=Copies(self._begun_copies, self._won_copies, self._saved),
             )
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """All numbers now, for JSON: the fields are explained in docs/job-results.md."""
         view = self.view()
         return {
@@ -476,3 +476,20 @@ def _named(one: Slow | Failure) -> dict[str, object]:
 def last_line(text: str) -> str:
     """The last line of what was printed that is not empty."""
     return text.rstrip().rpartition('\n')[2]
+
+
+def view_of(told: Mapping[str, Any]) -> View:
+    """The numbers that `Statistics.to_dict` has told, maybe in another process."""
+    hosts = [HostView(**{**host, 'state': State(host['state'])}) for host in told['hosts']]
+    failures = [Failure(**{**one, 'cause': Cause(one['cause'])}) for one in told['failures']]
+    return View(
+        **{
+            **{name: told[name] for name in View._fields},
+            'failed': {Cause(cause): count for cause, count in told['failed'].items()},
+            'hosts': hosts,
+            'slow_running': [Slow(**one) for one in told['slow_running']],
+            'slow_done': [Slow(**one) for one in told['slow_done']],
+            'failures': failures,
+            'copies': Copies(**told['copies']),
+        }
+    )
