@@ -443,6 +443,16 @@ class TestMasters:
                 Journal.open(folder)
         Journal.open(folder).close()
 
+    def test_one_of_another_machine(self, folder: Path) -> None:
+        """SQLite's WAL is shared memory: who read it from there might spoil it."""
+        with Journal.create(folder, {}):
+            (folder / 'master').write_text(json.dumps([17, 'elsewhere', 1.0]))
+            with pytest.raises(JournalFailed, match=r'only where its master is \(pid 17 on elsewhere\) \(ask on else'):
+                Journal.look(folder)
+            with pytest.raises(JobHeld, match='pid 17 on elsewhere'):
+                Journal.open(folder)
+        Journal.look(folder).close()
+
     def test_programs_that_it_runs_do_not_hold_it(self, journal: Journal, folder: Path) -> None:
         with subprocess.Popen(['sleep', '100']) as child:
             journal.close()

@@ -196,6 +196,19 @@ class TestTimeLimits:
         assert world.outcomes()[slow.task] is Cause.TIMEOUT
 
 
+    def test_the_first_that_is_late_may_end_all(self) -> None:
+        world = World(Policy(timeout_share=2.0, retries=0, halt=Halt(1, now=True)), tasks=9, slow=2, quick=1)
+        starts = world.starts()
+        [quick] = [start for start in starts if start.host == 'quick']
+        for _ in range(2):
+            world.end(quick, seconds=1)
+            [quick] = world.starts()
+        world.end(quick, seconds=1)
+        reasons = sorted(order.why for order in world.orders() if isinstance(order, Cancel))
+        assert reasons == ['cancelled', 'timeout']
+        assert world.scheduler.is_over
+
+
 class TestSecondCopies:
     def world(self) -> tuple[World, Start]:
         world = World(Policy(duplicates=True), tasks=7, h1=1, h2=1)

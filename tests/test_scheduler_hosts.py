@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remote_runner.jobs.policy import Cause, Outcome, Policy
+from remote_runner.jobs.policy import Cause, Outcome, Policy, RetryOn
 from remote_runner.jobs.scheduler import ASIDE, STREAK, Cancel, Settled, Start
 from tests.scheduling import BAD, GOOD, World
 
@@ -52,6 +52,14 @@ class TestSilence:
         assert world.starts() == []
         assert world.end(Start(0, 2, 'h2'))
         assert {(order.attempt, order.host) for order in world.orders()} == {(1, 'h1'), (3, 'h3')}
+
+    def test_one_copy_is_enough(self) -> None:
+        world = World(Policy(duplicates=True), tasks=1, h1=1, h2=1, h3=1)
+        world.starts()
+        for _ in range(2):
+            world.scheduler.host_silent('h1', world.now)
+            world.starts()
+        assert world.scheduler.progress.copies == 1
 
     def test_another_copy_where_the_first_one_failed(self) -> None:
         world = World(Policy(duplicates=True), tasks=1, h1=1, h2=1, h3=1)
@@ -184,9 +192,9 @@ class TestHostsThatAreSetAside:
         # With no retries at all, those that failed before anybody could know it have failed for good.
         assert failed == {start.task for start in bad[: STREAK - 1]}
 
-    def aside(self) -> tuple[World, list[Start]]:
+    def aside(self, policy: Policy | None = None) -> tuple[World, list[Start]]:
         """`bad` is about to be set aside: one more failure there."""
-        world = World(Policy(retries=2), tasks=20, good=1, bad=10)
+        world = World(policy, tasks=20, good=1, bad=10)
         starts = [order for order in world.orders() if isinstance(order, Start)]
         [good] = [start for start in starts if start.host == 'good']
         world.end(good)
@@ -194,6 +202,34 @@ class TestHostsThatAreSetAside:
         for start in bad[: STREAK - 1]:
             world.end(start, BAD)
         return world, bad[STREAK - 1 :]
+
+    def test_a_failure_after_that_counts_for_nothing(self) -> None:
+        world, [last, running, *_] = self.aside(Policy(retries=1))
+        world.scheduler.started(running.task, running.attempt, world.now)
+        world.end(last, BAD)
+        world.end(running, BAD)
+        tried = []
+        while running.task not in world.outcomes():
+            [start] = world.starts()
+            world.end(start, BAD if start.task == running.task else GOOD, took=2.0)
+            if start.task == running.task:
+                tried.append((start.attempt, start.host))
+        assert tried == [(2, 'good'), (3, 'good')]
+
+    def test_nor_does_it_matter_whether_such_a_failure_is_tried_again(self) -> None:
+        world, [last, *_] = self.aside(Policy(retry_on=(RetryOn(Cause.TIMEOUT),)))
+        assert len(world.settled) == STREAK
+        world.end(last, BAD)
+        assert last.task not in world.outcomes()
+
+    def test_where_nobody_can_do_it_any_more_it_is_the_tasks(self) -> None:
+        world, [last, *_] = self.aside()
+        world.end(last, BAD)
+        world.now += ASIDE
+        world.scheduler.host_down('good', world.now)
+        [tried] = world.starts()
+        world.end(tried, BAD)
+        assert len(world.starts()) > 1
 
     def test_what_it_has_not_begun_is_for_others(self) -> None:
         world, [last, running, *waiting] = self.aside()

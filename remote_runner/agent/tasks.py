@@ -27,7 +27,7 @@ def dispatch(request: "Request") -> "Dict[str, object]":
     It ends when the dispatcher has, or lets go of the connection. See `agent/dispatcher.py` for what is said.
     """
     folder = job_folder(request.header['job'])
-    sock = _connect(request, folder, os.path.join(screen.runtime_folder(), 'job-{}'.format(request.header['job'])))
+    sock = _connect(request, folder, os.path.join(screen.runtime_folder(), 'tasks-{}'.format(request.header['job'])))
     request.when_gone(lambda: _hang_up(sock))
     request.send({'folder': folder}, b'')
     Thread(_pass_on, request, sock)

@@ -41,7 +41,7 @@ class Sweeps:
         failed = []
         for plan in self._plan.sweeps:
             meta: dict[str, object] = {'kind': 'sweep of a run', 'sweep': plan.name}
-            if self._is_cancelled or sweep.begin(plan, self._options, self._connector, meta, self._meet):
+            if self._is_cancelled or sweep.begin(plan, self._options, self._connector, meta, self._meet, live=False):
                 failed.append(plan.name)
         if failed:
             what = 'was cancelled' if self._is_cancelled else 'has tasks that failed'

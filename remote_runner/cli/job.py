@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from remote_runner.errors import RemoteRunnerError
+from remote_runner.errors import ControlFailed, RemoteRunnerError
 from remote_runner.jobs.audience import Audience
+from remote_runner.jobs.control import Control
 from remote_runner.jobs.deliver import Delivery
 from remote_runner.jobs.joblog import Joblog
 from remote_runner.jobs.journal import Journal, Loaded, Turn
 from remote_runner.jobs.recall import Recall
 from remote_runner.jobs.run import Job, run
-from remote_runner.jobs.sink import Descriptor
 from remote_runner.jobs.statistics import Statistics
+from remote_runner.ui.jobs import JobsTerminal, stdout_sink
 
 if TYPE_CHECKING:
     from remote_runner.hosts.pool import Opens
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from remote_runner.jobs.scheduler import Scheduler
 
 log = logging.getLogger('remote_runner')
+#: Seconds in which the thread that runs a job answers, unless it is busy.
+ANSWER = 2.0
 
 
 def meta_of(kind: str, arguments: Sequence[str]) -> dict[str, object]:
@@ -47,12 +51,14 @@ class Told(NamedTuple):
         keep_order: whether that is in the order of their tasks.
         joblog: a file to which a line a task is appended; None: nowhere.
         json: whether the statistics at the end are written to stderr as JSON.
+        live: whether there is a live display; None: where stderr is a terminal that can show one.
     """
 
     form: Format | None = None
     keep_order: bool = False
     joblog: Path | None = None
     json: bool = False
+    live: bool | None = None
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Told:
@@ -81,6 +87,9 @@ class Running:
         self._delivery: Delivery | None = None
         #: Where tasks stand in what the user wrote, where that may have changed.
         self._positions: dict[int, int] = {}
+        self._is_paused = False
+        #: Whether tasks were cancelled.
+        self.is_cancelled = False
         self.statistics = Statistics(lambda number: self._positions.get(number, number))
 
     def begin(self, journal: Journal, connector: Opens) -> int:
@@ -108,11 +117,14 @@ class Running:
     def _run(self, journal: Journal, connector: Opens, loaded: Loaded | None) -> int:
         told = self._told
         self.statistics.expect(0, is_all=False, hosts=[address.where for address in self._job.addresses])
+        more = f'remote_runner jobs failed {self._place.id}'
         with ExitStack() as stack:
             joblog = None if told.joblog is None else stack.enter_context(Joblog(told.joblog))
+            shows = stack.enter_context(JobsTerminal(self.statistics, as_json=told.json, live=told.live, more=more))
             if told.form is not None:
                 self._delivery = stack.enter_context(self._deliver(told.form))
-            audience = Audience(self.statistics, self._delivery, joblog)
+            audience = Audience(self.statistics, shows, self._delivery, joblog)
+            stack.enter_context(Control(self._place.folder, self._answer))
             try:
                 if loaded is not None:
                     self._deliver_old(loaded)
@@ -123,13 +135,40 @@ class Running:
                 log.warning('job %s is not at its end: `remote_runner jobs resume %s` goes on', *[self._place.id] * 2)
                 raise
             finally:
+                self._master = None
                 journal.write(Turn(delivered=audience.delivered()))
-        return self._tell_end(audience)
+                if self._scheduler is not None:
+                    self.statistics.saved(self._scheduler.progress.saved)
+        view = self.statistics.view()
+        self.is_cancelled = view.cancelled > 0
+        return 1 if audience.refused or view.has_failed or view.cancelled else 0
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What another terminal asks, see `jobs/control.py`."""
+        master, scheduler = self._master, self._scheduler
+        if master is None or scheduler is None:
+            raise ControlFailed('the job has just begun, or is ending', remedy='ask again in a moment')
+        what = request['do']
+        if what == 'pause':
+            self._is_paused = True
+            master.ask(scheduler.pause)
+        elif what == 'resume':
+            self._is_paused = False
+            master.ask(scheduler.resume)
+        elif what == 'cancel':
+            master.ask(scheduler.cancel)
+        elif what == 'status':
+            return {'state': 'paused' if self._is_paused else 'running', **self.statistics.to_dict()}
+        elif what == 'explain':
+            position = int(request['task'])
+            number = next((number for number, at in self._positions.items() if at == position), position)
+            return {'why': _asked(master, lambda: scheduler.why_waiting(number, time.monotonic()))}
+        return {}
 
     def _deliver(self, form: Format) -> Delivery:
         return Delivery(
             form,
-            Descriptor(1),
+            stdout_sink(),
             read=Recall(self._place.folder),
             keep_order=self._told.keep_order,
             on_failure=self._stop_delivering,
@@ -155,8 +194,17 @@ class Running:
         for position, number in waiting.items():
             self._delivery.recall(position, number)
 
-    def _tell_end(self, audience: Audience) -> int:
-        if self._told.json:
-            sys.stderr.write(json.dumps(self.statistics.to_dict()) + '\n')
-        view = self.statistics.view()
-        return 1 if audience.failed or view.has_failed or view.cancelled else 0
+
+def _asked(master: Master, question: Callable[[], str]) -> str:
+    """The answer, found in the thread that runs the job."""
+    answers: list[str] = []
+    is_answered = threading.Event()
+
+    def find() -> None:
+        answers.append(question())
+        is_answered.set()
+
+    master.ask(find)
+    if not is_answered.wait(ANSWER):
+        raise ControlFailed('the job is busy', remedy='ask again in a moment')
+    return answers[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import re
 import sys
@@ -43,6 +44,8 @@ _USAGE = """\
        %(prog)s clean [ID...] [options]"""
 #: Of the largest number that a task may have.
 _DIGITS = 15
+#: Actions that run a job have options of their own.
+_OTHERS = {'resume': 'remote_runner.cli.resume'}
 _SECONDS = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}
 
 
@@ -78,6 +81,8 @@ def _age(text: str) -> float:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
+    if arguments and arguments[0] in _OTHERS:
+        return int(importlib.import_module(_OTHERS[arguments[0]]).main(arguments[1:]))
     options = make_parser().parse_intermixed_args(arguments)
     if options.action != 'clean' and (options.older is not None or options.yes):
         raise UsageError('--older and --yes belong to `jobs clean`')

@@ -52,9 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     place = find(said.id)
     with Journal.open(place.folder) as journal:
         if journal.meta['kind'] not in KINDS:
-            raise UsageError(
-                f'job {place.id} is a sweep of a config with components', remedy='run that again with `remote_runner -c`'
-            )
+            what = f'job {place.id} is a sweep of a config with components'
+            raise UsageError(what, remedy='run that again with `remote_runner -c`')
         options = _options(place, journal, said)
         causes = (Cause.CANCELLED, *_AGAIN) if said.retry_failed else (Cause.CANCELLED,)
         forgiven = journal.forgive(causes)

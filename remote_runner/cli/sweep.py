@@ -22,6 +22,7 @@ from remote_runner.defaults import SCREEN, START_TIMEOUT
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
+    from remote_runner.cli.job import Running
     from remote_runner.deploy.sweeps import SweepPlan
     from remote_runner.hosts.pool import Opens
     from remote_runner.hosts.ssh import Connector
@@ -105,6 +106,8 @@ def begin(
     connector: Opens,
     meta: dict[str, object],
     meet: Callable[[Callable[[], None]], None] = lambda cancel: None,
+    *,
+    live: bool | None = None,
 ) -> int:
     """Run a sweep from its beginning, and collect its results; the exit status.
 
@@ -114,6 +117,7 @@ def begin(
         connector: makes connections.
         meta: what the journal keeps of the command.
         meet: is given what cancels the sweep.
+        live: see `Told`.
     """
     from remote_runner.cli.job import Running, Told
     from remote_runner.jobs.journal import Journal
@@ -125,9 +129,9 @@ def begin(
         place = make(options.name or plan.name)
         journal = stack.enter_context(Journal.create(place.folder, meta))
         job = _job(plan, options, place, Given(tasks_of(plan)), stack)
-        running = Running(job, place, Told.of(options))
+        running = Running(job, place, Told.of(options)._replace(live=live))
         meet(running.cancel)
-        return _collect(plan, journal, running.begin(journal, connector))
+        return _collect(plan, journal, running, running.begin(journal, connector))
 
 
 def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
@@ -149,7 +153,8 @@ def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
         log.info('%s has changed: %d tasks are new, %d are gone', options.config, matched.new, matched.dropped)
     with _connector(options, [plan]) as connector, ExitStack() as stack:
         job = _job(plan, options, place, Given(()), stack)
-        return _collect(plan, journal, Running(job, place, Told.of(options)).resume(journal, connector))
+        running = Running(job, place, Told.of(options))
+        return _collect(plan, journal, running, running.resume(journal, connector))
 
 
 def _plans(options: argparse.Namespace) -> Sequence[SweepPlan]:
@@ -199,8 +204,10 @@ def _job(plan: SweepPlan, options: argparse.Namespace, place: Place, source: Sou
     )
 
 
-def _collect(plan: SweepPlan, journal: Journal, status: int) -> int:
-    if plan.collector is not None:
+def _collect(plan: SweepPlan, journal: Journal, running: Running, status: int) -> int:
+    if plan.collector is not None and running.is_cancelled:
+        log.warning('sweep %s was cancelled: its results are in the journal, and are not collected', plan.name)
+    elif plan.collector is not None:
         from remote_runner.jobs.sweeping import collect
 
         count = collect(plan, journal)

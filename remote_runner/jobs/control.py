@@ -57,22 +57,22 @@ class Control:
         self._handler = handler
         self._link = folder / LINK
         self._path = Path()
-        self._listening: socket.socket | None = None
-        self._thread = threading.Thread(target=self._serve, name='control', daemon=True)
+        self._thread: threading.Thread | None = None
         self._askers: dict[int, tuple[socket.socket, bytearray]] = {}
 
     def __enter__(self) -> Control:
         try:
-            self._listening = self._listen()
+            listening = self._listen()
         except OSError as error:
             log.warning('other terminals cannot reach job %s: %s', self._folder.name, error)
             return self
         self._end_read, self._end_write = os.pipe2(os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._serve, args=[listening], name='control', daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._listening is None:
+        if self._thread is None:
             return
         os.close(self._end_write)
         self._thread.join()
@@ -105,10 +105,9 @@ class Control:
 
     # ---- the thread --------------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
-        assert self._listening is not None  # noqa: S101 - for the type checker
+    def _serve(self, listening: socket.socket) -> None:
         try:
-            with self._listening as listening:
+            with listening:
                 poll = select.poll()
                 poll.register(listening, select.POLLIN)
                 poll.register(self._end_read, select.POLLIN)

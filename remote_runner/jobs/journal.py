@@ -23,16 +23,17 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from remote_runner.errors import JournalFailed
 from remote_runner.jobs import database
 from remote_runner.jobs.database import COUNTS, LIVE, SUPERSEDED, columns, detail, failing, outcome, pack, unpack
 from remote_runner.jobs.engines.base import Ended
-from remote_runner.jobs.holding import hold
+from remote_runner.jobs.holding import hold, master
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.reading import RESULTS, Reader, is_whole, task_of
 from remote_runner.jobs.result_files import ResultFiles
@@ -81,7 +82,7 @@ class Unsettled(NamedTuple):
     position: int
     task: Task
     attempts: int = 0
-    failures: Counter[Cause] = Counter()  # noqa: RUF012 - nobody changes it
+    failures: Mapping[Cause, int] = {}
     lost_on: frozenset[str] = frozenset()
     live: tuple[tuple[int, str, float], ...] = ()
 
@@ -187,8 +188,12 @@ class Journal(Reader):
         """Read it, whether a master writes it or not.
 
         Raises:
-            JournalFailed: there is none, or it cannot be read.
+            JournalFailed: there is none, it cannot be read, or its master is on another machine: WAL is for one.
         """
+        at = master(folder)
+        if at is not None and not at.is_here:
+            what = f'the journal of job {folder.name} can be read only where its master is ({at})'
+            raise JournalFailed(what, remedy=f'ask on {at.host}')
         return Reader(folder, database.connect(folder, writing=False))
 
     def close(self) -> None:

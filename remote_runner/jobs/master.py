@@ -9,7 +9,6 @@ what has ended stands there before a host forgets it, and before anybody is give
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -25,8 +24,6 @@ from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.scheduler import Scheduler
 from remote_runner.jobs.source import Source
 from remote_runner.jobs.task import Task
-
-log = logging.getLogger(__name__)
 
 #: Tasks that are taken in at once, and that wait before more are.
 TAKEN_IN = 5000
@@ -213,7 +210,6 @@ class Master:
         elif isinstance(fact, HostUp):
             self._hear_up(fact)
         elif isinstance(fact, HostSilent):
-            log.warning('%s; it is tried again', fact.why)
             self._scheduler.host_silent(fact.host, time.monotonic())
             self._hears.hear(fact)
         else:
@@ -245,12 +241,12 @@ class Master:
     def _hear_down(self, fact: HostDown) -> None:
         if fact.is_final:
             self._hoped_for.discard(fact.host)
-        if self._failures.get(fact.host) != fact.why:
-            log.warning('%s%s', fact.why, '' if fact.is_final else '; it is tried again')
+        is_news = fact.is_final or self._failures.get(fact.host) != fact.why
         self._failures[fact.host] = fact.why
         self._lose(fact.host, fact.why)
         self._scheduler.host_down(fact.host, time.monotonic(), fact.why)
-        self._hears.hear(fact)
+        if is_news:
+            self._hears.hear(fact)
 
     def _lose(self, host: str, why: str, have: frozenset[Key] = frozenset()) -> None:
         """What is under way at a host is lost, but for what it has."""

@@ -224,7 +224,7 @@ class _Queued:
         """It is not begun any more where it is, because it is begun here."""
         self._find(LOOKED_THROUGH)
         for place, live in enumerate(self._next):
-            if live.host is not host and self._book.may_run(live.task, host):
+            if self._book.may_run(live.task, host):
                 del self._next[place]
                 self._book.cancel(live, 'superseded')
                 return live.task
