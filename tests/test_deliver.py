@@ -26,7 +26,9 @@ from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.sink import Descriptor
 from remote_runner.jobs.statistics import Copies, Failure, HostView, Slow, Statistics
 from remote_runner.jobs.task import Task
+from tests.commands import Commands
 from tests.job_results import FAILED, result
+from tests.testbed import Testbed
 from tests.tmux import until
 
 CLIENTS = Path(__file__).parent / 'clients'
@@ -498,3 +500,16 @@ def test_every_field_of_json_is_explained(tmp_path: Path) -> None:
     numbers |= Failure(0, Cause.EXIT, '', 0, '', '')._asdict() | Slow(0, '', 0.0)._asdict() | Copies()._asdict()
     fields |= {*numbers, *HostView._fields} - {'position'}
     assert {name for name in fields if f'`{name}`' not in text} == set()
+
+
+def test_clients_read_what_the_command_writes(client: list[str], bed: Testbed, tmp_path: Path) -> None:
+    """All bytes of all that succeeded, once; what failed is named, and is the exit status."""
+    lines = ['printf ""', 'head -c 1000000 /dev/zero', 'exit 3', r"printf 'a\377\000b'", 'echo noise >&2; echo 4']
+    (tmp_path / 'commands').write_text('\n'.join(lines))
+    commands = Commands(bed.directory / 'home', bed.ssh_config)
+    options = ['-F', bed.ssh_config, '-H', '2/h1,h2', '--format', 'framed', '--retries', '0']
+    done = commands.run('batch', tmp_path / 'commands', *options, status=1)
+    assert 'task 2' in done.stderr
+    read = subprocess.run(client, input=done.out, capture_output=True, check=True).stdout.decode()
+    expected = {0: b'', 1: bytes(1_000_000), 3: b'a\xff\0b', 4: b'4\n'}
+    assert sorted(read.splitlines()) == [f'{n} {len(data)} {zlib.crc32(data):08x}' for n, data in expected.items()]
