@@ -80,7 +80,7 @@ class TestPlain:
             'h1        2     2       3     -  4.00 s   10 %     10 B',
             'h2        1     1       -     -  1.00 s    9 %      4 B  given up',
             'h3        -     -       -     -       -      -        -  never there',
-            'slowest tasks: 0 on h1 2.00 s, 1 on h2 1.00 s, 5 on h1 0.50 s',
+            'slowest tasks: 0 on h1 2.00 s, 1 on h2 1.00 s',
             'ERROR: 3 of 6 tasks failed:',
             '  tasks 2, 4: exit status 3, on h1',
             '    | KeyError: \\x1b[31mrate',
