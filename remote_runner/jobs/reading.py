@@ -193,18 +193,18 @@ class Reader:
 
     def settled(self, number: int) -> tuple[int, Task, int, Outcome] | None:
         """Of a task that is settled: its position, what it is, the attempt that counts, and what became of it."""
-        for position, command, detail, attempt, cause, status, why in self._rows(_SETTLED, number):
+        for position, command, detail, attempt, cause, status, why in self.rows(_SETTLED, number):
             return position, task_of(command, detail), attempt, outcome(cause, status, why)
         return None
 
     def settled_tasks(self) -> Iterator[tuple[int, int]]:
         """Number and position of all tasks that are wanted and settled."""
         sql = 'SELECT number, position FROM settled JOIN task USING (number) WHERE position IS NOT NULL'
-        yield from self._rows(sql)
+        yield from self.rows(sql)
 
     def version(self) -> int:
         """Another number when somebody else has written since (sqlite.org/pragma.html, `data_version`)."""
-        [[version]] = self._rows('PRAGMA data_version')
+        [[version]] = self.rows('PRAGMA data_version')
         return int(version)
 
     def attempts(self, number: int | None = None) -> Iterator[AttemptRow]:

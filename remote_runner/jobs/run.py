@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +82,7 @@ def run(
         KeyboardInterrupt: what ran on the hosts has been ended; the job can be resumed.
     """
     epoch = int(journal.meta.get('epoch', 0)) + 1
-    journal.note(epoch=epoch)
+    journal.note(epoch=epoch, ended=None)
     incoming = _incoming(journal.folder)
     terms = Terms(job.id, epoch, job.lease, job.on_lost, job.keep, job.environment, incoming)
     engine = SshEngine(job.addresses, connector, terms, job.prepare, job.fanout)
@@ -100,6 +101,7 @@ def run(
         engine.close(mode)
         master.finish()
         _remove(incoming)
+    journal.note(ended=time.time())
 
 
 def _incoming(folder: Path) -> Path:

@@ -480,16 +480,14 @@ def last_line(text: str) -> str:
 
 def view_of(told: Mapping[str, Any]) -> View:
     """The numbers that `Statistics.to_dict` has told, maybe in another process."""
-    hosts = [HostView(**{**host, 'state': State(host['state'])}) for host in told['hosts']]
-    failures = [Failure(**{**one, 'cause': Cause(one['cause'])}) for one in told['failures']]
     return View(
         **{
             **{name: told[name] for name in View._fields},
             'failed': {Cause(cause): count for cause, count in told['failed'].items()},
-            'hosts': hosts,
-            'slow_running': [Slow(**one) for one in told['slow_running']],
-            'slow_done': [Slow(**one) for one in told['slow_done']],
-            'failures': failures,
+            'hosts': [HostView(**{**host, 'state': State(host['state'])}) for host in told['hosts']],
+            'slow_running': [Slow(*one.values()) for one in told['slow_running']],
+            'slow_done': [Slow(*one.values()) for one in told['slow_done']],
+            'failures': [Failure(*one.values())._replace(cause=Cause(one['cause'])) for one in told['failures']],
             'copies': Copies(**told['copies']),
         }
     )
