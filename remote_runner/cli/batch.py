@@ -178,12 +178,12 @@ def _source(name: str) -> Source:
         return Streamed(sys.stdin.buffer)
     path = Path(name)
     try:
-        with path.open('rb'):
-            pass
-        if not path.is_file():
-            return Streamed(path.open('rb'), name)  # a pipe
+        file = path.open('rb')
     except OSError as error:
         raise UsageError(f'the commands {name} cannot be read: {error.strerror}') from error
+    if not path.is_file():
+        return Streamed(file, name)  # a pipe, whose writer would not stay for a second one
+    file.close()
     return Given(_tasks(path))
 
 
