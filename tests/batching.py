@@ -75,7 +75,8 @@ class Batches(Site):
         for host in self.up:
             for name in ('go', 'mark'):
                 host.path(f'/tmp/{name}').unlink(missing_ok=True)
-        with self.begin_batch([f'{marking(WAIT)}; {command}'] * number, hosts, *options) as running:
+        lines = [f'{marking(WAIT)}; {command}'] * number
+        with self.begin_batch(lines, hosts, '--no-duplicates', *options) as running:
             self.wait_for_marks(number, running)
             self.go()
             done = running.end(PATIENCE)

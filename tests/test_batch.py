@@ -160,8 +160,7 @@ class TestDependencies:
 
 class TestHosts:
     def test_a_file_of_them(self, site: Batches) -> None:
-        site.file('more', 'h2  # the second\n')
-        hosts = site.file('hosts', '# all of ours\n\n3/h1\n@more\n')
+        hosts = site.file('hosts', '# all of ours\n\n3/h1\nh2  # as many as it has cores\n')
         cores = int(site.bed['h2'].run(['nproc']).stdout)
         said = site.together('echo $RR_HOST', f'@{hosts}', 4 + cores, '-H', '1/h3')
         assert Counter(said.stdout.split())['h1'] == 3
