@@ -104,6 +104,7 @@ class Running:
         done, failed = loaded.done, sum(loaded.failed.values())
         log.info('job %s: of %d tasks %d are done, %d have failed', self._place.id, loaded.tasks, done, failed)
         self._positions = {task.number: task.position for task in loaded.unsettled}
+        self.statistics.resumed(loaded.done, loaded.failed)
         return self._run(journal, connector, loaded)
 
     def cancel(self) -> None:
