@@ -141,6 +141,7 @@ class Running:
                 journal.write(Turn(delivered=audience.delivered()))
                 if self._scheduler is not None:
                     self.statistics.saved(self._scheduler.progress.saved)
+        journal.note(statistics=self.statistics.to_dict())
         view = self.statistics.view()
         self.is_cancelled = view.cancelled > 0
         return 1 if audience.refused or view.has_failed or view.cancelled else 0
