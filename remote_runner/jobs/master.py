@@ -118,6 +118,7 @@ class Master:
                 )
                 for attempt, host, ordered in live:
                     self._live.setdefault(host, {})[number, attempt] = ordered
+                self._hears.ordered([Start(number, attempt, host) for attempt, host, _ in live])
             else:
                 self._scheduler.add(number)
         for number, attempt, host in loaded.stray:
