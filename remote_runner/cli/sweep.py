@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from remote_runner.cli.detach import add_detach_options
+from remote_runner.cli.detach import add_detach_option
 from remote_runner.cli.job_options import add_policy_options, add_result_options, format_of
 from remote_runner.cli.job_options import policy_of as policy_said
 from remote_runner.cli.options import (
@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_muddler_options(parser.add_argument_group('what to run'))
     add_policy_options(parser, duplicates=False)
     add_result_options(parser)
-    add_detach_options(parser)
+    add_detach_option(parser)
     add_log_level(parser)
     add_connection_options(parser)
     parser.set_defaults(

@@ -145,7 +145,7 @@ class Master:
             hosts: those that the engine has.
 
         Raises:
-            HostsFailed: no host can be had, and none may come any more; the job can be resumed.
+            HostsFailed: no host could be had, or none may come any more; the job can be resumed.
             JournalFailed: it cannot be written any more.
             OSError: a result cannot be stored.
         """
@@ -195,9 +195,10 @@ class Master:
             self._hears.expect(self._total, is_all=self._source.is_over)
 
     def _check_hosts(self) -> None:
-        if not self._hoped_for:
-            failures = [RemoteRunnerError(why, host=host) for host, why in self._failures.items()]
-            raise HostsFailed(failures, 'no host is left for the job')
+        """What is off now may come back later, but not where nothing ever came: then somebody has to know."""
+        if not (self._hoped_for if self._was_up else self._hoped_for - self._failures.keys()):
+            failures = [RemoteRunnerError(why) for why in self._failures.values()]
+            raise HostsFailed(failures, 'no host is left for the job' if self._was_up else 'no host could be had')
 
     # ---- facts -------------------------------------------------------------------------------------------------
 
