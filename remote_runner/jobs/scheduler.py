@@ -115,6 +115,11 @@ class Scheduler:
         """How many tasks are not settled."""
         return len(self._book.waiting) + len(self._book.tasks)
 
+    @property
+    def waiting(self) -> int:
+        """How many tasks no host was told of."""
+        return len(self._book.waiting) + len(self._book.again)
+
     def pause(self) -> None:
         """Begin nothing more; what hosts were told of goes on."""
         self._is_paused = True
