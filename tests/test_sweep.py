@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploying import is_alive
 from tests.studies import BROUGHT, Study, adding, brought, clear, hosts_of, statistics, working_folders
 from tests.testbed import Testbed, TestHost
 from tests.testbed.process import wait_until

@@ -175,6 +175,8 @@ class Master:
 
     def _take_in(self) -> None:
         """More tasks, where few are left."""
+        if self._scheduler.is_halted:
+            self._scheduler.close()  # what was not read is not wanted any more
         if self._scheduler.is_closed or self._scheduler.waiting >= TAKEN_IN:
             return
         tasks = self._source.take(TAKEN_IN)

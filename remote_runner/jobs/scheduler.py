@@ -101,6 +101,11 @@ class Scheduler:
         self._placement.is_closed = True
 
     @property
+    def is_halted(self) -> bool:
+        """Whether nothing more is begun, ever."""
+        return self._is_halted
+
+    @property
     def is_closed(self) -> bool:
         """Whether no further task comes."""
         return self._placement.is_closed
