@@ -100,7 +100,7 @@ class Shell:
         path = user.write(file, text) if write else user.folder / file
         words = ' '.join(f"{variable}='{value}'" for variable, value in user.variables.items())
         start = start.format(file=path, folder=user.folder)
-        self.window = Window(f"env -i {words} TERM=screen sh -c '{start}'", user.folder)
+        self.window = Window(f"env -i {words} TERM=screen sh -c '{start}'", user.folder, rows=40)
         self.is_ready()
 
     def is_ready(self) -> None:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remote_runner.cli.detach import add_detach_options
+from remote_runner.cli.detach import add_detach_option, add_detach_to_option
 from remote_runner.cli.job_options import add_policy_options, add_result_options, format_of, policy_of
 from remote_runner.cli.options import (
     Parser,
@@ -64,7 +64,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_hosts_option(parser)
     add_policy_options(parser, duplicates=True)
     add_result_options(parser)
-    add_detach_options(parser)
+    add_detach_option(parser)
+    add_detach_to_option(parser)
     add_log_level(parser)
     add_connection_options(parser)
     return parser
@@ -77,6 +78,10 @@ def main(arguments: Sequence[str]) -> int:
     source = _source(options.commands)
     if options.dry_run:
         return _show(source)
+    if options.detach_to is not None:
+        from remote_runner.cli.elsewhere import begin_batch
+
+        return begin_batch(options, make_parser(), arguments, source)
     if options.detach:
         return _detach(options, arguments, source)
     addresses, connector = dial_hosts(options)

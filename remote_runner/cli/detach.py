@@ -34,11 +34,16 @@ PATIENCE, LOOK = 30.0, 0.05
 _ENVIRONMENT = ('SSH_AUTH_SOCK', 'RR_PASS_FILE', 'XDG_STATE_HOME', 'PYTHONPATH', 'HOME', 'PATH')
 
 
-def add_detach_options(parser: argparse.ArgumentParser) -> None:
-    """`--detach` and `--detach-to`."""
-    group = parser.add_argument_group('in the background')
+def add_detach_option(parser: argparse.ArgumentParser) -> None:
+    """`--detach`."""
     what = 'let the job go on in a screen session of this machine, and end; `jobs attach` follows it'
-    group.add_argument('--detach', action='store_true', help=what)
+    parser.add_argument('--detach', action='store_true', help=what)
+
+
+def add_detach_to_option(parser: argparse.ArgumentParser) -> None:
+    """`--detach-to`."""
+    what = 'let it go on on another host, from which all hosts can be reached, and which has remote_runner, too'
+    parser.add_argument('--detach-to', metavar='HOST', help=what)
 
 
 def check_credentials(options: argparse.Namespace, addresses: Iterable[Address]) -> None:

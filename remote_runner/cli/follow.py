@@ -56,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
     configure(options.log_level)
     place = find(options.id)
+    log.info('following job %s; Ctrl-C ends that, and not the job', place.id)
     numbers = Followed()
     pause = threading.Event()
     with ExitStack() as stack:

@@ -104,6 +104,7 @@ class Running:
         done, failed = loaded.done, sum(loaded.failed.values())
         log.info('job %s: of %d tasks %d are done, %d have failed', self._place.id, loaded.tasks, done, failed)
         self._positions = {task.number: task.position for task in loaded.unsettled}
+        self.statistics.resumed(loaded.done, loaded.failed)
         return self._run(journal, connector, loaded)
 
     def cancel(self) -> None:
@@ -140,6 +141,7 @@ class Running:
                 journal.write(Turn(delivered=audience.delivered()))
                 if self._scheduler is not None:
                     self.statistics.saved(self._scheduler.progress.saved)
+        journal.note(statistics=self.statistics.to_dict())
         view = self.statistics.view()
         self.is_cancelled = view.cancelled > 0
         return 1 if audience.refused or view.has_failed or view.cancelled else 0

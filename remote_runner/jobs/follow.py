@@ -85,6 +85,9 @@ class Follower:
         if counts.left or not self._reader.meta.get('is_complete'):
             what = f'job {self._folder.name} has {counts.left} tasks left, and nobody works on it'
             raise JobNotRunning(what, remedy=f'`remote_runner jobs resume {self._folder.name}` goes on')
+        last = self._reader.meta.get('statistics')
+        if last:
+            self._numbers.take(last)
         return True
 
     def _ask(self) -> dict[str, Any] | None:

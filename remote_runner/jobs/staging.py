@@ -7,6 +7,7 @@ needs the same. In the working folder of each attempt stand links to it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -14,12 +15,16 @@ from pathlib import Path
 
 from remote_runner.deploy.bring import Bringer
 from remote_runner.deploy.plan import FilePlan
-from remote_runner.errors import TransferFailed
+from remote_runner.errors import RemoteRunnerError, TransferFailed
 from remote_runner.events import Events
 from remote_runner.files.manifest import Manifest, Placed
 from remote_runner.files.options import CopyOptions
 from remote_runner.files.sources import gather
+from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
+from remote_runner.hosts.pool import Opens
+
+log = logging.getLogger(__name__)
 
 #: Where it lies on hosts, below the home.
 FOLDER = '.cache/remote_runner/dependencies'
@@ -89,6 +94,8 @@ class Files:
         self._program = program
         self._folder = _folder(owner)
         self._bringer = Bringer(CopyOptions(), events)
+        #: The hosts that some of it was brought to.
+        self.hosts: set[str] = set()
 
     def bring(self, host: Host) -> Links:
         """Bring them to a host.
@@ -120,8 +127,18 @@ class Files:
             links[self._program] = path
             placed.append(Placed(local, path))
         if placed:
+            self.hosts.add(host.name)
             self._bringer.bring(host, self._bringer.manifest(placed))
         return links
+
+    def remove(self, addresses: Iterable[Address], connector: Opens, fanout: int) -> None:
+        """Remove from these hosts what was brought for working folders, as far as they can be reached."""
+        from remote_runner.deploy.execute import Executed, execute
+
+        for address, outcome in execute(addresses, f'rm -rf ~/{self._folder}', connector, fanout=fanout):
+            if isinstance(outcome, RemoteRunnerError) or outcome.status:
+                why = outcome.stderr.decode(errors='replace').strip() if isinstance(outcome, Executed) else str(outcome)
+                log.warning('%s: the files of the sweep stay there in ~/%s: %s', address.where, self._folder, why)
 
     def close(self) -> None:
         """Remember what was hashed, and let nobody wait any more."""

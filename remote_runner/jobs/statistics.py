@@ -250,20 +250,28 @@ class Statistics:
 
     # ---- what is fed --------------------------------------------------------------------------------------------
 
-    def expect(self, total: int, *, is_all: bool = True, done: int = 0, hosts: Iterable[str] = ()) -> None:
+    def expect(self, total: int, *, is_all: bool = True, hosts: Iterable[str] = ()) -> None:
         """So many tasks are known by now.
 
         Args:
             total: how many.
             is_all: whether no more come.
-            done: how many of them had been done before we began.
             hosts: that shall be there, to be listed before they are.
         """
         with self._lock:
             self._total, self._is_all = total, is_all
-            self._done += done
             for name in hosts:
                 self._host(name)
+
+    def resumed(self, done: int, failed: Mapping[Cause, int]) -> None:
+        """So many tasks had been settled before we began; they make us no faster."""
+        with self._lock:
+            self._done += done
+            for cause, count in failed.items():
+                if cause is Cause.CANCELLED:
+                    self._cancelled += count
+                else:
+                    self._failed[cause] += count
 
     def ordered(self, orders: Iterable[Order]) -> None:
         """This is to be begun, and ended, now. What goes on after a resume is told as a `Start`, too."""

@@ -55,7 +55,9 @@ def failures(view: View, more: str = '') -> str:
         lines.append(line)
         if group[0].last_line:
             lines.append(f'    | {first_line(group[0].last_line)}')
-    if shown < view.has_failed:
+    if shown < view.has_failed and not shown:
+        lines = [f'{view.has_failed} of {count(view.total, "task")} failed before{f", see {more}" if more else ""}']
+    elif shown < view.has_failed:
         lines.append(f'  … and {view.has_failed - shown} more{f", see {more}" if more else ""}')
     return '\n'.join(lines)
 

@@ -102,7 +102,7 @@ class JobsTerminal:
             sys.stderr.flush()
         elif view.total:
             _logger.info('%s', summary(view))
-        if view.failures:
+        if view.failed:
             _logger.error('%s', failures(view, self._more))
 
     def changed(self) -> None:
