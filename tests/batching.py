@@ -72,9 +72,7 @@ class Batches(Site):
 
     def together(self, command: str, hosts: str, number: int, *options: Word) -> Done:
         """Run a command so often, all at the same time: on all slots, if there are so many."""
-        for host in self.up:
-            for name in ('go', 'mark'):
-                host.path(f'/tmp/{name}').unlink(missing_ok=True)
+        self.forget()
         lines = [f'{marking(WAIT)}; {command}'] * number
         with self.begin_batch(lines, hosts, '--no-duplicates', *options) as running:
             self.wait_for_marks(number, running)
@@ -90,11 +88,11 @@ class Batches(Site):
         """The hosts of the bed that are on."""
         return [host for host in self.bed.hosts if host.machine.init]
 
-    def marks(self, name: str = 'mark') -> Counter[str]:
-        """What tasks wrote into `/tmp/NAME` on all hosts, and how often: see `marking`."""
+    def marks(self) -> Counter[str]:
+        """Which tasks have begun, on all hosts, and how often: see `marking`."""
         found: Counter[str] = Counter()
         for host in self.up:
-            path = host.path(f'/tmp/{name}')
+            path = host.path('/tmp/mark')
             if path.exists():
                 found.update(path.read_text().split())
         return found
@@ -115,6 +113,12 @@ class Batches(Site):
             return bool(self.jobs) and sum(each.state == 'counts' for each in self.attempts()) >= number
 
         wait_until(are_there, f'{number} ends', PATIENCE)
+
+    def forget(self) -> None:
+        """Remove marks, and what lets tasks go on."""
+        for host in self.up:
+            for name in ('go', 'mark'):
+                host.path(f'/tmp/{name}').unlink(missing_ok=True)
 
     def go(self) -> None:
         """Let tasks go on which are `waiting`."""
@@ -177,9 +181,9 @@ def batches(bed: Testbed, folder: Path) -> Iterator[Batches]:
                 host.run(['rm', '-rf', f'{WORK}/{host.name}/{name}'])
 
 
-def marking(command: str = ':', name: str = 'mark') -> str:
+def marking(command: str = ':') -> str:
     """A command that writes down on its host that it was begun: its index."""
-    return f'echo $RR_TASK >>/tmp/{name}; {command}'
+    return f'echo $RR_TASK >>/tmp/mark; {command}'
 
 
 def dispatchers(host: TestHost) -> list[HostProcess]:
@@ -196,3 +200,19 @@ def numbers(done: Done) -> dict[str, Any]:
     """What `--json` wrote at the end."""
     [found] = [json.loads(line) for line in done.stderr.splitlines() if line.startswith('{')]
     return dict(found)
+
+
+def frames(data: bytes) -> list[tuple[int, bytes]]:
+    """What `--format framed` wrote, but for a last frame that is cut: index and result."""
+    found = []
+    while len(data) >= 8:
+        index, size = int.from_bytes(data[:4], 'little'), int.from_bytes(data[4:8], 'little')
+        if len(data) >= 8 + size:
+            found.append((index, data[8 : 8 + size]))
+        data = data[8 + size :]
+    return found
+
+
+def sleepers(host: TestHost) -> list[HostProcess]:
+    """What tasks of tests run."""
+    return [each for each in host.processes() if each.argv[0] == 'sleep']

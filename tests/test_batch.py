@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.batching import PATIENCE, WAIT, WORK, Batches, batches, marking, numbers, objects
+from tests.batching import PATIENCE, WAIT, WORK, Batches, batches, frames, marking, numbers, objects, sleepers
 from tests.commands import ROOT, alias_of, ssh_config
 from tests.days import FreshBed
 from tests.testbed import Testbed
@@ -235,7 +235,7 @@ class TestResults:
         assert site.marks().total() < 3000
         site.leaves_nothing()
 
-    def test_a_full_disk(self, site: Batches) -> None:
+    def test_on_a_full_disk(self, site: Batches) -> None:
         with open('/dev/full', 'wb') as full:
             done = site.batch(echo(100), 'h1', stdout=full, status=1)
         assert 'ERROR: the results cannot be written: No space left on device' in done.stderr
@@ -278,7 +278,7 @@ class TestTries:
         done = site.batch(['sleep 600 & sleep 601', 'echo 1'], 'h1', '--timeout', '0.5', '--retries', '0', status=1)
         assert done.stdout == '1\n'
         assert 'task 0 failed on h1: it took more than 0.5 s' in done.stderr or 'timeout' in done.stderr
-        assert not [each for each in site.bed['h1'].processes() if each.argv[:1] == ['sleep']]
+        assert not sleepers(site.bed['h1'])
 
     def test_halt_soon_lets_what_runs_end(self, site: Batches) -> None:
         lines = [marking('exit 1'), marking(f'{WAIT}; echo late'), *[marking('sleep 0.2')] * 200]
@@ -298,7 +298,7 @@ class TestTries:
         assert numbers(done)['cancelled'] > 100
         assert numbers(done)['failed'] == {'exit': 2}
         site.is_clean()
-        assert not [each for each in site.bed['h1'].processes() if each.argv[:1] == ['sleep']]
+        assert not sleepers(site.bed['h1'])
 
     def test_halt_at_a_share(self, site: Batches) -> None:
         lines = ['true'] * 20 + ['false'] * 300
@@ -380,7 +380,7 @@ class TestBadHosts:
         bed['h2'].run(['sh', '-c', 'head -c 900000 /dev/zero >/root/.local/state/filler'])
         with batches(bed, tmp_path) as site:
             done = site.batch([f'sleep 0.1; {so_many(60_000)}'] * 30, '2/h1,4/h2', '--format', 'framed')
-            assert sorted(read_frames(done.out)) == [(n, b'x' * 60_000) for n in range(30)]
+            assert sorted(frames(done.out)) == [(n, b'x' * 60_000) for n in range(30)]
 
     def test_what_ends_its_hosts_is_given_up(self, site: Batches) -> None:
         """It kills all of ours on its host, each time."""
@@ -409,15 +409,6 @@ class TestBadHosts:
             assert sorted(site.resume().stdout.split()) == ['0', '1', '2']
 
 
-def read_frames(data: bytes) -> list[tuple[int, bytes]]:
-    found = []
-    while data:
-        index, size = int.from_bytes(data[:4], 'little'), int.from_bytes(data[4:8], 'little')
-        found.append((index, data[8 : 8 + size]))
-        data = data[8 + size :]
-    return found
-
-
 class TestStragglers:
     def test_the_slow_one_is_overtaken_and_ended(self, site: Batches) -> None:
         """The last task is slow where it runs first, whichever host that is."""
@@ -428,7 +419,7 @@ class TestStragglers:
         assert (said['copies']['begun'], said['copies']['won'], said['superseded']) == (1, 1, 1)
         assert said['copies']['saved'] > 0
         for host in ('h1', 'h2'):
-            assert not [each for each in site.bed[host].processes() if each.argv[:1] == ['sleep']]
+            assert not sleepers(site.bed[host])
         assert [each.state for each in site.attempts() if each.number == 20] == ['superseded', 'counts']
         site.is_accounted_for(done=21)
         site.leaves_nothing()
