@@ -25,11 +25,11 @@ from remote_runner.errors import UsageError
 if TYPE_CHECKING:
     from remote_runner.hosts.address import Address
     from remote_runner.hosts.host import Host
+    from remote_runner.jobs.engines.base import Links
     from remote_runner.jobs.journal import Journal
     from remote_runner.jobs.places import Place
     from remote_runner.jobs.run import Job
     from remote_runner.jobs.source import Source
-    from remote_runner.jobs.staging import Links
     from remote_runner.jobs.task import Task
 
 log = logging.getLogger(__name__)
@@ -201,11 +201,12 @@ def _tasks(path: Path) -> Iterator[Task]:
 
 def _prepare(dependencies: str | None, stack: ExitStack) -> Callable[[Host], Links]:
     """Brings them to a host, if there are some."""
-    from remote_runner.events import Events
-    from remote_runner.jobs.staging import Dependencies, nothing
-
     if dependencies is None:
+        from remote_runner.jobs.engines.base import nothing
+
         return nothing
+    from remote_runner.events import Events
+    from remote_runner.jobs.staging import Dependencies
 
     found = Dependencies(Path(dependencies), Events())
     stack.callback(found.close)

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from remote_runner.deploy.bring import Bringer
@@ -23,20 +23,12 @@ from remote_runner.files.sources import gather
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens
+from remote_runner.jobs.engines.base import Links
 
 log = logging.getLogger(__name__)
 
 #: Where it lies on hosts, below the home.
 FOLDER = '.cache/remote_runner/dependencies'
-#: What is to stand in working folders: paths there, and where each is a link to; None: it is a folder.
-Links = Mapping[str, str | None]
-
-
-def nothing(host: Host) -> Links:
-    """Tasks need nothing."""
-    return {}
-
-
 class Dependencies:
     """A folder, of which the content is meant, or a file: what is found as `dependencies/`. Thread-safe.
 

@@ -31,9 +31,8 @@ from remote_runner.errors import HostSilent as HostSilentError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Call, Host
 from remote_runner.hosts.pool import HEARTBEAT, Opens, connect
-from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent
+from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent, Links
 from remote_runner.jobs.engines.incoming import Incoming
-from remote_runner.jobs.staging import Links
 from remote_runner.wire import frames
 
 log = logging.getLogger(__name__)
