@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tests.commands import Done, Running, Site, Word
