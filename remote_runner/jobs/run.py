@@ -41,6 +41,7 @@ class Job(NamedTuple):
         keep: of which attempts working folders stay: `all`, `failed` or `none`.
         environment: variables for all tasks.
         prepare: brings what tasks need to a host, see `SshEngine`.
+        give_up: lets `prepare` come to its end soon, wherever it is under way: the job is over.
         validate: see `Master`.
         fanout: hosts that are connected to at the same time.
     """
@@ -54,6 +55,7 @@ class Job(NamedTuple):
     keep: str = 'failed'
     environment: Mapping[str, str] = {}
     prepare: Callable[[Host], Links] = nothing
+    give_up: Callable[[], None] = lambda: None
     validate: Validate | None = None
     fanout: int = FANOUT
 
@@ -98,6 +100,7 @@ def run(
         master.run(engine.hosts)
         mode = 'drain'
     finally:
+        job.give_up()
         engine.close(mode)
         master.finish()
         _remove(incoming)
