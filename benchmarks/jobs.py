@@ -234,7 +234,7 @@ def _look(stage: Stage, master: int, peaks: dict[str, int]) -> None:
             words = ' '.join(process.argv)
             if 'dispatcher.py' in words:
                 kind = _DISPATCHER
-            elif 'python' in words and 'remote_runner' in words:
+            elif '-ISc' in process.argv:
                 kind = _AGENT
             else:
                 continue

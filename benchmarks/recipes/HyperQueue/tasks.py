@@ -10,7 +10,7 @@ from hyperqueue.cluster import LocalCluster, WorkerConfig
 
 def main(count: int, slots: int) -> int:
     """0 if all succeeded."""
-    with LocalCluster(Path('server').absolute(), WorkerConfig(cores=slots)) as cluster:
+    with LocalCluster(str(Path('server').absolute()), WorkerConfig(cores=slots)) as cluster:
         client = cluster.client()
         begun = time.perf_counter()
         job = Job()

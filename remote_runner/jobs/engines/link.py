@@ -320,6 +320,7 @@ class Link:
         incoming = self._incoming
         if incoming is None:
             return  # of a connection that we have given up
+        was_welcome = incoming.is_welcome
         try:
             facts = incoming.take(body)
         except OSError as error:
@@ -333,6 +334,7 @@ class Link:
             self._owed += len(body)
             if not facts:  # a piece of a result, which is safe, or an answer that `_greet` and `_talk` wait for
                 self._credit += len(body)
+            if not (facts and was_welcome):
                 self._changed.notify_all()
         if facts:
             self._engine.report(self, facts, len(body))
