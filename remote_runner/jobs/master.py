@@ -69,6 +69,7 @@ class Master:
         hears: is told what happens.
         validate: looks at what tasks bring.
         keep_failed: whether working folders of failed attempts stay.
+        is_drained: another master has come to the end, and left nothing on the hosts.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Master:
         *,
         validate: Validate | None = None,
         keep_failed: bool = True,
+        is_drained: bool = False,
     ) -> None:
         self._journal = journal
         self._scheduler = scheduler
@@ -89,6 +91,7 @@ class Master:
         self._hears = hears
         self._validate = validate
         self._keep_failed = keep_failed
+        self._is_drained = is_drained
         self._wanted: dict[int, _Wanted] = {}
         #: Of each host what it was told of and has not told the end of, with the time when it was.
         self._live: dict[str, dict[Key, float]] = {}
@@ -153,7 +156,7 @@ class Master:
         for host in gone:
             self._hear_down(HostDown(host, 'it is not among the hosts any more', is_final=True))
         self._take_in()
-        if self._scheduler.is_over and not any(self._live.values()):
+        if self._is_drained and self._scheduler.is_over:
             return  # nobody need be asked
         self._engine.open()
         self._source.listen(self._engine.wake)

@@ -84,13 +84,21 @@ def run(
         KeyboardInterrupt: what ran on the hosts has been ended; the job can be resumed.
     """
     epoch = int(journal.meta.get('epoch', 0)) + 1
+    is_drained = bool(journal.meta.get('ended'))
     journal.note(epoch=epoch, ended=None)
     incoming = _incoming(journal.folder)
     terms = Terms(job.id, epoch, job.lease, job.on_lost, job.keep, job.environment, incoming)
     engine = SshEngine(job.addresses, connector, terms, job.prepare, job.fanout)
     scheduler = Scheduler(job.policy)
     master = Master(
-        journal, scheduler, engine, job.source, hears, validate=job.validate, keep_failed=job.keep != 'none'
+        journal,
+        scheduler,
+        engine,
+        job.source,
+        hears,
+        validate=job.validate,
+        keep_failed=job.keep != 'none',
+        is_drained=is_drained,
     )
     meet(master, scheduler)
     mode = 'kill'
