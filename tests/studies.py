@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tests.commands import Done, Running, Site, Word
@@ -75,8 +74,7 @@ class Study(Site):
 
     def job(self, name: str | None = None) -> Json:
         """What `jobs list` says of the newest job, or of the newest of that name."""
-        [listed] = self.jobs('list', '--json').objects
-        return next(job for job in listed['jobs'] if name in (None, job['name']))
+        return next(job for job in self.jobs('list', '--json').objects if name in (None, job['name']))
 
     def table(self, name: str) -> list[list[str]]:
         """The rows of a table beside the config."""
@@ -122,11 +120,6 @@ def brought(host: TestHost) -> list[str]:
 def clear(host: TestHost, *paths: str) -> None:
     """Remove what tests wrote."""
     host.run(['rm', '-rf', *paths])
-
-
-def at_home(path: Path) -> str:
-    """How users would name it."""
-    return str(path)
 
 
 def hosts_of(tasks: Sequence[Json]) -> set[str]:

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ for word in [*map(os.fsencode, sys.argv[1:]), sys.stdin.buffer.read()]:
 NASTY = [
     '', ' ', 'a b', "it's", '"', '\'"\'', '\\', '\\n', 'a\nb', '\n', '\n\n', '\t', '$HOME', '${HOME}', '$(id)', '`id`',
     '{}', '{n}', '{{', '}}', '{', '}', '|', 'a|b', '&', ';', '>x', '<x', '*', '?', '~', '#', '!', '-', '--', '-n', '=',
-    'A=b', '%s', '\r', '\x01', '\x1b[31m', '\x7f', 'ünï', '日本語', '🜚', '\u2028', '\ufeff', '\udcff', 'if', 'done', 'ü' * 999,
+    'A=b', '%s', '\r', '\x01', '\x1b[31m', '\x7f', 'ünï', '日本語', '🜚', '\u2028', '\ufeff', '\udcff', 'if', 'done',
+    'ü' * 999,
 ]  # fmt: skip
 
 
@@ -287,7 +289,7 @@ class TestTrying:
     def test_delay(self, study: Study) -> None:
         study.write(adding(command="'date +%s.%N'", delay='0.3', hosts="['4/h1']"))
         times = sorted(float(task['stdout']) for task in study.tasks())
-        assert all(later - earlier > 0.2 for earlier, later in zip(times, times[1:], strict=False))
+        assert all(later - earlier > 0.2 for earlier, later in pairwise(times))
 
     @pytest.mark.parametrize(
         ('keep', 'kept'), [(None, ['0.1', '0.2']), ("'all'", ['0.1', '0.2', '0.3', '1.1']), ("'none'", [])]
@@ -347,16 +349,16 @@ class TestValidate:
         study.write(
             adding(
                 command="'echo $RR_ATTEMPT >out; echo {n}'",
-                results="{'a': 'out', 'n': 'stdout'}",
-                validate="lambda parameters, results: list(results) == ['a', 'n'] and parameters['n'] == "
-                "int(results['n']) and parameters['n'] != 3 and int(results['a']) > parameters['n'] - 1",
+                results="{'a': 'out', 'said': 'stdout'}",
+                validate="lambda parameters, results: list(results) == ['a', 'said'] and parameters['n'] == "
+                "int(results['said']) and parameters['n'] != 3 and int(results['a']) > parameters['n'] - 1",
                 collect="collect.csv('s.csv')",
                 hosts="['2/h1']",
             )
         )
         numbers = study.numbers(status=1)
         assert (numbers['done'], numbers['failed']) == (3, {'rejected': 1})
-        assert study.table('s.csv') == [['n', 'a', 'n'], ['0', '1', '0'], ['1', '1', '1'], ['2', '2', '2']]
+        assert study.table('s.csv') == [['n', 'a', 'said'], ['0', '1', '0'], ['1', '1', '1'], ['2', '2', '2']]
         [failed] = study.failed()
         assert [each['cause'] for each in failed['attempts']] == ['rejected'] * 3
 
@@ -435,8 +437,8 @@ class TestSeveral:
         study.file('a', 'one\n')
         study.file('b', 'other\n')
         sweeps = [
-            adding(name=repr(name), files=f"{{'{name}': 'in'}}", command="'cat in'", collect=f"collect.concat('{name}.out')")
-            for name in ('a', 'b')
+            adding(name=repr(n), files=f"{{'{n}': 'in'}}", command="'cat in'", collect=f"collect.concat('{n}.out')")
+            for n in ('a', 'b')
         ]
         study.write(*sweeps)
         study.sweep()
@@ -468,7 +470,7 @@ class TestNothingIsRun:
 
     def test_no_host_can_be_had(self, study: Study) -> None:
         study.write(adding(executables="{'linux-aarch64': 'prog'}", command="'./prog'"))
-        study.file('prog')
+        study.file('prog', mode=0o755)
         done = study.sweep(status=3)
         assert 'there is no executable for linux-x86_64, only linux-aarch64' in done.stderr
         assert f'`remote_runner jobs resume {study.job()["id"]}` goes on' in done.stderr
@@ -499,8 +501,8 @@ class TestInterrupted:
         with study.begin_sweep() as running:
             wait_until(lambda: list(study.bed['h1'].path(BROUGHT).rglob('.rr-*')), 'a part of the file')
             running.signal(signal.SIGINT)
-            assert running.end(10).status == 130
-        wait_until(lambda: not list(study.bed['h1'].path(BROUGHT).rglob('large')), 'nothing of it')
+            assert running.end().status == 130
+        assert list(study.bed['h1'].path(BROUGHT).rglob('large')) == [], 'the rest was waited for'
 
 
 class TestResume:
@@ -654,7 +656,7 @@ class TestCauses:
             done = study.sweep('--json', status=1)
             found = {task['parameters']['what']: (task['cause'], task['status']) for task in study.failed()}
             assert found == {
-                'exit': ('exit', 7), 'signal': ('exit', 137), 'timeout': ('timeout', None), 'rejected': ('rejected', 0)
+                'exit': ('exit', 7), 'signal': ('exit', 137), 'timeout': ('timeout', 143), 'rejected': ('rejected', 0)
             }  # fmt: skip
             assert study.failed()[0]['attempts'][0]['tail'] == 'because\n'
             hosts = {host['name']: host for host in statistics(done)['hosts']}
@@ -662,7 +664,7 @@ class TestCauses:
             assert hosts['h2']['state'] == 'down'
             assert 'refused' in hosts['h2']['why']
             assert hosts['h3']['state'] == 'gone'
-            assert 'ssh-add' in hosts['h3']['why'] or 'authent' in hosts['h3']['why'].lower()
+            assert 'user root was not accepted' in hosts['h3']['why']
 
     def test_a_host_that_dies(self, fresh_bed: Beds, tmp_path: Path) -> None:
         """What ran there runs elsewhere, and costs no try."""
@@ -687,5 +689,3 @@ class TestCauses:
             numbers = statistics(done)
             assert numbers['lost'] >= 2
             assert {host['name']: host['done'] for host in numbers['hosts']} == {'h1': 20, 'h2': 0}
-            attempts = [task for task in study.jobs('export', 'jsonl').objects if task['position'] < 20]
-            assert len(attempts) == 20

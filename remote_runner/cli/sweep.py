@@ -244,6 +244,7 @@ def _job(plan: SweepPlan, options: argparse.Namespace, place: Place, source: Sou
         on_lost=options.on_lost or plan.on_lost,
         keep=options.keep or plan.keep,
         prepare=files.bring,
+        give_up=files.give_up,
         validate=None if plan.validate is None else Validation(plan),
         fanout=options.fanout,
     )

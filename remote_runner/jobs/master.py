@@ -156,6 +156,10 @@ class Master:
         gone = [host for host in self._live if host not in self._hoped_for]
         for host in gone:
             self._hear_down(HostDown(host, 'it is not among the hosts any more', is_final=True))
+        self._take_in()
+        self._act()
+        if self._scheduler.is_over and not self._unvisited and not any(self._live.values()):
+            return  # nobody need be asked
         self._engine.open()
         self._source.listen(self._engine.wake)
         while True:

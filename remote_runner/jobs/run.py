@@ -41,6 +41,7 @@ class Job(NamedTuple):
         keep: of which attempts working folders stay: `all`, `failed` or `none`.
         environment: variables for all tasks.
         prepare: brings what tasks need to a host, see `SshEngine`.
+        give_up: lets `prepare` come to its end soon, wherever it is under way: the job is over.
         validate: see `Master`.
         fanout: hosts that are connected to at the same time.
     """
@@ -54,6 +55,7 @@ class Job(NamedTuple):
     keep: str = 'failed'
     environment: Mapping[str, str] = {}
     prepare: Callable[[Host], Links] = nothing
+    give_up: Callable[[], None] = lambda: None
     validate: Validate | None = None
     fanout: int = FANOUT
 
@@ -97,6 +99,7 @@ def run(
             master.restore(loaded, [] if has_ended else [host.host for host in journal.hosts()])
         master.run(engine.hosts)
     finally:
+        job.give_up()
         engine.close('kill')  # what is still there does not count
         master.finish()
         _remove(incoming)

@@ -343,6 +343,7 @@ class Link:
             self._unheard += incoming.is_welcome and not was_welcome
             if not facts:  # a piece of a result, which is safe, or an answer that `_greet` and `_talk` wait for
                 self._credit += len(body)
+            if not (facts and was_welcome):
                 self._changed.notify_all()
         if facts:
             self._engine.report(self, facts, len(body))
