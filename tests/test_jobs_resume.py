@@ -127,8 +127,10 @@ class TestKilled:
             site.forget()
             number = len(site.jobs)
             with site.begin_batch(lines, '2/h1,2/h2', *self.OPTIONS) as running:
+                if chance.random() < 0.9:  # else it may be too early for a journal
+                    wait_until(lambda number=number: len(site.jobs) > number, 'a journal')  # type: ignore[misc]
                 with suppress(subprocess.TimeoutExpired):
-                    running.process.wait(chance.uniform(0.1, 1.5))
+                    running.process.wait(chance.uniform(0.0, 1.2))
                 running.process.kill()
                 running.process.wait()
                 first = running.out
