@@ -101,6 +101,7 @@ def _options(place: Place, journal: Journal, said: argparse.Namespace) -> argpar
 def _stay(said: argparse.Namespace) -> None:
     """Files that were named now mean the same from any folder."""
     if said.ssh_config is not None and Path(said.ssh_config).is_file():
-        said.ssh_config = os.path.abspath(said.ssh_config)
+        said.ssh_config = str(Path(said.ssh_config).absolute())
     if said.hosts is not None:
-        said.hosts = [f'@{os.path.abspath(text[1:])}' if text[:1] == '@' else text for text in hosts_or_files(said.hosts)]
+        texts = hosts_or_files(said.hosts)
+        said.hosts = [f'@{Path(text[1:]).absolute()}' if text.startswith('@') else text for text in texts]
