@@ -25,11 +25,11 @@ from remote_runner.errors import UsageError
 if TYPE_CHECKING:
     from remote_runner.hosts.address import Address
     from remote_runner.hosts.host import Host
+    from remote_runner.jobs.engines.base import Links
     from remote_runner.jobs.journal import Journal
     from remote_runner.jobs.places import Place
     from remote_runner.jobs.run import Job
     from remote_runner.jobs.source import Source
-    from remote_runner.jobs.staging import Links
     from remote_runner.jobs.task import Task
 
 log = logging.getLogger(__name__)
@@ -183,12 +183,12 @@ def _source(name: str) -> Source:
         return Streamed(sys.stdin.buffer)
     path = Path(name)
     try:
-        with path.open('rb'):
-            pass
-        if not path.is_file():
-            return Streamed(path.open('rb'), name)  # a pipe
+        file = path.open('rb')
     except OSError as error:
         raise UsageError(f'the commands {name} cannot be read: {error.strerror}') from error
+    if not path.is_file():
+        return Streamed(file, name)  # a pipe, whose writer would not stay for a second one
+    file.close()
     return Given(_tasks(path))
 
 
@@ -201,11 +201,12 @@ def _tasks(path: Path) -> Iterator[Task]:
 
 def _prepare(dependencies: str | None, stack: ExitStack) -> Callable[[Host], Links]:
     """Brings them to a host, if there are some."""
-    from remote_runner.events import Events
-    from remote_runner.jobs.staging import Dependencies, nothing
-
     if dependencies is None:
+        from remote_runner.jobs.engines.base import nothing
+
         return nothing
+    from remote_runner.events import Events
+    from remote_runner.jobs.staging import Dependencies
 
     found = Dependencies(Path(dependencies), Events())
     stack.callback(found.close)

@@ -27,8 +27,6 @@ from remote_runner.jobs.task import Task
 
 #: Tasks that are taken in at once, and that wait before more are.
 TAKEN_IN = 5000
-#: Seconds between two looks for tasks that come one by one.
-LOOK = 0.05
 
 #: Why what the task at this position brought is not accepted; '': it is.
 Validate = Callable[[int, Mapping[str, 'bytes | Path']], str]
@@ -154,7 +152,11 @@ class Master:
         gone = [host for host in self._live if host not in self._hoped_for]
         for host in gone:
             self._hear_down(HostDown(host, 'it is not among the hosts any more', is_final=True))
+        self._take_in()
+        if self._scheduler.is_over and not any(self._live.values()):
+            return  # nobody need be asked
         self._engine.open()
+        self._source.listen(self._engine.wake)
         while True:
             self._take_in()
             self._act()
@@ -172,14 +174,13 @@ class Master:
         now = time.monotonic()
         soon = self._scheduler.next_time(now)
         left = None if soon is None else max(0.0, soon - now)
-        if self._source.is_over or len(self._wanted) >= TAKEN_IN:
-            return left
-        wait = 0.0 if self._source.has_more else LOOK
-        return wait if left is None else min(left, wait)
+        return 0.0 if self._source.has_more and self._scheduler.waiting < TAKEN_IN else left
 
     def _take_in(self) -> None:
         """More tasks, where few are left."""
-        if self._scheduler.is_closed or len(self._wanted) >= TAKEN_IN:
+        if self._scheduler.is_halted:
+            self._scheduler.close()  # what was not read is not wanted any more
+        if self._scheduler.is_closed or self._scheduler.waiting >= TAKEN_IN:
             return
         tasks = self._source.take(TAKEN_IN)
         if tasks:

@@ -16,6 +16,7 @@ from remote_runner.defaults import FANOUT
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens
+from remote_runner.jobs.engines.base import Links, nothing
 from remote_runner.jobs.engines.link import Terms
 from remote_runner.jobs.engines.ssh import SshEngine
 from remote_runner.jobs.journal import Journal, Loaded
@@ -23,7 +24,6 @@ from remote_runner.jobs.master import Hears, Master, Validate
 from remote_runner.jobs.policy import Policy
 from remote_runner.jobs.scheduler import Scheduler
 from remote_runner.jobs.source import Source
-from remote_runner.jobs.staging import Links, nothing
 
 log = logging.getLogger(__name__)
 

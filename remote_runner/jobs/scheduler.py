@@ -101,6 +101,11 @@ class Scheduler:
         self._placement.is_closed = True
 
     @property
+    def is_halted(self) -> bool:
+        """Whether nothing more is begun, ever."""
+        return self._is_halted
+
+    @property
     def is_closed(self) -> bool:
         """Whether no further task comes."""
         return self._placement.is_closed
@@ -114,6 +119,11 @@ class Scheduler:
     def unsettled(self) -> int:
         """How many tasks are not settled."""
         return len(self._book.waiting) + len(self._book.tasks)
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks no host was told of."""
+        return len(self._book.waiting) + len(self._book.again)
 
     def pause(self) -> None:
         """Begin nothing more; what hosts were told of goes on."""

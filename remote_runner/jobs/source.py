@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import BinaryIO, Protocol
 
@@ -32,6 +32,9 @@ class Source(Protocol):
     def wait(self) -> None:
         """Until there are some, or none comes any more."""
 
+    def listen(self, hear: Callable[[], None]) -> None:
+        """Call `hear`, from any thread, when there are some again, or none comes any more."""
+
 
 class Given:
     """Tasks that can be made whenever they are asked for."""
@@ -54,6 +57,9 @@ class Given:
     def wait(self) -> None:
         """See `Source`."""
 
+    def listen(self, hear: Callable[[], None]) -> None:
+        """See `Source`."""
+
 
 class Streamed:
     """Commands that somebody writes, line by line, for as long as it takes: a thread waits for them.
@@ -70,6 +76,7 @@ class Streamed:
         self._changed = threading.Condition()
         self._has_ended = False
         self._failure: UsageError | None = None
+        self._hear: Callable[[], None] = lambda: None
         threading.Thread(target=self._read, name='commands', daemon=True).start()
 
     @property
@@ -100,18 +107,28 @@ class Streamed:
         with self._changed:
             self._changed.wait_for(lambda: self._tasks or self._has_ended)
 
+    def listen(self, hear: Callable[[], None]) -> None:
+        """See `Source`."""
+        with self._changed:
+            self._hear = hear
+        hear()
+
     def _read(self) -> None:
         try:
             for task in commands(self._file, self._name):
                 with self._changed:
                     self._changed.wait_for(lambda: len(self._tasks) < ROOM)
                     self._tasks.append(task)
+                    is_first = len(self._tasks) == 1
                     self._changed.notify_all()
+                if is_first:
+                    self._hear()
         except (OSError, UsageError) as error:
             self._failure = error if isinstance(error, UsageError) else UsageError(f'{self._name}: {error.strerror}')
         with self._changed:
             self._has_ended = True
             self._changed.notify_all()
+        self._hear()
 
 
 def commands(lines: Iterable[bytes], name: str) -> Iterator[Task]:

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from remote_runner.deploy.bring import Bringer
@@ -24,19 +24,12 @@ from remote_runner.files.sources import gather
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import GIVE_UP_TIMEOUT, Host
 from remote_runner.hosts.pool import Opens, each
+from remote_runner.jobs.engines.base import Links
 
 log = logging.getLogger(__name__)
 
 #: Where it lies on hosts, below the home.
 FOLDER = '.cache/remote_runner/dependencies'
-#: What is to stand in working folders: paths there, and where each is a link to; None: it is a folder.
-Links = Mapping[str, str | None]
-
-
-def nothing(host: Host) -> Links:
-    """Tasks need nothing."""
-    return {}
-
 
 class _Bringing:
     """Brings manifests to hosts for as long as that is wanted. Thread-safe."""

@@ -31,9 +31,8 @@ from remote_runner.errors import HostSilent as HostSilentError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Call, Host
 from remote_runner.hosts.pool import HEARTBEAT, Opens, connect
-from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent
+from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent, Links
 from remote_runner.jobs.engines.incoming import Incoming
-from remote_runner.jobs.staging import Links
 from remote_runner.wire import frames
 
 log = logging.getLogger(__name__)
@@ -344,6 +343,7 @@ class Link:
             self._unheard += incoming.is_welcome and not was_welcome
             if not facts:  # a piece of a result, which is safe, or an answer that `_greet` and `_talk` wait for
                 self._credit += len(body)
+            if not (facts and was_welcome):
                 self._changed.notify_all()
         if facts:
             self._engine.report(self, facts, len(body))

@@ -14,10 +14,9 @@ from remote_runner.defaults import FANOUT
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import INTERRUPTIBLE, Host
 from remote_runner.hosts.pool import Opens
-from remote_runner.jobs.engines.base import Attempt, Ended, Fact, HostUp, Key
+from remote_runner.jobs.engines.base import Attempt, Ended, Fact, HostUp, Key, Links, nothing
 from remote_runner.jobs.engines.link import FAREWELL, Link, Terms
 from remote_runner.jobs.policy import Cause, Outcome
-from remote_runner.jobs.staging import Links, nothing
 from remote_runner.wire import frames
 
 _STDOUT = {'stdout': 'stdout'}
