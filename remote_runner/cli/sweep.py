@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
+from typing import TYPE_CHECKING, Any
 
 from remote_runner.cli.detach import add_detach_option
 from remote_runner.cli.job_options import add_policy_options, add_result_options, format_of
@@ -61,12 +62,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('names', nargs='*', metavar='NAMES', help='sweeps of it (default: all, one after the other)')
     add_muddler_options(parser.add_argument_group('what to run'))
     add_policy_options(parser, duplicates=False)
-    add_result_options(parser)
+    add_result_options(parser, default=None)
     add_detach_option(parser)
     add_log_level(parser)
     add_connection_options(parser)
     parser.set_defaults(
-        format=None,
         keep=None,
         lease=None,
         on_lost=None,
@@ -87,7 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_intermixed_args(joined(arguments, ('--extra-args',)))
-    if options.format is not None or options.tag:
+    if (options.tag or options.keep_order) and options.format is None:
+        options.format = 'text'
+    if options.format is not None:
         format_of(options)
     from remote_runner.ui.log import configure
 
@@ -193,7 +195,8 @@ def _plans(options: argparse.Namespace) -> Sequence[SweepPlan]:
     """The sweeps that are wanted."""
     from remote_runner.cli.run import load_plan
 
-    plan = load_plan(options)
+    with _printing(options):
+        plan = load_plan(options)
     if plan.components:
         what = f'{options.config} has components, which its sweeps may need'
         raise UsageError(what, remedy='`remote_runner -c` starts them, and runs the sweeps')
@@ -203,7 +206,24 @@ def _plans(options: argparse.Namespace) -> Sequence[SweepPlan]:
             from remote_runner.nearest import nearest
 
             raise UsageError(f'there is no sweep {name!r}', remedy=f'the nearest is {nearest(name, known)!r}')
-    return [known[name] for name in options.names or known]
+    return [_beside(known[name], options) for name in options.names or known]
+
+
+def _printing(options: argparse.Namespace) -> AbstractContextManager[object]:
+    """While users' code runs, which likes to print: where results go to stdout, nothing else does."""
+    is_for_results = options.format is not None and not sys.stdout.isatty()
+    return redirect_stdout(sys.stderr) if is_for_results else nullcontext()
+
+
+def _beside(plan: SweepPlan, options: argparse.Namespace) -> SweepPlan:
+    """The same, but for what its functions print."""
+    call = plan.call
+
+    def call_beside(function: Callable[..., Any], *arguments: object) -> Any:
+        with _printing(options):
+            return call(function, *arguments)
+
+    return plan._replace(call=call_beside)
 
 
 def _connector(options: argparse.Namespace, plans: Sequence[SweepPlan]) -> Connector:
