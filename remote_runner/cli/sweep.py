@@ -115,8 +115,6 @@ def begin(
     connector: Opens,
     meta: dict[str, object],
     meet: Callable[[Callable[[], None]], None] = lambda cancel: None,
-    *,
-    live: bool | None = None,
 ) -> int:
     """Run a sweep from its beginning, and collect its results; the exit status.
 
@@ -126,14 +124,16 @@ def begin(
         connector: makes connections.
         meta: what the journal keeps of the command.
         meet: is given what cancels the sweep.
-        live: see `Told`.
     """
     from remote_runner.cli.job import Running, Told
     from remote_runner.jobs.journal import Journal
     from remote_runner.jobs.places import make
     from remote_runner.jobs.source import Given
     from remote_runner.jobs.sweeping import tasks_of
+    from remote_runner.ui.text import count
 
+    hosts, tasks = len(plan.hosts), len(plan.tasks)
+    log.info('sweep %s: %s on %s', plan.name, count(tasks, 'task'), count(hosts, 'host'))
     with ExitStack() as stack:
         place = make(options.name or plan.name)
         journal = stack.enter_context(Journal.create(place.folder, meta))
@@ -141,7 +141,7 @@ def begin(
         if not plan.keep_files:
             stack.callback(lambda: _remove(files, plan, connector, options, files.hosts))
         job = _job(plan, options, place, Given(tasks_of(plan)), files)
-        running = Running(job, place, Told.of(options)._replace(live=live))
+        running = Running(job, place, Told.of(options))
         meet(running.cancel)
         return _collect(plan, journal, running, running.begin(journal, connector))
 
@@ -277,15 +277,16 @@ def _collect(plan: SweepPlan, journal: Journal, running: Running, status: int) -
         log.warning('sweep %s was cancelled: its results are in the journal, and are not collected', plan.name)
         return status
     from remote_runner.jobs.sweeping import collect
+    from remote_runner.ui.text import count
 
     try:
-        count = collect(plan, journal)
+        tasks = collect(plan, journal)
     except RemoteRunnerError:
         again = 'resume' if journal.meta['kind'] == 'sweep' else 'export csv'
         what = 'the results of sweep %s are in the journal: `remote_runner jobs %s %s` brings them out again'
         log.warning(what, plan.name, again, journal.folder.name)
         raise
-    log.info('the results of %d task%s of sweep %s are collected', count, '' if count == 1 else 's', plan.name)
+    log.info('the results of %s of sweep %s are collected', count(tasks, 'task'), plan.name)
     return status
 
 
