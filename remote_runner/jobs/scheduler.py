@@ -115,6 +115,11 @@ class Scheduler:
         """How many tasks are not settled."""
         return len(self._book.waiting) + len(self._book.tasks)
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether hosts have tasks at hand while others wait: none of their slots is idle if nothing is ordered now."""
+        return self._times.ahead > 0 and bool(self._book.waiting)
+
     def pause(self) -> None:
         """Begin nothing more; what hosts were told of goes on."""
         self._is_paused = True
