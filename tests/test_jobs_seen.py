@@ -80,7 +80,7 @@ class TestPlain:
             'h1        2     2       3     -  4.00 s   10 %     10 B',
             'h2        1     1       -     -  1.00 s    9 %      4 B  given up',
             'h3        -     -       -     -       -      -        -  never there',
-            'slowest tasks: 0 on h1 2.00 s, 1 on h2 1.00 s, 5 on h1 0.50 s',
+            'slowest tasks: 0 on h1 2.00 s, 1 on h2 1.00 s',
             'ERROR: 3 of 6 tasks failed:',
             '  tasks 2, 4: exit status 3, on h1',
             '    | KeyError: \\x1b[31mrate',
@@ -255,6 +255,13 @@ class TestEnd:
         ]
         assert lines[3:5] == ['  task 1100: exit status 3, on h1', '    | line 100']
         assert lines[-1] == f'  … and {100 - (MOST_GROUPS - 2)} more, see more'
+
+    def test_what_failed_before_a_resume_is_listed_elsewhere(self) -> None:
+        fed = Fed(10, h1=1)
+        fed.all.resumed(3, {Cause.EXIT: 2})
+        assert failures(fed.view(), 'more') == '2 of 10 tasks failed before, see more'
+        fed.finish(9, FAILED)
+        assert failures(fed.view(), 'more').splitlines()[-1] == '  … and 2 more, see more'
 
     def test_ranges(self) -> None:
         assert ranges([3, 9, 7, 8]) == '3, 7-9'

@@ -325,18 +325,19 @@ class TestResults:
     def test_what_the_power_took_runs_again(self, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
         journal.add(tasks(11))
         succeed(journal, *range(11))
-        journal.write(Turn(delivered=range(11)))
+        journal.write(Turn(delivered=range(5, 11)))
         (journal.folder / 'results/0.stdout').write_bytes(b'')
         (journal.folder / 'results/5.stdout').unlink()
         (journal.folder / 'results/7.stdout').write_bytes(b'of no transaction')
-        with pytest.raises(JournalFailed, match=r'is not there, or damaged.*runs its task again'):
+        with pytest.raises(JournalFailed, match=r'is not there, or damaged.*makes it again'):
             journal.results(5)
         loaded = journal.load()
-        assert [(task.number, task.attempts, task.failures) for task in loaded.unsettled] == [(0, 1, {}), (5, 1, {})]
+        assert [(task.number, task.attempts, task.failures) for task in loaded.unsettled] == [(0, 1, {})]
+        assert [each.number for each in loaded.undelivered] == [1, 2, 3, 4], 'nobody is given anything twice'
         assert [path.name for path in (journal.folder / 'results').iterdir()] == ['10.stdout']
-        assert 'results of 2 tasks' in caplog.text
-        succeed(journal, 0, 5, attempt=2)
-        assert [each.number for each in journal.load().undelivered] == [0, 5]
+        assert 'results were written: 1' in caplog.text
+        succeed(journal, 0, attempt=2)
+        assert [each.number for each in journal.load().undelivered] == [0, 1, 2, 3, 4]
 
 
 class TestKilled:

@@ -259,11 +259,13 @@ def test_time_left_is_not_told_while_tasks_may_come() -> None:
 
 def test_what_was_done_before_a_resume_does_not_make_us_faster() -> None:
     fed = Fed(h1=1)
-    fed.all.expect(1000, done=990)
+    fed.all.expect(1000)
+    fed.all.resumed(980, {Cause.EXIT: 7, Cause.CANCELLED: 3})
     fed.now += 2
     fed.finish(0)
     view = fed.view()
-    assert (view.done, view.mean_rate, view.left) == (991, 0.5, 18.0)
+    assert (view.done, view.failed, view.cancelled) == (981, {Cause.EXIT: 7}, 3)
+    assert (view.mean_rate, view.left) == (0.5, 18.0)
 
 
 def test_hosts_are_listed_before_they_are_there() -> None:

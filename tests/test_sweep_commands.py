@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from remote_runner.config import util
 from remote_runner.config.sweep import tasks
-from remote_runner.config.template import parse_command, quoted
+from remote_runner.config.template import innermost_quote, parse_command, quoted
 from tests.sweeping import commands, faults_of, sweep
 
 BRACES = ' (a brace itself is written {{ or }})'
@@ -106,6 +106,7 @@ class TestCommand:
         [made] = commands(command=['show', *escaped], parameters=[{'rate': 1}])
         assert words(made) == [as_bytes(word) for word in given]
 
+    @settings(deadline=None)
     @given(TEXT)
     def test_quoting_is_what_sh_reads_back(self, text: str) -> None:
         assert words(f'show {quoted(text)} {quoted(text, must_quote=True)}') == [as_bytes(text)] * 2
@@ -177,6 +178,15 @@ class TestCommand:
     def test_quotes(self, before: str) -> None:
         assert any('within quotes' in fault for fault in faults_of(command=f'{before}{{rate}}'))
         assert not any('within quotes' in fault for fault in faults_of(command=f'{before}{{rate:raw}}'))
+
+    @settings(deadline=None, max_examples=300)
+    @given(st.lists(st.sampled_from(["'", '"', '\\"', "\\'", '$(', ')', ' ', 'a', '#', '\n', 'x=']), max_size=9))
+    def test_the_shell_sees_the_same_quotes(self, tokens: list[str]) -> None:
+        beginning = 'a ' + ''.join(tokens)
+        said = subprocess.run(['dash', '-n', '-c', beginning], capture_output=True, text=True).stderr
+        is_quoted = 'Unterminated quoted string' in said
+        assume(is_quoted or not said or 'end of file' in said)  # else it is wrong already before it ends
+        assert bool(innermost_quote(beginning)) == is_quoted
 
     def test_behind_a_here_document_no_quotes_are_known_of(self) -> None:
         assert faults_of(command="cat <<END; echo {rate}\nit's {rate:raw}\nEND\necho {rate}") == []

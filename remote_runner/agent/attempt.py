@@ -5,28 +5,32 @@ Of attempt 2 of task 12 there are, in the job's folder on this host: `12.2/`, it
 processes is left, and what it brought is whole.
 """
 
-import errno
 import os
 import stat
 import time
 
 import _signal
 
-from remote_runner.agent import processes, records, tree
+from remote_runner.agent import records, tree
+from remote_runner.agent.spawning import spawn
 from remote_runner.wire.compact_json import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Tuple
+    from typing import Any, Dict, Iterator, List, Optional, Tuple
 
     Key = Tuple[int, int]
 
 #: Bytes of a command that one argument of a program certainly holds (MAX_ARG_STRLEN of Linux is 131072).
 MOST_ARGUMENT = 120000
-#: Seconds that processes have to end by themselves which a task leaves behind: pipes that still empty, say.
+#: Seconds that processes have to end by themselves which a task leaves behind.
 LINGER = 0.5
+#: Seconds that they have if they empty a pipe (`> >(sort >out)`): what they write may be a result.
+EMPTYING = 60.0
 #: Seconds between TERM and KILL, and between two KILLs.
 GRACE, AGAIN = 2.0, 0.02
+#: Bytes of free space below which a disk counts as full.
+LITTLE = 1 << 16
 #: Bytes of what a failed task printed last that are told.
 TAIL = 2000
 #: Why attempts fail: values of `jobs/policy.py`'s Cause.
@@ -72,7 +76,6 @@ class Attempt:
         'status',
         'strays',
         'tail',
-        'told',
         'why',
     )
 
@@ -100,26 +103,24 @@ class Attempt:
         self.cause: "Optional[str]" = None
         self.why = self.tail = ''
         self.sizes: "List[Tuple[str, int]]" = []
-        #: Whether the present master was told that it began.
-        self.told = False
 
     # ---- its begin ---------------------------------------------------------------------------------------------
 
     def put_inputs(self, inputs: "List[Tuple[str, bytes]]") -> None:
-        """Write files into its working folder, or its standard input. Raises OSError."""
+        """Write files into its working folder, or its standard input. Raises OSError, ValueError."""
         os.mkdir(self.path, 0o700)
         for name, content in inputs:
             if name == 'stdin':
                 self.has_stdin = True
                 path = self.path + '.stdin'
             else:
-                path = os.path.join(self.path, name)
+                path = os.path.join(self.path, local(name))
                 os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
             with open(path, 'wb') as file:
                 file.write(content)
 
     def begin(self, slot: int, environment: "Dict[bytes, bytes]", links: "Dict[str, Optional[str]]") -> None:
-        """Start it. Raises OSError: it cannot be started."""
+        """Start it. Raises OSError, ValueError: it cannot be started."""
         self.slot = slot
         self.began = time.monotonic()
         try:
@@ -142,7 +143,7 @@ class Attempt:
             records.write_file(self.path + '.sh', self.command)
             argv = [b'sh', os.fsencode(self.path) + b'.sh']
         os.chdir(self.path)
-        self.pid = _spawn(argv, environment, files)
+        self.pid = spawn(argv, environment, files)
         if self.limit:
             self.due = self.began + self.limit
 
@@ -176,36 +177,55 @@ class Attempt:
         if self.due is None or now < self.due:
             return
         if not self.is_ending:
-            self.end(TIMEOUT, 'it took more than {:g} s'.format(self.limit))
+            if self.status is None:
+                self.end(TIMEOUT, 'it took more than {:g} s'.format(self.limit))
+            elif not self._is_emptying():
+                self.end()
+            elif now > self.ended + EMPTYING or (self.limit and now > self.began + self.limit):
+                self.cause = TIMEOUT
+                self.why = 'processes that it left behind still emptied a pipe {:.3g} s later'.format(now - self.ended)
+                self.end()
+            else:
+                self.due = now + LINGER
             return
         self.kills += 1
         self.due = now + (AGAIN if self.kills < 100 else 1.0)
         self._signal(_signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
+        for pid in self._processes():
+            try:
+                os.kill(pid, number)
+            except (ProcessLookupError, PermissionError):
+                continue  # it has just ended, or has become another user's
+
+    def _processes(self) -> "Iterator[int]":
         roots = list(self.strays)
         if self.status is None:
             roots.append(self.pid)
         for root in roots:
-            for pid in [root, *tree.descendants(root)]:
-                try:
-                    os.kill(pid, number)
-                except (ProcessLookupError, PermissionError):
-                    continue  # it has just ended, or has become another user's
+            yield root
+            yield from tree.descendants(root)
+
+    def _is_emptying(self) -> bool:
+        """Whether one of its processes reads from a pipe into which none of them writes: it will come to its end."""
+        pids = list(self._processes())
+        pipes = {_reads_from(pid) for pid in pids} - {''}
+        return bool(pipes) and bool(pipes - {pipe for pid in pids for pipe in _writes_to(pid)})
 
     # ---- what came of it ---------------------------------------------------------------------------------------
 
     def conclude(self, out_of_memory: bool) -> None:
         """All its processes are gone: find out what it brought, and write that down."""
-        if self.cause is None and self.status:
+        if self.cause is None and self.status and out_of_memory:
+            self.cause, self.why = RESOURCES, 'the host had no memory left'
+        elif self.cause is None and _is_full(self.path):
+            self.cause, self.why = RESOURCES, 'the disk is full'  # what it printed may be cut, and few programs look
+        elif self.cause is None and self.status:
             self.cause = EXIT
-            if out_of_memory:
-                self.cause, self.why = RESOURCES, 'the host had no memory left'
-            elif _is_full(self.path):
-                self.cause, self.why = RESOURCES, 'the disk is full'
         if self.cause is None:
             self._measure()
-        else:
+        if self.cause is not None:
             self.tail = self._tail()
         try:
             self._write_down()
@@ -215,28 +235,38 @@ class Attempt:
                 self.cause, self.sizes = RESOURCES, []
                 self.why = 'what it brought cannot be stored: {}'.format(error.strerror)
 
-    def fail(self, error: OSError) -> None:
+    def fail(self, error: "OSError | ValueError") -> None:
         """It cannot be started."""
         self.ended = time.monotonic()
+        self.began = self.began or self.ended
         self.cause = RESOURCES
-        where = ' ({})'.format(os.fsdecode(error.filename)) if error.filename is not None else ''
-        self.why = 'it cannot be started: {}{}'.format(error.strerror, where)
+        where = ''
+        if isinstance(error, OSError) and error.filename is not None:
+            where = ' ({})'.format(os.fsdecode(error.filename))
+        self.why = 'it cannot be started: {}{}'.format(_text(error), where)
 
     def _measure(self) -> None:
+        sizes = []
         for name, what in self.results.items():
+            path = self.file(what)
             try:
-                found = os.stat(self.file(what))
-            except OSError as error:
-                self.cause, self.why = REJECTED, 'it left no {}: {}'.format(what, error.strerror)
+                found = os.stat(path)
+                is_readable = os.access(path, os.R_OK)
+            except (OSError, ValueError) as error:
+                self.cause, self.why = REJECTED, 'it left no {}: {}'.format(what, _text(error))
                 return
             if not stat.S_ISREG(found.st_mode):
                 self.cause, self.why = REJECTED, 'the {} that it left is no file'.format(what)
                 return
-            self.sizes.append((name, found.st_size))
+            if not is_readable:
+                self.cause, self.why = REJECTED, 'the {} that it left cannot be read'.format(what)
+                return
+            sizes.append((name, found.st_size))
+        self.sizes = sizes
 
     def file(self, what: str) -> str:
         """Where a result lies."""
-        return '{}.{}'.format(self.path, what) if what in STREAMS else os.path.join(self.path, what)
+        return '{}.{}'.format(self.path, what) if what in STREAMS else os.path.join(self.path, local(what))
 
     def _tail(self) -> str:
         for name in reversed(STREAMS):
@@ -280,10 +310,7 @@ class Attempt:
     def forget(self, keep: bool) -> None:
         """Remove its files: nobody needs them any more. With `keep` people do: then it is only marked as over with."""
         if keep:
-            try:
-                os.rename(self.path + '.json', self.path + '.kept')
-            except OSError:
-                records.write_file(self.path + '.kept', b'')
+            self._mark_kept()
             return
         ends = ['.json', '.stdout', '.stderr']
         if self.has_stdin or not self.command or len(self.command) > MOST_ARGUMENT:
@@ -292,84 +319,81 @@ class Attempt:
             records.forget(self.path + end)
         remove(self.path)
 
+    def _mark_kept(self) -> None:
+        try:
+            os.rename(self.path + '.json', self.path + '.kept')
+        except FileNotFoundError:
+            try:
+                records.write_file(self.path + '.kept', b'')
+            except OSError:
+                return  # the disk is full: nobody is promised that it is there for long
+        except OSError:
+            return
+
 
 def remove(path: str) -> None:
-    """Remove a folder and all in it, as far as that can be done."""
+    """Remove a working folder and all in it, as far as that can be done."""
     try:
         for entry in os.scandir(path):  # most have nothing else
             if entry.is_symlink():
                 os.unlink(entry.path)
         os.rmdir(path)
+    except FileNotFoundError:
         return
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return
-    import shutil
+    except OSError:
+        _remove_all(path)
 
-    def make_writable(_: object, failed: str, why: object) -> None:
-        os.chmod(os.path.dirname(failed), 0o700)
-        if os.path.isdir(failed) and not os.path.islink(failed):
-            os.chmod(failed, 0o700)
-            shutil.rmtree(failed, ignore_errors=True)
-        else:
-            os.unlink(failed)
+
+def _remove_all(path: str) -> None:
+    from remote_runner.agent import removal
 
     try:
-        shutil.rmtree(path, onerror=make_writable)
+        removal.remove(path, os.lstat(path).st_ino)  # what cannot be removed `remote_runner clean` tells of
     except OSError:
-        return  # `remote_runner clean` tells of it
+        return
+
+
+def local(name: str) -> str:
+    """A name as masters tell it (UTF-8), for the functions of this Python, whatever it takes names to be."""
+    return os.fsdecode(name.encode('utf-8', 'surrogateescape'))
+
+
+def _text(error: "OSError | ValueError") -> str:
+    return str(error.strerror if isinstance(error, OSError) else error)
 
 
 def _is_full(path: str) -> bool:
-    found = os.statvfs(os.path.dirname(path))
-    return found.f_bavail == 0 or (found.f_files > 0 and found.f_favail == 0)
+    """Whether the disk is full on which that lies, or lay."""
+    try:
+        found = os.statvfs(os.path.dirname(path))
+    except OSError:
+        return False
+    blocks = found.f_bavail if os.geteuid() else found.f_bfree
+    return (found.f_blocks > 0 and blocks * found.f_frsize < LITTLE) or (found.f_files > 0 and found.f_favail == 0)
 
 
-def _spawn(argv: "List[bytes]", environment: "Dict[bytes, bytes]", files: "Tuple[Tuple[str, int], ...]") -> int:
-    """Start /bin/sh in a session of its own with these as stdin, stdout and stderr. Raises OSError."""
-    global _posix_spawn
-    if _posix_spawn is not None:
-        actions = [(os.POSIX_SPAWN_OPEN, fd, path, flags, 0o600) for fd, (path, flags) in enumerate(files)]
+def _reads_from(pid: int) -> str:
+    """The pipe that a process has as its standard input, as proc(5) names it; '' where that is something else."""
+    try:
+        target = os.readlink('/proc/{}/fd/0'.format(pid))
+    except OSError:
+        return ''
+    return target if target.startswith('pipe:') else ''
+
+
+def _writes_to(pid: int) -> "Iterator[str]":
+    """The pipes into which a process can write."""
+    folder = '/proc/{}/'.format(pid)
+    try:
+        names = os.listdir(folder + 'fd')
+    except OSError:
+        return  # it has just ended
+    for name in names:
         try:
-            return int(
-                _posix_spawn(
-                    processes.SHELL,
-                    argv,
-                    environment,
-                    file_actions=actions,
-                    setsid=True,
-                    setsigdef=processes.IGNORED_BY_PYTHON,
-                )
-            )
-        except NotImplementedError:
-            _posix_spawn = None  # a C library without POSIX_SPAWN_SETSID
-    return _fork(argv, environment, files)
-
-
-_posix_spawn = getattr(os, 'posix_spawn', None)
-
-
-def _fork(argv: "List[bytes]", environment: "Dict[bytes, bytes]", files: "Tuple[Tuple[str, int], ...]") -> int:
-    report, write_report = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            for target, (path, flags) in enumerate(files):
-                fd = os.open(path, flags, 0o600)
-                os.dup2(fd, target)
-                os.close(fd)
-            for number in processes.IGNORED_BY_PYTHON:
-                _signal.signal(number, _signal.SIG_DFL)
-            os.execve(processes.SHELL, argv, environment)
-        except OSError as error:
-            os.write(write_report, str(error.errno).encode('ascii'))
-        finally:
-            os._exit(127)
-    os.close(write_report)
-    failure = os.read(report, 16)
-    os.close(report)
-    if failure:
-        os.waitpid(pid, 0)
-        raise OSError(int(failure), os.strerror(int(failure)))
-    return pid
+            target = os.readlink(folder + 'fd/' + name)
+            if target.startswith('pipe:'):
+                flags = records.read_file(folder + 'fdinfo/' + name).split(b'flags:')[1].split()[0]
+                if int(flags, 8) & 3 != os.O_RDONLY:
+                    yield target
+        except OSError:
+            continue  # it has just closed it

@@ -38,6 +38,7 @@ if __name__ == '__main__':
 from remote_runner.agent import peers, processes, records, tree
 from remote_runner.agent.attempt import Attempt
 from remote_runner.agent.outbox import Outbox
+from remote_runner.agent.strays import UnderWay, end_left_over
 from remote_runner.wire import frames
 from remote_runner.wire.compact_json import loads
 
@@ -57,6 +58,10 @@ CHUNK = 1 << 18
 FIRST_LEASE = 60.0
 #: The exit status of a dispatcher that leaves something for another one.
 EXIT_KEPT = 3
+#: Why a master is turned away.
+TAKEN_OVER = 'another master has taken its place'
+#: Modes in which a master must show itself.
+_LEASED = ('', 'drain')
 _ENDING = {_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT}
 
 
@@ -89,16 +94,12 @@ class Dispatcher:
         self._master: "Optional[Client]" = None
         self._epoch = 0
         self._queue: "Deque[Attempt]" = deque()
-        #: By the pids of their main processes, and those whose main processes have ended.
-        self._running: "Dict[int, Attempt]" = {}
-        self._lingering: "Set[Attempt]" = set()
+        self._under_way = UnderWay()
         #: All that the master may ask about, in any state.
         self._known: "Dict[Key, Attempt]" = {}
         self._ended: "Dict[Key, Attempt]" = {}
         self._slots = 0
         self._free: "List[int]" = []
-        #: Children that no attempt owns up to, and the attempts that ran when they appeared.
-        self._foreign: "Dict[int, Set[Attempt]]" = {}
         self._untold: "Set[Attempt]" = set()
         self._environment = dict(processes.ENVIRONMENT)
         #: What stands in working folders, see `jobs/staging.py`.
@@ -107,6 +108,7 @@ class Dispatcher:
         self._lease = FIRST_LEASE
         self._on_lost = 'kill'
         self._heard = time.monotonic()
+        #: How it is to end: as masters say in `close`; or `lapsed` (the lease has ended), or `ended` (by a signal).
         self._mode = ''
         self._killed_for_memory = _memory_kills()
 
@@ -120,38 +122,44 @@ class Dispatcher:
         if self._mode in ('drain', 'kill'):
             self._clear()
             return 0
-        return EXIT_KEPT
+        return EXIT_KEPT if self._ended else 0
 
     def _recall(self) -> None:
         """What another dispatcher, which was killed, left here: what was over counts, the rest is removed."""
-        names = set(os.listdir(self._folder))
-        for name in names:
-            number, _, go = name.partition('.')
-            if number.isdigit() and go.isdigit() and not {name + '.json', name + '.kept'} & names:
-                Attempt(self._folder, (int(number), int(go)), 0, b'', 0, None).forget(keep=False)
-        for name in names:
+        left: "Dict[Key, Set[str]]" = {}
+        for name in os.listdir(self._folder):
             number, _, rest = name.partition('.')
             go, _, end = rest.partition('.')
-            if end != 'json':
-                continue
-            try:
-                found = loads(records.read_file('{}/{}'.format(self._folder, name)).decode('ascii'))
-                attempt = Attempt.recall(self._folder, (int(number), int(go)), found)
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # not ours, or not whole: it counts for nothing
-            self._known[attempt.key] = self._ended[attempt.key] = attempt
+            if number.isdigit() and go.isdigit():
+                left.setdefault((int(number), int(go)), set()).add(end)
+        unfinished = [key for key, ends in left.items() if 'kept' not in ends and not self._recall_one(key, ends)]
+        if unfinished:
+            end_left_over(self._folder)
+        for key in unfinished:
+            attempt = Attempt(self._folder, key, 0, b'', 0, None)
+            for end in left[key] - {''}:
+                records.forget('{}.{}'.format(attempt.path, end))
+            attempt.forget(keep=False)
+
+    def _recall_one(self, key: "Key", ends: "Set[str]") -> bool:
+        """Whether it was over: where that stands, all of it is there."""
+        if 'json' not in ends:
+            return False
+        try:
+            found = loads(records.read_file('{}/{}.{}.json'.format(self._folder, *key)).decode('ascii'))
+            attempt = Attempt.recall(self._folder, key, found)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False  # the host lost its power
+        self._known[key] = self._ended[key] = attempt
+        return True
 
     def _is_over(self) -> bool:
-        is_idle = not (self._queue or self._running or self._lingering or self._foreign)
+        is_idle = not self._queue and self._under_way.is_idle
         if self._mode == 'drain':
             return is_idle and not self._ended
-        if self._mode == 'kill':
+        if self._mode in ('kill', 'ended'):
             return is_idle
-        return is_idle and self._is_orphan and (self._mode != '' or time.monotonic() > self._heard + self._lease)
-
-    @property
-    def _is_orphan(self) -> bool:
-        return self._master is None
+        return is_idle and self._master is None and self._mode in ('detach', 'lapsed')
 
     def _turn(self) -> None:
         master = self._master
@@ -160,32 +168,48 @@ class Dispatcher:
             self._poll.modify(master.fd, select.POLLIN | (select.POLLOUT if master.waits_for_room else 0))
         for fd, event in self._poll.poll(tree.milliseconds(self._wait())):
             if fd == self._listening.fileno():
-                client = Client(peers.accept(self._listening).sock)
-                self._clients[client.fd] = client
-                self._poll.register(client.fd, select.POLLIN)
+                self._accept()
             elif fd in self._clients and event & ~select.POLLOUT:
                 self._read(self._clients[fd])
         came = self._signals.take()
         if came & _ENDING:
-            self._mode = self._mode or 'ended'
-            self._end_all()
-        if _signal.SIGCHLD in came or self._foreign or self._lingering:
-            self._reap()
+            self._end()
+        if _signal.SIGCHLD in came or self._under_way.wants_looks:
+            for attempt in self._under_way.reap():
+                self._is_over_with(attempt)
         self._look_at_clock()
         self._begin()
         self._tell()
 
     def _wait(self) -> "Optional[float]":
         """Seconds until something is due."""
-        moments = [each.due for each in self._running.values() if each.due is not None]
-        moments += [each.due for each in self._lingering if each.due is not None]
+        moments = [each.due for each in self._under_way.all() if each.due is not None]
         if self._untold and self._master is not None:
             moments.append(min(each.began for each in self._untold) + TELLING)
-        if not self._mode:
+        if self._mode in _LEASED:
             moments.append(self._heard + self._lease)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
+    def _end(self) -> None:
+        """We were told to, or the guard was killed: masters find that out at once, and begin another dispatcher."""
+        if self._mode != 'ended':
+            self._mode = 'ended'
+            for client in list(self._clients.values()):
+                self._drop(client)
+            self._poll.unregister(self._listening.fileno())
+            self._listening.close()
+            self._end_all()
+
     # ---- the master --------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            client = Client(peers.accept(self._listening).sock)
+        except OSError as error:
+            _log('a master cannot be let in: {}'.format(error))
+            return
+        self._clients[client.fd] = client
+        self._poll.register(client.fd, select.POLLIN)
 
     def _read(self, client: Client) -> None:
         try:
@@ -194,10 +218,12 @@ class Dispatcher:
             return
         except OSError:
             data = b''
+        if client is self._master:
+            self._heard = time.monotonic()  # also a part of a large frame is a sign of life
         try:
             for header, body in client.decoder.feed(data) if data else ():
                 self._hear(client, header, body)
-        except (frames.FrameError, KeyError, ValueError, TypeError, IndexError) as error:
+        except (frames.FrameError, AttributeError, KeyError, ValueError, TypeError, IndexError) as error:
             _log('what came from a master is not understood: {!r}'.format(error))
             data = b''
         if not data and client.fd in self._clients:
@@ -217,8 +243,7 @@ class Dispatcher:
             self._greet(client, header['hello'])
         elif client is not self._master:
             return  # of a master whose place another one has taken
-        self._heard = time.monotonic()
-        if 'start' in header:
+        elif 'start' in header:
             self._take_in(header['start'], body)
         elif 'cancel' in header:
             for number, go in header['cancel']:
@@ -238,19 +263,19 @@ class Dispatcher:
 
     def _greet(self, client: Client, hello: "Dict[str, Any]") -> None:
         """A master says who it is: its `epoch`, and how things are to be done from now on."""
-        if self._mode == 'ended':
-            return  # we are about to end
-        if hello['protocol'] != PROTOCOL or hello['epoch'] < self._epoch:
-            why = 'another master has taken its place'
-            if hello['protocol'] != PROTOCOL:
-                why = 'another version of remote_runner has begun it on this host'
-            client.outbox.say({'refused': why})
-            client.outbox.flush(client.sock, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+        if hello['protocol'] != PROTOCOL:
+            _refuse(client, 'another version of remote_runner has begun it on this host')
+            return
+        if hello['epoch'] < self._epoch:
+            _refuse(client, TAKEN_OVER)
             return
         if self._master is not None and self._master is not client:
+            if hello['epoch'] > self._epoch:
+                _refuse(self._master, TAKEN_OVER)
             self._drop(self._master)
         self._master = client
         self._mode = ''
+        self._heard = time.monotonic()
         self._epoch = hello['epoch']
         self._lease, self._on_lost, self._keep = hello['lease'], hello['on_lost'], hello['keep']
         self._links = hello['links']
@@ -258,13 +283,14 @@ class Dispatcher:
         for name, value in hello['environment'].items():
             self._environment[name.encode('utf-8', 'surrogateescape')] = value.encode('utf-8', 'surrogateescape')
         self._resize(hello['slots'])
-        client.outbox.say({'welcome': {'pid': os.getpid(), 'have': [list(key) for key in self._known]}})
-        self._untold = set(self._running.values())
+        have = [list(key) for key, attempt in self._known.items() if not attempt.is_unwanted]
+        client.outbox.say({'welcome': {'pid': os.getpid(), 'have': have}})
+        self._untold = {each for each in self._under_way.running.values() if not each.is_unwanted}
         for attempt in self._ended.values():
             client.outbox.tell(attempt)
 
     def _resize(self, slots: int) -> None:
-        used = {each.slot for each in self._running.values()} | {each.slot for each in self._lingering}
+        used = {each.slot for each in self._under_way.all()}
         self._slots = slots
         self._free = [slot for slot in range(slots, 0, -1) if slot not in used]
 
@@ -283,7 +309,7 @@ class Dispatcher:
             if contents:
                 try:
                     attempt.put_inputs(contents)
-                except OSError as error:
+                except (OSError, ValueError) as error:
                     attempt.fail(error)
                     self._has_ended(attempt)
                     continue
@@ -297,6 +323,7 @@ class Dispatcher:
             self._forget(key, keep=False)
         elif attempt.pid:
             attempt.is_unwanted = True
+            self._untold.discard(attempt)
             attempt.end()
         else:
             self._queue.remove(attempt)
@@ -307,6 +334,7 @@ class Dispatcher:
         attempt = self._ended.pop(key, None)
         if attempt is not None:
             del self._known[key]
+            attempt.is_unwanted = True  # the outbox may not have told of it yet
             attempt.forget(keep or self._keep == 'all')
 
     def _tell(self) -> None:
@@ -326,89 +354,22 @@ class Dispatcher:
     # ---- tasks -------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        while self._queue and self._free and self._mode != 'ended':
+        while self._queue and self._free:
             attempt = self._queue.popleft()
             slot = self._free.pop()
             try:
                 attempt.begin(slot, self._environment, self._links)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._release(slot)
                 attempt.fail(error)
                 self._has_ended(attempt)
                 continue
-            self._running[attempt.pid] = attempt
+            self._under_way.running[attempt.pid] = attempt
             self._untold.add(attempt)
 
     def _release(self, slot: int) -> None:
         if slot <= self._slots:
             self._free.append(slot)
-
-    def _reap(self) -> None:
-        ended, any_left = tree.reap()
-        for pid, status in ended.items():
-            attempt = self._running.pop(pid, None)
-            if attempt is not None:
-                attempt.main_ended(status)
-                self._lingering.add(attempt)
-        if any_left:
-            self._look_for_strays()
-        elif self._foreign or self._lingering:
-            self._foreign.clear()
-            for attempt in self._lingering:
-                attempt.strays.clear()
-        for attempt in [each for each in self._lingering if not each.strays]:
-            self._lingering.remove(attempt)
-            self._is_over_with(attempt)
-
-    def _look_for_strays(self) -> None:
-        """Children of ours that we did not start: their parents have ended, and the kernel gave them to us."""
-        strays = set(tree.children(os.getpid())) - set(self._running)
-        for pid in set(self._foreign) - strays:
-            del self._foreign[pid]
-        owned: "Set[int]" = set(self._foreign)
-        for attempt in self._attempts():
-            attempt.strays &= strays
-            owned |= attempt.strays
-        for pid in strays - owned:
-            owner = self._owner(pid)
-            if owner is not None:
-                owner.strays.add(pid)
-            else:
-                self._foreign[pid] = set(self._attempts())
-        for attempt in self._lingering:
-            if attempt.strays:
-                attempt.linger()
-        self._end_foreign()
-
-    def _attempts(self) -> "List[Attempt]":
-        return list(self._running.values()) + list(self._lingering)
-
-    def _owner(self, pid: int) -> "Optional[Attempt]":
-        """Whose process it is: it is in the session of a task, or was started with the variables of one."""
-        session = _session(pid)
-        for attempt in self._attempts():
-            if attempt.pid == session:
-                return attempt
-        try:
-            environment = processes.environment(pid)
-        except OSError:
-            return None  # it is just ending, or has become another user's
-        for attempt in self._attempts():
-            own = (attempt.position, attempt.key[1], attempt.slot)
-            if tuple(environment.get(name) for name in _MARKS) == tuple(str(word).encode('ascii') for word in own):
-                return attempt
-        return None
-
-    def _end_foreign(self) -> None:
-        """End what belongs to none of the attempts under way."""
-        under_way = set(self._attempts())
-        for pid, candidates in self._foreign.items():
-            if not candidates & under_way:
-                for each in [pid, *tree.descendants(pid)]:
-                    try:
-                        os.kill(each, _signal.SIGKILL)
-                    except (ProcessLookupError, PermissionError):
-                        continue  # it has just ended; or it is another user's, and not ours to end
 
     def _is_over_with(self, attempt: Attempt) -> None:
         """None of its processes is left."""
@@ -433,15 +394,14 @@ class Dispatcher:
 
     def _look_at_clock(self) -> None:
         now = time.monotonic()
-        for attempt in self._attempts():
+        for attempt in self._under_way.all():
             attempt.tick(now)
-        if now > self._heard + self._lease and self._mode not in ('detach', 'ended'):
+        if self._mode in _LEASED and now > self._heard + self._lease:
             if self._master is not None:
                 self._drop(self._master)
-            if self._on_lost == 'kill':
+            self._mode = 'detach' if self._on_lost == 'finish' else 'lapsed'
+            if self._mode == 'lapsed':
                 self._end_all()
-            else:
-                self._mode = 'detach'
 
     def _end_all(self) -> None:
         """End what runs, and begin nothing more; nobody is told of it."""
@@ -449,7 +409,8 @@ class Dispatcher:
             del self._known[attempt.key]
             attempt.forget(keep=False)
         self._queue.clear()
-        for attempt in self._attempts():
+        self._untold.clear()
+        for attempt in self._under_way.all():
             attempt.is_unwanted = True
             attempt.end()
 
@@ -459,19 +420,18 @@ class Dispatcher:
             attempt.forget(self._keep == 'all' or (self._keep == 'failed' and attempt.cause is not None))
 
 
+def _refuse(client: Client, why: str) -> None:
+    """Tell a master that it is none; it goes then, or is dropped."""
+    client.outbox.say({'refused': why})
+    try:
+        client.outbox.flush(client.sock, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+    except OSError:
+        return  # it did not wait for that
+
+
 def _log(text: str) -> None:
     sys.stderr.write(text + '\n')
     sys.stderr.flush()
-
-
-_MARKS = (b'RR_TASK', b'RR_ATTEMPT', b'RR_SLOT')
-
-
-def _session(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return 0
 
 
 def _memory_kills() -> int:
@@ -506,7 +466,10 @@ def guard(dispatcher: int, signals: tree.Signals) -> int:
 
 def main(folder: str, path: str) -> int:
     """Serve the job in `folder` at the socket `path`, if nobody does; says so on stdout, or why not."""
-    lock = os.open(folder + '/lock', os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(folder + '/lock', os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return 0  # the one before us has just removed all
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.stat(folder + '/lock').st_ino != os.fstat(lock).st_ino:
@@ -517,9 +480,13 @@ def main(folder: str, path: str) -> int:
         os._exit(0)
     log = os.open(folder + '/log', os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.dup2(log, 2)
+    tree.default_signals()
+    for number in processes.IGNORED_BY_PYTHON:
+        _signal.signal(number, _signal.SIG_IGN)
     tree.prctl(tree.PR_SET_CHILD_SUBREAPER, 1)
     signals = tree.Signals((_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT, _signal.SIGCHLD))
     listening = peers.listen(path)
+    own = os.getpid()
     dispatcher = os.fork()
     if dispatcher:
         listening.close()
@@ -530,9 +497,14 @@ def main(folder: str, path: str) -> int:
             _leave(folder)
         return 0
     tree.prctl(tree.PR_SET_CHILD_SUBREAPER, 1)
-    tree.prctl(tree.PR_SET_PDEATHSIG, _signal.SIGTERM)
     signals = tree.Signals((_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT, _signal.SIGCHLD))
-    os.write(1, b'ready\n')
+    tree.prctl(tree.PR_SET_PDEATHSIG, _signal.SIGTERM)
+    if os.getppid() != own:
+        return 1  # it was killed before that
+    try:
+        os.write(1, b'ready\n')
+    except BrokenPipeError:
+        pass  # who asked for us is gone: the next one may come
     os.dup2(0, 1)
     try:
         return Dispatcher(folder, listening, signals).run()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: Bytes of a result that travels with the word that its task has ended; larger ones come before it, in pieces.
 SMALL = 1 << 15
 PIECE = 1 << 18
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 #: Bytes of results in one frame of small ones.
 TOGETHER = 1 << 17
 
@@ -83,9 +84,11 @@ class Outbox:
         items: "List[List[Any]]" = []
         bodies: "List[bytes]" = []
         size = 0
-        now = time.monotonic()
         while self._ended and size < TOGETHER and len(items) < 1000:
             attempt = self._ended[0]
+            if attempt.is_unwanted:
+                self._ended.popleft()
+                continue
             large = [item for item in attempt.sizes if item[1] > SMALL]
             if large:
                 if items:
@@ -104,6 +107,8 @@ class Outbox:
                         attempt.cause, attempt.why = RESOURCES, 'somebody has shortened what it brought'
                     bodies.append(content.ljust(expected))
                     size += expected
+            size += len(attempt.tail)
+            now = time.monotonic()
             items.append(
                 [
                     attempt.key[0],
@@ -120,14 +125,15 @@ class Outbox:
             )
             if large:
                 break
-        header: "Dict[str, Any]" = {'ended': items}
-        yield frames.encode(header, b''.join(bodies))
+        if items:
+            header: "Dict[str, Any]" = {'ended': items}
+            yield frames.encode(header, b''.join(bodies))
 
 
 def _read(path: str, expected: int) -> bytes:
     """So many bytes of a file, or what there is of them."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, _READ)
     except OSError:
         return b''
     try:
@@ -139,7 +145,7 @@ def _read(path: str, expected: int) -> bytes:
 def _in_pieces(attempt: "Attempt", name: str, expected: int) -> "Iterator[bytes]":
     header: "Dict[str, object]" = {'piece': [attempt.key[0], attempt.key[1], name]}
     try:
-        fd = os.open(attempt.file(attempt.results[name]), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(attempt.file(attempt.results[name]), _READ)
     except OSError:
         return  # fewer bytes come than were promised, which the master sees
     try:

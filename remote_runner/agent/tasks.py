@@ -12,7 +12,7 @@ from remote_runner.agent.threads import Thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Optional
+    from typing import Dict, Optional, Tuple
 
     from remote_runner.agent.request import Request
 
@@ -26,8 +26,7 @@ def dispatch(request: "Request") -> "Dict[str, object]":
 
     It ends when the dispatcher has, or lets go of the connection. See `agent/dispatcher.py` for what is said.
     """
-    folder = job_folder(request.header['job'])
-    sock = _connect(request, folder, os.path.join(screen.runtime_folder(), 'tasks-{}'.format(request.header['job'])))
+    folder, sock = _connect(request, request.header['job'])
     request.when_gone(lambda: _hang_up(sock))
     request.send({'folder': folder}, b'')
     Thread(_pass_on, request, sock)
@@ -71,22 +70,26 @@ def _hang_up(sock: "_socket.socket") -> None:
         return  # the other side was faster
 
 
-def _connect(request: "Request", folder: str, path: str) -> "_socket.socket":
+def _connect(request: "Request", job: str) -> "Tuple[str, _socket.socket]":
+    """The folder of the job, and the way to its dispatcher."""
+    path = os.path.join(screen.runtime_folder(), 'tasks-{}'.format(job))
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    while True:
+        folder = job_folder(job)  # each time: a dispatcher that ends removes it
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
             sock.connect(path)
-            return sock
+            return folder, sock
         except OSError:
             sock.close()
         said = _begin(folder, path)
         if said not in ('', 'ready\n'):
             raise Failure('its dispatcher did not start: {}'.format(said.strip()), kind='dispatcher')
+        if time.monotonic() > deadline:
+            raise Failure('its dispatcher cannot be reached: {}'.format(_log(folder) or path), kind='dispatcher')
         if not said:
             request.check()
             select.poll().poll(50)  # no wait for a lock has an end
-    raise Failure('its dispatcher cannot be reached: {}'.format(_log(folder) or path), kind='dispatcher')
 
 
 def _begin(folder: str, path: str) -> str:

@@ -10,18 +10,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from remote_runner.cli.detach import add_detach_option, add_detach_to_option
 from remote_runner.cli.job_options import add_policy_options, add_result_options, format_of, policy_of
-from remote_runner.cli.options import Parser, add_connection_options, add_hosts_option, add_log_level, dial_hosts
+from remote_runner.cli.options import (
+    Parser,
+    add_connection_options,
+    add_hosts_option,
+    add_log_level,
+    dial_hosts,
+    hosts_or_files,
+)
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
     from remote_runner.hosts.address import Address
     from remote_runner.hosts.host import Host
+    from remote_runner.jobs.engines.base import Links
     from remote_runner.jobs.journal import Journal
     from remote_runner.jobs.places import Place
     from remote_runner.jobs.run import Job
     from remote_runner.jobs.source import Source
-    from remote_runner.jobs.staging import Links
     from remote_runner.jobs.task import Task
 
 log = logging.getLogger(__name__)
@@ -56,6 +64,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_hosts_option(parser)
     add_policy_options(parser, duplicates=True)
     add_result_options(parser)
+    add_detach_option(parser)
+    add_detach_to_option(parser)
     add_log_level(parser)
     add_connection_options(parser)
     return parser
@@ -68,6 +78,12 @@ def main(arguments: Sequence[str]) -> int:
     source = _source(options.commands)
     if options.dry_run:
         return _show(source)
+    if options.detach_to is not None:
+        from remote_runner.cli.elsewhere import begin_batch
+
+        return begin_batch(options, make_parser(), arguments, source)
+    if options.detach:
+        return _detach(options, arguments, source)
     addresses, connector = dial_hosts(options)
     # The rest is imported while the hosts answer.
     from remote_runner.cli.job import Running, Told, meta_of
@@ -106,6 +122,32 @@ def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
         return Running(job, place, Told.of(options)).resume(journal, connector)
 
 
+def _detach(options: argparse.Namespace, arguments: Sequence[str], source: Source) -> int:
+    """Let it be run in the background; the exit status."""
+    from remote_runner.cli.detach import check_credentials, detach
+    from remote_runner.cli.job import meta_of
+    from remote_runner.hosts.address import parse_hosts
+    from remote_runner.jobs.journal import Journal
+    from remote_runner.jobs.places import make
+    from remote_runner.ui.log import configure
+
+    configure(options.log_level)
+    addresses = parse_hosts(hosts_or_files(options.hosts), exclude=options.exclude)
+    if not addresses:
+        raise UsageError('no host is left', remedy='see HOSTS and -x')
+    check_credentials(options, addresses)
+    place = make(options.name or '')
+    with Journal.create(place.folder, meta_of('batch', arguments)) as journal:
+        position = 0
+        while not source.is_over:
+            tasks = source.take(1000)
+            journal.add(enumerate(tasks, position))
+            position += len(tasks)
+            source.wait()
+        journal.note(is_complete=True)
+    return detach(place, options)
+
+
 def _job(
     options: argparse.Namespace,
     place: Place,
@@ -141,12 +183,12 @@ def _source(name: str) -> Source:
         return Streamed(sys.stdin.buffer)
     path = Path(name)
     try:
-        with path.open('rb'):
-            pass
-        if not path.is_file():
-            return Streamed(path.open('rb'), name)  # a pipe
+        file = path.open('rb')
     except OSError as error:
         raise UsageError(f'the commands {name} cannot be read: {error.strerror}') from error
+    if not path.is_file():
+        return Streamed(file, name)  # a pipe, whose writer would not stay for a second one
+    file.close()
     return Given(_tasks(path))
 
 
@@ -159,11 +201,12 @@ def _tasks(path: Path) -> Iterator[Task]:
 
 def _prepare(dependencies: str | None, stack: ExitStack) -> Callable[[Host], Links]:
     """Brings them to a host, if there are some."""
-    from remote_runner.events import Events
-    from remote_runner.jobs.staging import Dependencies, nothing
-
     if dependencies is None:
+        from remote_runner.jobs.engines.base import nothing
+
         return nothing
+    from remote_runner.events import Events
+    from remote_runner.jobs.staging import Dependencies
 
     found = Dependencies(Path(dependencies), Events())
     stack.callback(found.close)

@@ -40,7 +40,11 @@ class Sweeps:
         """
         failed = []
         for plan in self._plan.sweeps:
-            meta: dict[str, object] = {'kind': 'sweep of a run', 'sweep': plan.name}
+            meta: dict[str, object] = {
+                'kind': 'sweep of a run',
+                'sweep': plan.name,
+                'what': self._options.config,
+            }
             if self._is_cancelled or sweep.begin(plan, self._options, self._connector, meta, self._meet, live=False):
                 failed.append(plan.name)
         if failed:

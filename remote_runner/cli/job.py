@@ -39,6 +39,7 @@ def meta_of(kind: str, arguments: Sequence[str]) -> dict[str, object]:
     """What the journal keeps of a command, for it to be resumed: never a password."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument('-p', '--pass')
+    parser.add_argument('--detach', action='store_true')
     _, rest = parser.parse_known_args(list(arguments))
     return {'kind': kind, 'arguments': rest, 'folder': str(Path.cwd()), 'program': sys.argv[0]}
 
@@ -103,6 +104,7 @@ class Running:
         done, failed = loaded.done, sum(loaded.failed.values())
         log.info('job %s: of %d tasks %d are done, %d have failed', self._place.id, loaded.tasks, done, failed)
         self._positions = {task.number: task.position for task in loaded.unsettled}
+        self.statistics.resumed(loaded.done, loaded.failed)
         return self._run(journal, connector, loaded)
 
     def cancel(self) -> None:
@@ -139,6 +141,7 @@ class Running:
                 journal.write(Turn(delivered=audience.delivered()))
                 if self._scheduler is not None:
                     self.statistics.saved(self._scheduler.progress.saved)
+        journal.note(statistics=self.statistics.to_dict())
         view = self.statistics.view()
         self.is_cancelled = view.cancelled > 0
         return 1 if audience.refused or view.has_failed or view.cancelled else 0

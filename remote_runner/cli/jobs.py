@@ -26,7 +26,9 @@ recorded of them.
 
     remote_runner jobs list
     remote_runner jobs show latency
+    remote_runner jobs attach                               follow one that runs elsewhere
     remote_runner jobs pause                                from any terminal; what runs goes on
+    remote_runner jobs resume                               after a pause, or where its master is gone
     remote_runner jobs explain 17                           why task 17 does not run, or what became of it
     remote_runner jobs failed --json | jq -r .command       what failed in the newest job
     remote_runner jobs export csv 20260803-1412 >results.csv
@@ -38,14 +40,15 @@ Without it the newest job of all is meant.
 _USAGE = """\
 %(prog)s list [options]
        %(prog)s show|failed [ID] [options]
-       %(prog)s pause|resume-running|cancel [ID] [options]
+       %(prog)s attach|resume [ID] [options]
+       %(prog)s pause|cancel [ID] [options]
        %(prog)s explain TASK [ID] [options]
        %(prog)s export csv|jsonl [ID] [options]
        %(prog)s clean [ID...] [options]"""
 #: Of the largest number that a task may have.
 _DIGITS = 15
 #: Actions that run a job have options of their own.
-_OTHERS = {'resume': 'remote_runner.cli.resume'}
+_OTHERS = {'attach': 'remote_runner.cli.follow', 'resume': 'remote_runner.cli.resume'}
 _SECONDS = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}
 
 
@@ -58,8 +61,9 @@ def make_parser() -> argparse.ArgumentParser:
         epilog='exit status: 0 it was done, 1 a journal cannot be read, a job could not be removed, or one that was\n'
         'to be told something does not run, 2 there is no such job',
     )
-    what = 'what to do: ' + ', '.join(_ACTIONS)
-    parser.add_argument('action', choices=list(_ACTIONS), metavar='ACTION', help=what)
+    actions = [*_ACTIONS, *_OTHERS]
+    what = 'what to do: ' + ', '.join(actions) + '; the last two have options of their own (--help)'
+    parser.add_argument('action', choices=actions, metavar='ACTION', help=what)
     what = 'the job that is meant (default: the newest); before it stands the format for export, the TASK for explain'
     parser.add_argument('words', nargs='*', metavar='ID', help=what)
     what = 'clean: remove only what was not touched for so long, as 90m, 12h, 30d or 4w'
@@ -84,6 +88,8 @@ def main(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in _OTHERS:
         return int(importlib.import_module(_OTHERS[arguments[0]]).main(arguments[1:]))
     options = make_parser().parse_intermixed_args(arguments)
+    if options.action in _OTHERS:
+        raise UsageError(f'{options.action} comes first', remedy=f'remote_runner jobs {options.action} ...')
     if options.action != 'clean' and (options.older is not None or options.yes):
         raise UsageError('--older and --yes belong to `jobs clean`')
     from remote_runner.ui.log import configure
@@ -205,7 +211,6 @@ def _tell(options: argparse.Namespace) -> int:
 #: What a master is asked to do, and what it does then.
 _TOLD = {
     'pause': ('pause', 'is paused: what runs goes on, and nothing more is begun'),
-    'resume-running': ('resume', 'goes on'),
     'cancel': ('cancel', 'is cancelled: what runs is ended'),
 }
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from remote_runner.cli.options import Parser, add_connection_options, add_log_level
 from remote_runner.errors import UsageError
+from remote_runner.jobs.holding import master
 from remote_runner.jobs.journal import Journal
 from remote_runner.jobs.places import Place, find
 from remote_runner.jobs.policy import Cause
@@ -21,7 +22,7 @@ KINDS = {'batch': 'remote_runner.cli.batch', 'sweep': 'remote_runner.cli.sweep'}
 _DESCRIPTION = """\
 Go on with a batch or sweep where its master left it: it was interrupted, killed, or its machine was switched off. What
 has succeeded is not run again; what still runs on the hosts is taken over. The file of its commands is read again:
-what stands there now and was not run before is run, whatever its place.
+what stands there now and was not run before is run, whatever its place. A job that runs and is paused goes on there.
 
     remote_runner jobs resume
     remote_runner jobs resume latency --retry-failed -H node[1-8]
@@ -41,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--retry-failed', action='store_true', help='try once more what has finally failed')
     what = 'other hosts than those that it was begun with, see `batch`'
     parser.add_argument('-H', '--hosts', action='append', metavar='HOSTS', help=what)
+    parser.add_argument('--no-results', action='store_true', help='write no results to stdout')
     add_log_level(parser)
     add_connection_options(parser)
     return parser
@@ -50,8 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     said = make_parser().parse_intermixed_args(arguments)
     place = find(said.id)
+    if master(place.folder) is not None:
+        return _unpause(place)
     with Journal.open(place.folder) as journal:
-        if journal.meta['kind'] not in KINDS:
+        if journal.meta.get('kind') not in KINDS:
             what = f'job {place.id} is a sweep of a config with components'
             raise UsageError(what, remedy='run that again with `remote_runner -c`')
         options = _options(place, journal, said)
@@ -61,6 +65,16 @@ def main(arguments: Sequence[str]) -> int:
             log.info('%d tasks are tried again', forgiven)
         status: int = importlib.import_module(KINDS[journal.meta['kind']]).resume(place, journal, options)
         return status
+
+
+def _unpause(place: Place) -> int:
+    """One that runs goes on after a pause."""
+    from remote_runner.jobs.control import ask
+    from remote_runner.ui.output import Output
+
+    ask(place.folder, {'do': 'resume'})
+    Output().write(f'job {place.id} goes on\n')
+    return 0
 
 
 def _options(place: Place, journal: Journal, said: argparse.Namespace) -> argparse.Namespace:
@@ -77,4 +91,6 @@ def _options(place: Place, journal: Journal, said: argparse.Namespace) -> argpar
     for name, value in vars(said).items():
         if value != usual[name] and name in options:
             setattr(options, name, value)
+    if said.no_results:
+        options.format = None
     return options

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from remote_runner.cli.detach import add_detach_option
 from remote_runner.cli.job_options import add_policy_options, add_result_options, format_of
 from remote_runner.cli.job_options import policy_of as policy_said
 from remote_runner.cli.options import (
@@ -15,11 +16,12 @@ from remote_runner.cli.options import (
     add_connection_options,
     add_log_level,
     add_muddler_options,
+    hosts_or_files,
     joined,
     ssh_options,
 )
 from remote_runner.defaults import SCREEN, START_TIMEOUT
-from remote_runner.errors import UsageError
+from remote_runner.errors import RemoteRunnerError, UsageError
 
 if TYPE_CHECKING:
     from remote_runner.cli.job import Running
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from remote_runner.jobs.places import Place
     from remote_runner.jobs.run import Job
     from remote_runner.jobs.source import Source
+    from remote_runner.jobs.staging import Files
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_muddler_options(parser.add_argument_group('what to run'))
     add_policy_options(parser, duplicates=False)
     add_result_options(parser)
+    add_detach_option(parser)
     add_log_level(parser)
     add_connection_options(parser)
     parser.set_defaults(
@@ -75,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
         terminate=False,
         always_copy=False,
         remote_done_dir=None,
+        hosts=None,
     )
     return parser
 
@@ -92,10 +97,12 @@ def main(arguments: Sequence[str]) -> int:
         return _show(plans)
     from remote_runner.cli.job import meta_of
 
+    if options.detach:
+        return _detach(plans, options, meta_of('sweep', arguments))
     status = 0
     with _connector(options, plans) as connector:
         for plan in plans:
-            meta = {**meta_of('sweep', arguments), 'sweep': plan.name}
+            meta = {**meta_of('sweep', arguments), 'sweep': plan.name, 'what': options.config}
             status = max(status, begin(plan, options, connector, meta))
     return status
 
@@ -128,10 +135,32 @@ def begin(
     with ExitStack() as stack:
         place = make(options.name or plan.name)
         journal = stack.enter_context(Journal.create(place.folder, meta))
-        job = _job(plan, options, place, Given(tasks_of(plan)), stack)
+        files = _files(plan, place, stack)
+        if not plan.keep_files:
+            stack.callback(lambda: _remove(files, plan, connector, options, files.hosts))
+        job = _job(plan, options, place, Given(tasks_of(plan)), files)
         running = Running(job, place, Told.of(options)._replace(live=live))
         meet(running.cancel)
         return _collect(plan, journal, running, running.begin(journal, connector))
+
+
+def _detach(plans: Sequence[SweepPlan], options: argparse.Namespace, meta: dict[str, object]) -> int:
+    """Let it be run in the background; the exit status."""
+    from remote_runner.cli.detach import check_credentials, detach
+    from remote_runner.jobs.journal import Journal
+    from remote_runner.jobs.places import make
+    from remote_runner.jobs.sweeping import tasks_of
+
+    if len(plans) > 1:
+        names = ', '.join(plan.name for plan in plans)
+        raise UsageError('--detach takes one sweep at a time', remedy=f'name one of {names}')
+    [plan] = plans
+    check_credentials(options, plan.hosts)
+    place = make(options.name or plan.name)
+    with Journal.create(place.folder, {**meta, 'sweep': plan.name, 'what': options.config}) as journal:
+        journal.add(enumerate(tasks_of(plan)))
+        journal.note(is_complete=True)
+    return detach(place, options)
 
 
 def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
@@ -144,15 +173,18 @@ def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
     configure(options.log_level)
     options.names = [journal.meta['sweep']]
     [plan] = _plans(options)
-    if getattr(options, 'hosts', None):
+    if options.hosts:
         from remote_runner.hosts.address import parse_hosts
 
-        plan = plan._replace(hosts=tuple(parse_hosts(options.hosts)))
+        plan = plan._replace(hosts=tuple(parse_hosts(hosts_or_files(options.hosts))))
     matched = journal.match(list(tasks_of(plan)))
     if matched.new or matched.dropped:
         log.info('%s has changed: %d tasks are new, %d are gone', options.config, matched.new, matched.dropped)
     with _connector(options, [plan]) as connector, ExitStack() as stack:
-        job = _job(plan, options, place, Given(()), stack)
+        files = _files(plan, place, stack)
+        if not plan.keep_files:  # also what the master before has brought
+            stack.callback(lambda: _remove(files, plan, connector, options, {host.where for host in plan.hosts}))
+        job = _job(plan, options, place, Given(()), files)
         running = Running(job, place, Told.of(options))
         return _collect(plan, journal, running, running.resume(journal, connector))
 
@@ -181,15 +213,28 @@ def _connector(options: argparse.Namespace, plans: Sequence[SweepPlan]) -> Conne
     return Ahead(ssh_options(options), addresses, options.fanout).connector()
 
 
-def _job(plan: SweepPlan, options: argparse.Namespace, place: Place, source: Source, stack: ExitStack) -> Job:
+def _files(plan: SweepPlan, place: Place, stack: ExitStack) -> Files:
+    """What its tasks need. What is not kept at the end lies in a folder of its own: another sweep may need the same."""
     from remote_runner.events import Events
-    from remote_runner.jobs.run import Job
     from remote_runner.jobs.staging import Files
-    from remote_runner.jobs.sweeping import Validation, policy_of
 
-    owner = f'{plan.config_dir}:{plan.name}'
+    owner = f'{plan.config_dir}:{plan.name}' if plan.keep_files else place.id
     files = Files(plan.files, plan.executables, plan.program, owner, Events())
     stack.callback(files.close)
+    return files
+
+
+def _remove(
+    files: Files, plan: SweepPlan, connector: Opens, options: argparse.Namespace, names: Collection[str]
+) -> None:
+    """Remove from these hosts what it has brought."""
+    files.remove([host for host in plan.hosts if host.where in names], connector, options.fanout)
+
+
+def _job(plan: SweepPlan, options: argparse.Namespace, place: Place, source: Source, files: Files) -> Job:
+    from remote_runner.jobs.run import Job
+    from remote_runner.jobs.sweeping import Validation, policy_of
+
     return Job(
         id=place.id,
         addresses=plan.hosts,
@@ -199,19 +244,28 @@ def _job(plan: SweepPlan, options: argparse.Namespace, place: Place, source: Sou
         on_lost=options.on_lost or plan.on_lost,
         keep=options.keep or plan.keep,
         prepare=files.bring,
+        give_up=files.give_up,
         validate=None if plan.validate is None else Validation(plan),
         fanout=options.fanout,
     )
 
 
 def _collect(plan: SweepPlan, journal: Journal, running: Running, status: int) -> int:
-    if plan.collector is not None and running.is_cancelled:
+    if plan.collector is None:
+        return status
+    if running.is_cancelled:
         log.warning('sweep %s was cancelled: its results are in the journal, and are not collected', plan.name)
-    elif plan.collector is not None:
-        from remote_runner.jobs.sweeping import collect
+        return status
+    from remote_runner.jobs.sweeping import collect
 
+    try:
         count = collect(plan, journal)
-        log.info('the results of %d tasks of sweep %s are collected', count, plan.name)
+    except RemoteRunnerError:
+        again = 'resume' if journal.meta['kind'] == 'sweep' else 'export csv'
+        what = 'the results of sweep %s are in the journal: `remote_runner jobs %s %s` brings them out again'
+        log.warning(what, plan.name, again, journal.folder.name)
+        raise
+    log.info('the results of %d task%s of sweep %s are collected', count, '' if count == 1 else 's', plan.name)
     return status
 
 

@@ -94,6 +94,13 @@ SWEEP_ATTRIBUTES: Mapping[str, Attribute] = {
             default=dict,
         ),
         Attribute(
+            'keep_files',
+            'Whether what `files` and `executables` bring for working folders stays on the hosts, for the next time. '
+            'False: it is removed at the end. What is brought to absolute paths stays.',
+            read_flag,
+            default=lambda: True,
+        ),
+        Attribute(
             'timeout',
             'Seconds that a task may take, or a percentage of the median of those that succeeded, as `\'300%\'`. '
             'None: any time.',

@@ -22,7 +22,7 @@ _RESERVED = {
     *('select', 'then', 'time', 'until', 'while'),
 }
 #: Where quotes, comments and substitutions of sh begin and end, as far as `innermost_quote` needs it.
-_SYNTAX = re.compile(r'\\.|\$\(|[\'"`()]|(?<![^\s;&|()])#[^\n]*', re.DOTALL)
+_SYNTAX = re.compile(r'\\.|\$\(|[\'"`()]|(?<!\\\s)(?<![^\s;&|(])#[^\n]*', re.DOTALL)
 
 
 class Slot(NamedTuple):
@@ -168,7 +168,7 @@ def innermost_quote(text: str) -> str:
             position = found.start() + 1
         elif token[0] in '\\#':
             continue
-        elif token == innermost or (innermost in ('(', '$(') and token == ')'):  # noqa: S105 - no password
+        elif token == (')' if innermost in ('(', '$(') else innermost):
             within.pop()
         elif token in ('$(', '"', '`') or (token in ("'", '(') and innermost != '"'):
             within.append(token)

@@ -412,7 +412,12 @@ class _Run:
                 experiment.run()
             except RemoteRunnerError as error:
                 failure = error
-        self._see_to_critical()
+        try:
+            self._see_to_critical()
+        except RemoteRunnerError:
+            with reported():
+                self._fetch()
+            raise
         if any(tracked.plan.wait for tracked in self._board.all()) and failure is None:
             self._wait()
             return

@@ -35,6 +35,7 @@ class SweepPlan(NamedTuple):
         trees: remote folders, as written, of which `files` has all that local ones hold, but for what was left out.
         executables: pairs of platform (`linux-x86_64`) and absolute local path.
         program: what the executable is called in working folders; None without one.
+        keep_files: whether what is brought for working folders stays on the hosts at the end.
         retries, timeout, timeout_share, duplicates, delay: as in `jobs.policy.Policy`.
         retry_on: causes (`exit`, `timeout`, `rejected`, `resources`), each with the exit status or None; None: all.
         halt: at how many failed tasks (below 1: at what share of all) to give up, and whether what runs is ended, too.
@@ -55,6 +56,7 @@ class SweepPlan(NamedTuple):
     trees: tuple[TreePath, ...]
     executables: tuple[tuple[str, str], ...]
     program: str | None
+    keep_files: bool
     retries: int
     retry_on: tuple[tuple[str, int | None], ...] | None
     timeout: float | None

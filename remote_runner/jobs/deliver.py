@@ -133,6 +133,7 @@ class Delivery:
         with self._changed:
             for position in positions:
                 self._put(position, None)
+            self._changed.notify()
 
     def close(self) -> None:
         """Wait until all that was given is written; in order, what is still held back by a gap goes after it.
@@ -223,8 +224,12 @@ class Delivery:
                 if batch.is_written:
                     self._written(done, freed)
                     done, freed = [], 0
-        finally:
-            batch.write()
+        except Exception:
+            if not batch.is_cut:
+                batch.write()
+                self._written(done, freed)
+            raise
+        batch.write()
         self._written(done, freed)
 
     def _written(self, numbers: list[int], size: int) -> None:
@@ -246,6 +251,8 @@ class _Batch:
         self._bytes = 0
         #: How many of the pieces are of whole results.
         self._whole = 0
+        #: Whether some of what was added could not be written.
+        self.is_cut = False
 
     @property
     def is_written(self) -> bool:
@@ -278,7 +285,9 @@ class _Batch:
         data = b''.join(self._pieces)
         self._pieces.clear()
         self._bytes = self._whole = 0
+        self.is_cut = True
         self._sink.write(data)
+        self.is_cut = False
 
 
 def _size(result: Result) -> int:

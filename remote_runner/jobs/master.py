@@ -27,8 +27,6 @@ from remote_runner.jobs.task import Task
 
 #: Tasks that are taken in at once, and that wait before more are.
 TAKEN_IN = 5000
-#: Seconds between two looks for tasks that come one by one.
-LOOK = 0.05
 #: Seconds from one turn to the next at least, while hosts have enough at hand: much less than `times.AHEAD`.
 PACE = 0.01
 
@@ -121,6 +119,7 @@ class Master:
                 )
                 for attempt, host, ordered in live:
                     self._live.setdefault(host, {})[number, attempt] = ordered
+                self._hears.ordered([Start(number, attempt, host) for attempt, host, _ in live])
             else:
                 self._scheduler.add(number)
         for number, attempt, host in loaded.stray:
@@ -148,7 +147,7 @@ class Master:
             hosts: those that the engine has.
 
         Raises:
-            HostsFailed: no host can be had, and none may come any more; the job can be resumed.
+            HostsFailed: no host could be had, or none may come any more; the job can be resumed.
             JournalFailed: it cannot be written any more.
             OSError: a result cannot be stored.
         """
@@ -156,7 +155,11 @@ class Master:
         gone = [host for host in self._live if host not in self._hoped_for]
         for host in gone:
             self._hear_down(HostDown(host, 'it is not among the hosts any more', is_final=True))
+        self._take_in()
+        if self._scheduler.is_over and not any(self._live.values()):
+            return  # nobody need be asked
         self._engine.open()
+        self._source.listen(self._engine.wake)
         while True:
             self._take_in()
             self._act()
@@ -183,14 +186,13 @@ class Master:
         now = time.monotonic()
         soon = self._scheduler.next_time(now)
         left = None if soon is None else max(0.0, soon - now)
-        if self._source.is_over or len(self._wanted) >= TAKEN_IN:
-            return left
-        wait = 0.0 if self._source.has_more else LOOK
-        return wait if left is None else min(left, wait)
+        return 0.0 if self._source.has_more and self._scheduler.waiting < TAKEN_IN else left
 
     def _take_in(self) -> None:
         """More tasks, where few are left."""
-        if self._scheduler.is_closed or len(self._wanted) >= TAKEN_IN:
+        if self._scheduler.is_halted:
+            self._scheduler.close()  # what was not read is not wanted any more
+        if self._scheduler.is_closed or self._scheduler.waiting >= TAKEN_IN:
             return
         tasks = self._source.take(TAKEN_IN)
         if tasks:
@@ -207,9 +209,10 @@ class Master:
             self._hears.expect(self._total, is_all=self._source.is_over)
 
     def _check_hosts(self) -> None:
-        if not self._hoped_for:
-            failures = [RemoteRunnerError(why, host=host) for host, why in self._failures.items()]
-            raise HostsFailed(failures, 'no host is left for the job')
+        """What is off now may come back later, but not where nothing ever came: then somebody has to know."""
+        if not (self._hoped_for if self._was_up else self._hoped_for - self._failures.keys()):
+            failures = [RemoteRunnerError(why) for why in self._failures.values()]
+            raise HostsFailed(failures, 'no host is left for the job' if self._was_up else 'no host could be had')
 
     # ---- facts -------------------------------------------------------------------------------------------------
 

@@ -157,7 +157,7 @@ class Reader:
     @property
     def meta(self) -> dict[str, Any]:
         """What whoever made the journal wanted to be known of the job as a whole."""
-        return {name: json.loads(value) for name, value in self._rows('SELECT name, value FROM meta')}
+        return {name: json.loads(value) for name, value in self.rows('SELECT name, value FROM meta')}
 
     def counts(self) -> Counts:
         """How far the job is."""
@@ -167,13 +167,13 @@ class Reader:
         )
         tasks = done = 0
         failed: Counter[Cause] = Counter()
-        for is_settled, cause, number in self._rows(sql):
+        for is_settled, cause, number in self.rows(sql):
             tasks += number
             if is_settled and cause is None:
                 done = number
             elif is_settled:
                 failed[Cause(cause)] = number
-        [[running]] = self._rows('SELECT COUNT(*) FROM live')
+        [[running]] = self.rows('SELECT COUNT(*) FROM live')
         return Counts(tasks, done, dict(failed), running)
 
     def tasks(self, *, position: int | None = None, only_failed: bool = False) -> Iterator[TaskRow]:
@@ -185,7 +185,7 @@ class Reader:
         sql += ' AND cause IS NOT NULL' if only_failed else ''
         values = () if position is None else (position,)
         sql += ' AND position = ?' if values else ''
-        for number, at, command, detail, is_settled, cause, status, why, attempt in self._rows(
+        for number, at, command, detail, is_settled, cause, status, why, attempt in self.rows(
             f'{sql} ORDER BY position', *values
         ):
             known = outcome(cause, status, why) if is_settled else None
@@ -193,44 +193,56 @@ class Reader:
 
     def settled(self, number: int) -> tuple[int, Task, int, Outcome] | None:
         """Of a task that is settled: its position, what it is, the attempt that counts, and what became of it."""
-        for position, command, detail, attempt, cause, status, why in self._rows(_SETTLED, number):
+        for position, command, detail, attempt, cause, status, why in self.rows(_SETTLED, number):
             return position, task_of(command, detail), attempt, outcome(cause, status, why)
         return None
 
+    def settled_tasks(self) -> Iterator[tuple[int, int]]:
+        """Number and position of all tasks that are wanted and settled."""
+        sql = 'SELECT number, position FROM settled JOIN task USING (number) WHERE position IS NOT NULL'
+        yield from self.rows(sql)
+
+    def version(self) -> int:
+        """Another number when somebody else has written since (sqlite.org/pragma.html, `data_version`)."""
+        [[version]] = self.rows('PRAGMA data_version')
+        return int(version)
+
     def attempts(self, number: int | None = None) -> Iterator[AttemptRow]:
         """All attempts, or those at one task, in their order."""
-        rows = self._rows(_ATTEMPTS) if number is None else self._rows(_ATTEMPTS_AT, number)
+        rows = self.rows(_ATTEMPTS) if number is None else self.rows(_ATTEMPTS_AT, number)
         return map(_attempt, rows)
 
     def attempt(self, number: int, attempt: int) -> AttemptRow | None:
         """One of them; None: it was never ordered."""
         sql = 'SELECT * FROM attempt WHERE number = ? AND attempt = ?'
-        return next(map(_attempt, self._rows(sql, number, attempt)), None)
+        return next(map(_attempt, self.rows(sql, number, attempt)), None)
 
     def hosts(self) -> list[HostRow]:
         """What each host did, by their names."""
-        return [HostRow(unpack(host), *rest) for host, *rest in self._rows(_HOSTS)]
+        return [HostRow(unpack(host), *rest) for host, *rest in self.rows(_HOSTS)]
 
     def result_names(self) -> list[str]:
         """All names that results have."""
-        return [unpack(name) for (name,) in self._rows('SELECT DISTINCT name FROM result ORDER BY name')]
+        return [unpack(name) for (name,) in self.rows('SELECT DISTINCT name FROM result ORDER BY name')]
 
     def results(self, number: int) -> dict[str, bytes | Path]:
         """What a task that succeeded has brought, by name: large ones are files, which must stay where they are."""
         sql = 'SELECT name, size, file, data FROM result WHERE number = ?'
         found: dict[str, bytes | Path] = {}
-        for name, size, file, data in self._rows(sql, number):
+        for name, size, file, data in self.rows(sql, number):
             if file is not None:
                 path = self.folder / RESULTS / file
                 if not is_whole(path, size):
-                    remedy = 'this machine lost its power when it was written: `jobs resume` runs its task again'
+                    remedy = (
+                        'this machine may have lost its power then; a resumed job makes it again if nobody was given it'
+                    )
                     raise JournalFailed(f'the result {path} is not there, or damaged', remedy=remedy)
                 found[unpack(name)] = path
             else:
                 found[unpack(name)] = data
         return found
 
-    def _rows(self, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
+    def rows(self, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
         with failing(self.folder, 'read'):
             rows = self._db.execute(sql, values)
             while some := rows.fetchmany(1000):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from remote_runner.defaults import FANOUT
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens
+from remote_runner.jobs.engines.base import Links, nothing
 from remote_runner.jobs.engines.link import Terms
 from remote_runner.jobs.engines.ssh import SshEngine
 from remote_runner.jobs.journal import Journal, Loaded
@@ -22,7 +24,6 @@ from remote_runner.jobs.master import Hears, Master, Validate
 from remote_runner.jobs.policy import Policy
 from remote_runner.jobs.scheduler import Scheduler
 from remote_runner.jobs.source import Source
-from remote_runner.jobs.staging import Links, nothing
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Job(NamedTuple):
         keep: of which attempts working folders stay: `all`, `failed` or `none`.
         environment: variables for all tasks.
         prepare: brings what tasks need to a host, see `SshEngine`.
+        give_up: lets `prepare` come to its end soon, wherever it is under way: the job is over.
         validate: see `Master`.
         fanout: hosts that are connected to at the same time.
     """
@@ -53,6 +55,7 @@ class Job(NamedTuple):
     keep: str = 'failed'
     environment: Mapping[str, str] = {}
     prepare: Callable[[Host], Links] = nothing
+    give_up: Callable[[], None] = lambda: None
     validate: Validate | None = None
     fanout: int = FANOUT
 
@@ -81,7 +84,7 @@ def run(
         KeyboardInterrupt: what ran on the hosts has been ended; the job can be resumed.
     """
     epoch = int(journal.meta.get('epoch', 0)) + 1
-    journal.note(epoch=epoch)
+    journal.note(epoch=epoch, ended=None)
     incoming = _incoming(journal.folder)
     terms = Terms(job.id, epoch, job.lease, job.on_lost, job.keep, job.environment, incoming)
     engine = SshEngine(job.addresses, connector, terms, job.prepare, job.fanout)
@@ -97,9 +100,11 @@ def run(
         master.run(engine.hosts)
         mode = 'drain'
     finally:
+        job.give_up()
         engine.close(mode)
         master.finish()
         _remove(incoming)
+    journal.note(ended=time.time())
 
 
 def _incoming(folder: Path) -> Path:

@@ -101,6 +101,11 @@ class Scheduler:
         self._placement.is_closed = True
 
     @property
+    def is_halted(self) -> bool:
+        """Whether nothing more is begun, ever."""
+        return self._is_halted
+
+    @property
     def is_closed(self) -> bool:
         """Whether no further task comes."""
         return self._placement.is_closed
@@ -119,6 +124,11 @@ class Scheduler:
     def is_ahead(self) -> bool:
         """Whether hosts have tasks at hand while others wait: none of their slots is idle if nothing is ordered now."""
         return self._times.ahead > 0 and bool(self._book.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks no host was told of."""
+        return len(self._book.waiting) + len(self._book.again)
 
     def pause(self) -> None:
         """Begin nothing more; what hosts were told of goes on."""

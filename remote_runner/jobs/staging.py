@@ -7,32 +7,66 @@ needs the same. In the working folder of each attempt stand links to it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import socket
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from remote_runner.deploy.bring import Bringer
 from remote_runner.deploy.plan import FilePlan
-from remote_runner.errors import TransferFailed
+from remote_runner.errors import RemoteRunnerError, TransferFailed
 from remote_runner.events import Events
 from remote_runner.files.manifest import Manifest, Placed
 from remote_runner.files.options import CopyOptions
 from remote_runner.files.sources import gather
-from remote_runner.hosts.host import Host
+from remote_runner.hosts.address import Address
+from remote_runner.hosts.host import GIVE_UP_TIMEOUT, Host
+from remote_runner.hosts.pool import Opens, each
+from remote_runner.jobs.engines.base import Links
+
+log = logging.getLogger(__name__)
 
 #: Where it lies on hosts, below the home.
 FOLDER = '.cache/remote_runner/dependencies'
-#: What is to stand in working folders: paths there, and where each is a link to; None: it is a folder.
-Links = Mapping[str, str | None]
+
+class _Bringing:
+    """Brings manifests to hosts for as long as that is wanted. Thread-safe."""
+
+    def __init__(self, options: CopyOptions, events: Events) -> None:
+        self._bringer = Bringer(options, events)
+        self._lock = threading.Lock()
+        self._under_way: set[Host] = set()
+        self._is_over = False
+
+    def _bring(self, host: Host, manifest: Manifest) -> None:
+        with self._lock:
+            if self._is_over:
+                raise TransferFailed('the job is over', host=host.name)
+            self._under_way.add(host)
+        try:
+            self._bringer.bring(host, manifest)
+        finally:
+            with self._lock:
+                self._under_way.discard(host)
+
+    def give_up(self) -> None:
+        """The job is over: what is being brought is not wanted any more."""
+        with self._lock:
+            self._is_over = True
+            hosts = list(self._under_way)
+        self._bringer.give_up()
+        for _ in each(hosts, lambda host: host.give_up(GIVE_UP_TIMEOUT)):
+            continue
+
+    def close(self) -> None:
+        """The same; and what was hashed is remembered."""
+        self.give_up()
+        self._bringer.local.save()
 
 
-def nothing(host: Host) -> Links:
-    """Tasks need nothing."""
-    return {}
-
-
-class Dependencies:
+class Dependencies(_Bringing):
     """A folder, of which the content is meant, or a file: what is found as `dependencies/`. Thread-safe.
 
     Args:
@@ -46,7 +80,7 @@ class Dependencies:
     def __init__(self, path: Path, events: Events) -> None:
         source = path.resolve()
         self._folder = _folder(str(source))
-        self._bringer = Bringer(CopyOptions(delete=True), events)
+        super().__init__(CopyOptions(delete=True), events)
         inside = f'{source}/' if source.is_dir() else str(source)
         self._manifest: Manifest = gather(self._bringer.local, [inside], self._folder + '/')
 
@@ -56,16 +90,11 @@ class Dependencies:
         Raises:
             RemoteRunnerError: as `Bringer.bring`.
         """
-        self._bringer.bring(host, self._manifest)
+        self._bring(host, self._manifest)
         return {'dependencies': f'{host.facts.home}/{self._folder}'}
 
-    def close(self) -> None:
-        """Remember what was hashed, and let nobody wait any more."""
-        self._bringer.give_up()
-        self._bringer.local.save()
 
-
-class Files:
+class Files(_Bringing):
     """The files and the program of a sweep. Thread-safe.
 
     Args:
@@ -84,11 +113,13 @@ class Files:
         owner: str,
         events: Events,
     ) -> None:
+        super().__init__(CopyOptions(), events)
         self._files = list(files)
         self._executables = dict(executables)
         self._program = program
         self._folder = _folder(owner)
-        self._bringer = Bringer(CopyOptions(), events)
+        #: The hosts that some of it was brought to.
+        self.hosts: set[str] = set()
 
     def bring(self, host: Host) -> Links:
         """Bring them to a host.
@@ -120,13 +151,18 @@ class Files:
             links[self._program] = path
             placed.append(Placed(local, path))
         if placed:
-            self._bringer.bring(host, self._bringer.manifest(placed))
+            self.hosts.add(host.name)
+            self._bring(host, self._bringer.manifest(placed))
         return links
 
-    def close(self) -> None:
-        """Remember what was hashed, and let nobody wait any more."""
-        self._bringer.give_up()
-        self._bringer.local.save()
+    def remove(self, addresses: Iterable[Address], connector: Opens, fanout: int) -> None:
+        """Remove from these hosts what was brought for working folders, as far as they can be reached."""
+        from remote_runner.deploy.execute import Executed, execute
+
+        for address, outcome in execute(addresses, f'rm -rf ~/{self._folder}', connector, fanout=fanout):
+            if isinstance(outcome, RemoteRunnerError) or outcome.status:
+                why = outcome.stderr.decode(errors='replace').strip() if isinstance(outcome, Executed) else str(outcome)
+                log.warning('%s: the files of the sweep stay there in ~/%s: %s', address.where, self._folder, why)
 
 
 def _folder(owner: str) -> str:

@@ -15,10 +15,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from heapq import heappush, heapreplace, nlargest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from remote_runner.jobs.engines.base import Ended, Fact, HostDown, HostSilent, HostUp, Key, Started
 from remote_runner.jobs.formats import size_of
@@ -250,20 +250,28 @@ class Statistics:
 
     # ---- what is fed --------------------------------------------------------------------------------------------
 
-    def expect(self, total: int, *, is_all: bool = True, done: int = 0, hosts: Iterable[str] = ()) -> None:
+    def expect(self, total: int, *, is_all: bool = True, hosts: Iterable[str] = ()) -> None:
         """So many tasks are known by now.
 
         Args:
             total: how many.
             is_all: whether no more come.
-            done: how many of them had been done before we began.
             hosts: that shall be there, to be listed before they are.
         """
         with self._lock:
             self._total, self._is_all = total, is_all
-            self._done += done
             for name in hosts:
                 self._host(name)
+
+    def resumed(self, done: int, failed: Mapping[Cause, int]) -> None:
+        """So many tasks had been settled before we began; they make us no faster."""
+        with self._lock:
+            self._done += done
+            for cause, count in failed.items():
+                if cause is Cause.CANCELLED:
+                    self._cancelled += count
+                else:
+                    self._failed[cause] += count
 
     def ordered(self, orders: Iterable[Order]) -> None:
         """This is to be begun, and ended, now. What goes on after a resume is told as a `Start`, too."""
@@ -354,7 +362,7 @@ class Statistics:
                 copies=Copies(self._begun_copies, self._won_copies, self._saved),
             )
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """All numbers now, for JSON: the fields are explained in docs/job-results.md."""
         view = self.view()
         return {
@@ -476,3 +484,18 @@ def _named(one: Slow | Failure) -> dict[str, object]:
 def last_line(text: str) -> str:
     """The last line of what was printed that is not empty."""
     return text.rstrip().rpartition('\n')[2]
+
+
+def view_of(told: Mapping[str, Any]) -> View:
+    """The numbers that `Statistics.to_dict` has told, maybe in another process."""
+    return View(
+        **{
+            **{name: told[name] for name in View._fields},
+            'failed': {Cause(cause): count for cause, count in told['failed'].items()},
+            'hosts': [HostView(**{**host, 'state': State(host['state'])}) for host in told['hosts']],
+            'slow_running': [Slow(*one.values()) for one in told['slow_running']],
+            'slow_done': [Slow(*one.values()) for one in told['slow_done']],
+            'failures': [Failure(*one.values())._replace(cause=Cause(one['cause'])) for one in told['failures']],
+            'copies': Copies(**told['copies']),
+        }
+    )

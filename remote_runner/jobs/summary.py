@@ -32,7 +32,7 @@ class Summary(NamedTuple):
         """`running`, `interrupted` (nobody works on it, and something is left), `failed` (in part), or `done`."""
         if self.master is not None:
             return 'running'
-        if self.counts.left or 'ended' not in self.meta:
+        if self.counts.left or not self.meta.get('ended'):
             return 'interrupted'
         return 'failed' if self.counts.failed else 'done'
 

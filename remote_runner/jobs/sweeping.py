@@ -42,7 +42,7 @@ class Validation:
         Raises:
             UserCodeError: the user's function raised an error.
         """
-        is_accepted = self._plan.accepts(self._plan.tasks[position].parameters, _whole(results))
+        is_accepted = self._plan.accepts(self._plan.tasks[position].parameters, _whole(self._plan, results))
         return '' if is_accepted else 'validate does not accept it'
 
 
@@ -58,10 +58,13 @@ def collect(plan: SweepPlan, journal: Journal) -> int:
     with plan.collecting() as add:
         for row in journal.tasks():
             if row.outcome is not None and row.outcome.cause is None and row.position is not None:
-                add(plan.tasks[row.position].parameters, _whole(journal.results(row.number)))
+                add(plan.tasks[row.position].parameters, _whole(plan, journal.results(row.number)))
                 count += 1
     return count
 
 
-def _whole(results: Mapping[str, bytes | Path]) -> dict[str, bytes]:
-    return {name: data.read_bytes() if isinstance(data, Path) else data for name, data in results.items()}
+def _whole(plan: SweepPlan, results: Mapping[str, bytes | Path]) -> dict[str, bytes]:
+    """All of each, in the order in which the user named them."""
+    return {
+        name: data.read_bytes() if isinstance(data := results[name], Path) else data for name in plan.names.results
+    }

@@ -18,8 +18,8 @@ _COLUMNS = [
     Column('STATE'),
 ]
 _STATES = {State.UP: '', State.SILENT: 'silent', State.DOWN: 'gone', State.GONE: 'given up'}
-# Tasks that are named as the slowest.
-_SLOW = 3
+# Tasks that are named as the slowest, and seconds from which on one is.
+_SLOW, _LONG = 3, 1.0
 
 
 def summary(view: View) -> str:
@@ -55,7 +55,9 @@ def failures(view: View, more: str = '') -> str:
         lines.append(line)
         if group[0].last_line:
             lines.append(f'    | {first_line(group[0].last_line)}')
-    if shown < view.has_failed:
+    if shown < view.has_failed and not shown:
+        lines = [f'{view.has_failed} of {count(view.total, "task")} failed before{f", see {more}" if more else ""}']
+    elif shown < view.has_failed:
         lines.append(f'  … and {view.has_failed - shown} more{f", see {more}" if more else ""}')
     return '\n'.join(lines)
 
@@ -96,11 +98,10 @@ def _cells(host: HostView) -> tuple[str, ...]:
 
 def _facts(view: View) -> list[str]:
     facts = []
-    if view.slow_done:
-        slow = ', '.join(
-            f'{one.position} on {harmless(one.host)} {seconds(one.seconds)}' for one in view.slow_done[:_SLOW]
-        )
-        facts.append(f'slowest tasks: {slow}')
+    slow = [one for one in view.slow_done[:_SLOW] if one.seconds >= _LONG]
+    if slow:
+        told = ', '.join(f'{one.position} on {harmless(one.host)} {seconds(one.seconds)}' for one in slow)
+        facts.append(f'slowest tasks: {told}')
     if view.retried:
         facts.append(f'tried again: {count(view.retried, "attempt")}')
     if view.lost:

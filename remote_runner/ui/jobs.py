@@ -17,13 +17,13 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent, HostUp
 from remote_runner.jobs.formats import Result
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.sink import Descriptor, Sink, copy_by_pieces
-from remote_runner.jobs.statistics import Failure, Statistics, last_line
+from remote_runner.jobs.statistics import Failure, View, last_line
 from remote_runner.ui.terminal import can_color, can_draw
 from remote_runner.ui.text import count, first_line, tame
 
@@ -46,6 +46,14 @@ _SAYS = {
 }
 
 
+class Numbers(Protocol):
+    """What is shown: `Statistics`, or what another process tells of its own."""
+
+    def view(self) -> View: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
 class JobsTerminal:
     """Shows the numbers of one job. Use as a context manager.
 
@@ -59,7 +67,7 @@ class JobsTerminal:
 
     def __init__(
         self,
-        statistics: Statistics,
+        statistics: Numbers,
         *,
         as_json: bool = False,
         live: bool | None = None,
@@ -94,7 +102,7 @@ class JobsTerminal:
             sys.stderr.flush()
         elif view.total:
             _logger.info('%s', summary(view))
-        if view.failures:
+        if view.failed:
             _logger.error('%s', failures(view, self._more))
 
     def changed(self) -> None:

@@ -38,6 +38,8 @@ def _accelerated() -> "Tuple[Dumps, Loads]":
             value, end = scan(text, 0)
         except StopIteration:
             raise ValueError('no JSON value') from None
+        except SystemError:  # its own way to say so where `json.decoder`, which has the error's class, is not imported
+            raise ValueError('broken JSON') from None
         if text[end:].strip():
             raise ValueError('more than one JSON value')
         return value

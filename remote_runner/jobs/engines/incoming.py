@@ -5,6 +5,7 @@ See `agent/dispatcher.py` and `agent/outbox.py` for the frames.
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ from remote_runner.wire import frames
 
 #: Bytes that go to the disk at once.
 BUFFER = 1 << 20
+_serial = itertools.count()
 GOOD = Outcome(None, 0)
 
 
@@ -50,8 +52,8 @@ class Incoming:
             OSError: a result could not be stored here.
         """
         found: list[Fact] = []
+        self.heard = time.monotonic()
         for header, body in self._decoder.feed(data):
-            self.heard = time.monotonic()
             self._hear(header, body, found)
         return found
 
@@ -75,8 +77,8 @@ class Incoming:
         key = (piece[0], piece[1], piece[2])
         file = self._files.get(key)
         if file is None:
-            path = self._folder / f'{piece[0]}.{piece[1]}.{len(self._files)}.{self._host.replace("/", "_")}'
-            file = self._files[key] = _Piecewise(path)
+            # Of a name of its own: what is told twice must not be written into what was told first.
+            file = self._files[key] = _Piecewise(self._folder / f'{piece[0]}.{piece[1]}.{next(_serial)}')
         file.add(body)
 
     def _end(self, items: list[list[Any]], body: bytes, found: list[Fact]) -> None:
@@ -85,6 +87,7 @@ class Incoming:
         for number, attempt, slot, cause, status, why, ago, seconds, sizes, tail in items:
             outcome = GOOD if cause is None else Outcome(Cause(cause), status, why)
             results: dict[str, bytes | Path] = {}
+            files = []
             for name, size, is_inline in sizes:
                 if is_inline:
                     results[name] = body[offset : offset + size]
@@ -95,6 +98,12 @@ class Incoming:
                     outcome = Outcome(Cause.LOST, None, f'not all of its {name} came')
                 else:
                     results[name] = file.path
+                if file is not None:
+                    files.append(file.path)
+            if outcome.cause is not None:
+                results = _NONE  # part of them, or of an attempt that was found wanting when they were read
+                for path in files:
+                    path.unlink(missing_ok=True)
             found.append(
                 Ended(
                     number, attempt, self._host, slot, outcome, now - ago, seconds, results if sizes else _NONE, tail

@@ -6,6 +6,7 @@ made into facts by the thread that reads from its connection.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
@@ -30,9 +31,8 @@ from remote_runner.errors import HostSilent as HostSilentError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Call, Host
 from remote_runner.hosts.pool import HEARTBEAT, Opens, connect
-from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent
+from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent, Links
 from remote_runner.jobs.engines.incoming import Incoming
-from remote_runner.jobs.staging import Links
 from remote_runner.wire import frames
 
 log = logging.getLogger(__name__)
@@ -113,8 +113,12 @@ class Link:
         self._credit = self._owed = 0
         self._mode = ''
         self._is_admitted = False
+        #: Of how many dispatchers that welcomed us the engine has not heard yet.
+        self._unheard = 0
         self._broken: ConnectionLost | None = None
         self._incoming: Incoming | None = None
+        #: Held while something is made into facts: none comes of a connection that was given up.
+        self._hearing = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name=f'job {self.name}', daemon=True)
 
     # ---- for the engine ----------------------------------------------------------------------------------------
@@ -131,9 +135,10 @@ class Link:
                 self._changed.notify_all()
 
     def admit(self) -> None:
-        """It is known what its dispatcher has: from now on that may be told more."""
+        """It is known what its dispatcher has: from now on that may be told more, if it is the one of now."""
         with self._changed:
-            self._is_admitted = self._incoming is not None and self._incoming.is_welcome
+            self._unheard -= 1
+            self._is_admitted = not self._unheard and self._incoming is not None and self._incoming.is_welcome
 
     def give_credit(self, size: int) -> None:
         """So many bytes of what it said have been dealt with."""
@@ -174,7 +179,7 @@ class Link:
             is_up = self._incoming is not None and self._incoming.is_welcome
             was_up = was_up or is_up
             self._forget()
-            if isinstance(failure, HostKeyChanged if was_up else FINAL) or not isinstance(failure, HostError):
+            if _is_final(failure, was_up=was_up):
                 self._tell(HostDown(self.name, str(failure), is_final=True))
                 return
             if is_up:
@@ -222,7 +227,8 @@ class Link:
             self._incoming, self._broken = incoming, None
             self._credit = self._owed = 0
             self._outgoing.clear()
-        call = host.call('dispatch', job=terms.job, on_part=self._hear, on_end=self._wake)
+        hear = functools.partial(self._hear, incoming)
+        call = host.call('dispatch', job=terms.job, on_part=hear, on_end=self._wake)
         hello = {
             'protocol': PROTOCOL,
             'epoch': terms.epoch,
@@ -305,7 +311,7 @@ class Link:
                 log.warning('%s: what the job began there has not ended within %g s', self.name, FAREWELL)
 
     def _forget(self) -> None:
-        with self._changed:
+        with self._hearing, self._changed:
             incoming, self._incoming = self._incoming, None
             self._is_admitted = False
         if incoming is not None:
@@ -316,10 +322,12 @@ class Link:
 
     # ---- the thread that reads from its connection -------------------------------------------------------------
 
-    def _hear(self, part: object, body: bytes) -> None:
-        incoming = self._incoming
-        if incoming is None:
-            return  # of a connection that we have given up
+    def _hear(self, incoming: Incoming, part: object, body: bytes) -> None:
+        with self._hearing:
+            if incoming is self._incoming:  # else it is of a connection that we have given up
+                self._make_facts(incoming, body)
+
+    def _make_facts(self, incoming: Incoming, body: bytes) -> None:
         was_welcome = incoming.is_welcome
         try:
             facts = incoming.take(body)
@@ -332,6 +340,7 @@ class Link:
             return
         with self._changed:
             self._owed += len(body)
+            self._unheard += incoming.is_welcome and not was_welcome
             if not facts:  # a piece of a result, which is safe, or an answer that `_greet` and `_talk` wait for
                 self._credit += len(body)
             if not (facts and was_welcome):
@@ -342,3 +351,10 @@ class Link:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _is_final(failure: RemoteRunnerError, *, was_up: bool) -> bool:
+    """Whether it is the same when it is tried again."""
+    if isinstance(failure, RequestFailed):
+        return not (failure.kind or failure.errno_name)  # else what is missing there may come: room on its disk, say
+    return isinstance(failure, HostKeyChanged if was_up else FINAL) or not isinstance(failure, HostError)

@@ -14,11 +14,23 @@ from remote_runner.defaults import FANOUT
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import INTERRUPTIBLE, Host
 from remote_runner.hosts.pool import Opens
-from remote_runner.jobs.engines.base import Attempt, Fact, HostUp, Key
+from remote_runner.jobs.engines.base import Attempt, Ended, Fact, HostUp, Key, Links, nothing
 from remote_runner.jobs.engines.link import FAREWELL, Link, Terms
-from remote_runner.jobs.staging import Links, nothing
+from remote_runner.jobs.policy import Cause, Outcome
+from remote_runner.wire import frames
 
 _STDOUT = {'stdout': 'stdout'}
+#: Bytes of commands and inputs that travel in one frame, unless one task alone has more.
+TOGETHER = 4 << 20
+
+
+class _Order:
+    """Attempts that one host is told to begin, in one frame."""
+
+    def __init__(self) -> None:
+        self.items: list[list[object]] = []
+        self.bodies: list[bytes] = []
+        self.size = 0
 
 
 class SshEngine:
@@ -66,17 +78,31 @@ class SshEngine:
 
     def submit(self, attempts: Sequence[Attempt]) -> None:
         """See `base.Engine`."""
-        by_host: dict[str, tuple[list[list[object]], list[bytes]]] = {}
-        for number, go, host, task, position, timeout in attempts:
-            found = by_host.get(host)
-            if found is None:
-                found = by_host[host] = ([], [])
+        by_host: dict[str, _Order] = {}
+        for attempt in attempts:
+            number, go, host, task, position, timeout = attempt
             results = None if task.results == _STDOUT else dict(task.results)
             inputs = [[name, len(content)] for name, content in task.inputs.items()]
-            found[0].append([number, go, position, task.command, timeout or 0, results, inputs])
-            found[1].extend(task.inputs.values())
-        for host, (items, bodies) in by_host.items():
-            self._links[host].send({'start': items}, b''.join(bodies))
+            size = sum(map(len, task.inputs.values())) if inputs else 0
+            if size > frames.MAX_BODY:
+                self._refuse(attempt, f'its inputs have {size} bytes; {frames.MAX_BODY} are the most')
+                continue
+            order = by_host.get(host)
+            if order is None:
+                order = by_host[host] = _Order()
+            elif order.size + size > TOGETHER:
+                self._links[host].send({'start': order.items}, b''.join(order.bodies))
+                order = by_host[host] = _Order()
+            order.items.append([number, go, position, task.command, timeout or 0, results, inputs])
+            order.bodies.extend(task.inputs.values())
+            order.size += size + len(task.command)
+        for host, order in by_host.items():
+            self._links[host].send({'start': order.items}, b''.join(order.bodies))
+
+    def _refuse(self, attempt: Attempt, why: str) -> None:
+        outcome = Outcome(Cause.RESOURCES, None, why)
+        with self._changed:
+            self._facts.append(Ended(attempt.number, attempt.attempt, attempt.host, 0, outcome, time.time(), 0.0))
 
     def cancel(self, keys: Iterable[tuple[str, Key]]) -> None:
         """See `base.Engine`."""
