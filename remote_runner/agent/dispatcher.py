@@ -14,7 +14,8 @@ The master's frames (`wire/frames.py`) come over a unix socket, by way of an age
 * `{"cancel": [[task, attempt], ...]}`: end it, and tell nothing of it.
 * `{"taken": [[task, attempt, keep], ...]}`: forget what came of it.
 * `{"beat": n}`: answered with the same. Silence for as long as the lease means that there is no master any more.
-* `{"close": "drain" | "kill" | "detach"}`: all is settled, and what still runs a loser; end all; go on alone, to the end.
+* `{"close": "drain" | "kill" | "detach"}`: nothing more is wanted; end all; go on alone, to the end. Answered with
+  `{"closed": true}`.
 
 To the master: `{"began": [[task, attempt, seconds ago], ...]}` of what has run for a while, and what
 `agent/outbox.py` makes of those that have ended. All of that is told anew to each master until it has `taken` it.
@@ -248,11 +249,11 @@ class Dispatcher:
             client.outbox.say({'beat': header['beat']})
         elif 'close' in header:
             self._mode = header['close']
+            client.outbox.say({'closed': True})
             if self._mode in ('drain', 'kill'):
                 self._end_all()  # of what it wants it has all: what it did not take is told twice, or was cancelled
             elif self._mode == 'detach':
                 self._on_lost = 'finish'
-                client.outbox.say({'closed': True})
 
     def _greet(self, client: Client, hello: "Dict[str, Any]") -> None:
         """A master says who it is: its `epoch`, and how things are to be done from now on."""
