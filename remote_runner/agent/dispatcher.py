@@ -273,6 +273,7 @@ class Dispatcher:
         self._epoch = hello['epoch']
         self._lease, self._on_lost, self._keep = hello['lease'], hello['on_lost'], hello['keep']
         self._dependencies = hello['dependencies']
+        _mark_as_used(self._dependencies)
         self._environment[b'RR_HOST'] = hello['host'].encode('utf-8', 'surrogateescape')
         for name, value in hello['environment'].items():
             self._environment[name.encode('utf-8', 'surrogateescape')] = value.encode('utf-8', 'surrogateescape')
@@ -421,6 +422,15 @@ def _refuse(client: Client, why: str) -> None:
         client.outbox.flush(client.sock, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
     except OSError:
         return  # it did not wait for that
+
+
+def _mark_as_used(dependencies: "Optional[str]") -> None:
+    """`remote_runner clean` removes what nobody has used for long."""
+    if dependencies is not None:
+        try:
+            os.utime(dependencies)
+        except OSError:
+            return  # it is another user's, or on a disk that cannot be written
 
 
 def _log(text: str) -> None:
