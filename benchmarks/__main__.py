@@ -196,7 +196,7 @@ def _jobs(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
         f'`true` {sizes.tasks:,} times over {slots}, milliseconds of wall clock a task from before the command begins '
         f'until it has ended; GNU parallel {sizes.parallel:,} times, xargs with ssh {sizes.xargs:,} times. dask and '
         'HyperQueue run them on this machine, without hosts, files for what they print, and a journal. Every task must '
-        'have been run, and each of our results have come.'
+        'have been run, and each of our results have come. Ours is with its journal, and with a start and an end.'
     )
     yield Chapter('Jobs: what a task costs', text, series, _limits(limits, choice), busy, notes)
     if choice.wanted('ours'):

@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks import peers
 from benchmarks.measure import Contender, Series, run, take_turns
 from benchmarks.report import Limit, by_name
-from benchmarks.stage import OURS, Stage
+from benchmarks.stage import OURS, RECIPES, Stage
 
 HOSTS, SLOTS = 4, 2
 #: Bytes of a large output, and how many different ones there are.
@@ -94,14 +94,14 @@ def _contenders(stage: Stage, sizes: Sizes) -> list[Contender]:
     master = f'-o ControlMaster=auto -o ControlPath={stage.control}/%n -o ControlPersist=60'
     logins = ['--sshloginfile', 'logins', '--ssh', f'ssh -F {stage.ssh_config} {master}', '--joblog', 'joblog']
     xargs = f'xargs -P {each} -I HOST ssh -F {stage.ssh_config} HOST true <hosts'
-    all_tasks = str(sizes.tasks)
     contenders = [
-        ours(stage, 'ours', ['true'] * sizes.tasks, note='journal and all'),
+        ours(stage, 'ours', ['true'] * sizes.tasks),
         stage.contender('parallel', 'parallel', *logins, '-a', 'commands', tasks=sizes.parallel, note='control master'),
         stage.contender('xargs', 'sh', '-c', xargs, tasks=sizes.xargs, note='ssh'),
-        stage.contender('HyperQueue', python, 'tasks.py', all_tasks, each, tasks=sizes.tasks, note='one machine'),
-        stage.contender('dask', python, 'tasks.py', all_tasks, each, tasks=sizes.tasks, note='one machine'),
-        stage.contender('spawn', python, 'tasks.py', all_tasks, tasks=sizes.tasks, note='a bare loop'),
+        *(
+            stage.contender(name, python, _recipe(name), str(sizes.tasks), each, tasks=sizes.tasks, note=note)
+            for name, note in (('HyperQueue', 'one machine'), ('dask', 'one machine'), ('spawn', 'a bare loop'))
+        ),
     ]
     parallel, xargs_folder = contenders[1].folder, contenders[2].folder
     (parallel / 'commands').write_text('true\n' * sizes.parallel)
@@ -111,12 +111,16 @@ def _contenders(stage: Stage, sizes: Sizes) -> list[Contender]:
     return contenders
 
 
-def ours(stage: Stage, name: str, commands: list[str], note: str = '') -> Contender:
+def _recipe(name: str) -> str:
+    return str(RECIPES / name / 'tasks.py')
+
+
+def ours(stage: Stage, name: str, commands: list[str]) -> Contender:
     """`batch` of these; its frames go into the file `frames` in its folder, and its journal below its home."""
     hosts = ','.join(f'{SLOTS}/{host}' for host in stage.hosts)
     batch = f'{OURS} batch commands -F {stage.ssh_config} -H {hosts} --format framed >frames'
     home = {'HOME': str(stage.scratch / f'~{name}')}
-    contender = stage.contender(name, 'sh', '-c', f'exec {batch}', note=note, tasks=len(commands), more=home)
+    contender = stage.contender(name, 'sh', '-c', f'exec {batch}', tasks=len(commands), more=home)
     _home(contender).mkdir(mode=0o700)
     (contender.folder / 'commands').write_text(''.join(f'{command}\n' for command in commands))
     return contender
@@ -161,14 +165,15 @@ def grow(stage: Stage, sizes: Sizes, say: Callable[[str], None]) -> tuple[list[L
     if process.returncode or _fault(contender):
         raise RuntimeError(f'many: {process.returncode}, {_fault(contender)}\n{_said(contender)}')
     first, last, whole = _costs(_journal(contender))
-    say(f'    {sizes.many} tasks: {first:.2f} ms each at first, {last:.2f} ms at last; peaks {dict(peaks)}')
+    shown = ', '.join(f'{name} {peak / 1e6:.1f} MB' for name, peak in peaks.items())
+    say(f'    {sizes.many} tasks: {first:.2f} ms each at first, {last:.2f} ms at last; {shown}')
     done = run(_resuming(stage, contender, 'done'))
     if done.fault:
         raise RuntimeError(f'resume of what is done: {done.fault}')
     say(f'    resume of what is done: {done.seconds:.2f} s')
     order, left = _half(stage, sizes, say)
     limits = [
-        Limit(f'{sizes.many:,} x `true`: the last {COMPARED:,} in terms of the first', last / first, 1.1, ' x'),
+        Limit(f'{sizes.many:,} x `true`: a task, the last ones in terms of the first', last / first, 1.1, ' x'),
         Limit(f'{sizes.many:,} x `true`: memory of the master', peaks['master'] / 1e6, 200, ' MB'),
         Limit('memory of a dispatcher', peaks[_DISPATCHER] / 1e6, 40, ' MB'),
         Limit('memory of an agent', peaks[_AGENT] / 1e6, 40, ' MB'),

@@ -14,7 +14,7 @@ The master's frames (`wire/frames.py`) come over a unix socket, by way of an age
 * `{"cancel": [[task, attempt], ...]}`: end it, and tell nothing of it.
 * `{"taken": [[task, attempt, keep], ...]}`: forget what came of it.
 * `{"beat": n}`: answered with the same. Silence for as long as the lease means that there is no master any more.
-* `{"close": "drain" | "kill" | "detach"}`: all is settled, and what still runs a loser; end all; go on alone, to the end.
+* `{"close": "drain" | "kill" | "detach"}`: all is settled, what runs still does not count; end all; go on alone.
 
 To the master: `{"began": [[task, attempt, seconds ago], ...]}` of what has run for a while, and what
 `agent/outbox.py` makes of those that have ended. All of that is told anew to each master until it has `taken` it.

@@ -118,6 +118,11 @@ class Scheduler:
         return len(self._book.waiting) + len(self._book.tasks)
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether hosts have tasks at hand while others wait: none of their slots is idle if nothing is ordered now."""
+        return self._times.ahead > 0 and bool(self._book.waiting)
+
+    @property
     def waiting(self) -> int:
         """How many tasks no host was told of."""
         return len(self._book.waiting) + len(self._book.again)

@@ -1,4 +1,4 @@
-"""`tasks.py COUNT`: so many times `sh -c true`, one after the other, with nothing around it."""
+"""`tasks.py COUNT SLOTS`: so many times `sh -c true`, one after the other whatever the slots: a bare loop."""
 
 import os
 import sys
