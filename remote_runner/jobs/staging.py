@@ -160,7 +160,7 @@ class Files(_Bringing):
 
         for address, outcome in execute(addresses, f'rm -rf ~/{self._folder}', connector, fanout=fanout):
             if isinstance(outcome, RemoteRunnerError) or outcome.status:
-                why = outcome.stderr.decode(errors='replace').strip() if isinstance(outcome, Executed) else str(outcome)
+                why = outcome.stderr.decode(errors='replace').strip() if isinstance(outcome, Executed) else outcome.what
                 log.warning('%s: the files of the sweep stay there in ~/%s: %s', address.where, self._folder, why)
 
 
