@@ -69,7 +69,7 @@ def test_without_input_its_standard_input_is_empty(job: Job) -> None:
 def test_dependencies_are_found(home: Path, tmp_path: Path) -> None:
     (tmp_path / 'brought').mkdir()
     (tmp_path / 'brought' / 'data').write_text('here')
-    job = Job(tmp_path, prepare=lambda host: str(tmp_path / 'brought'))
+    job = Job(tmp_path, prepare=lambda host: {'dependencies': str(tmp_path / 'brought')})
     job.up()
     assert job.run('cat dependencies/data; touch x').results == {'stdout': b'here'}
     job.engine.close('drain')

@@ -5,9 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pexpect
 import pytest
 
+from tests.commands import COMMAND, environment
 from tests.deploying import is_alive
 from tests.standing import sh
 from tests.studies import Study, adding, clear
@@ -110,6 +113,19 @@ class TestAll:
         assert done.event('component_exited', component='watcher')['status'] == 0
         assert len(fetched(study, 'asked.log')) == 1
         all_is_over(study)
+
+    def test_on_a_terminal(self, study: Study) -> None:
+        """While the sweep runs the terminal shows it, before and after it the components."""
+        study.write(server(), asking(study, '; sleep 0.5'))
+        argv = [str(word) for word in [*COMMAND, *study.arguments('-t')]]
+        env: Any = environment(study.home)
+        with pexpect.spawn(argv[0], argv[1:], env=env, dimensions=(40, 120), timeout=60) as child:
+            child.expect('1 of 1 component started')
+            child.expect('4 running on 2 of 2 hosts')
+            child.expect('4 of 4 tasks done')
+            child.expect('1 component: 1 stopped')
+            child.expect(pexpect.EOF)
+        assert child.wait() == 0
 
 
 class TestFailures:

@@ -127,8 +127,10 @@ class TestKilled:
             site.forget()
             number = len(site.jobs)
             with site.begin_batch(lines, '2/h1,2/h2', *self.OPTIONS) as running:
+                if chance.random() < 0.9:  # else it may be too early for a journal
+                    wait_until(lambda number=number: len(site.jobs) > number, 'a journal')  # type: ignore[misc]
                 with suppress(subprocess.TimeoutExpired):
-                    running.process.wait(chance.uniform(0.1, 1.5))
+                    running.process.wait(chance.uniform(0.0, 1.2))
                 running.process.kill()
                 running.process.wait()
                 first = running.out
@@ -198,13 +200,17 @@ class TestKilled:
         again = site.resume()
         assert 'the job was ended before all its commands were read' in again.stderr
 
-    def test_other_hosts(self, site: Batches) -> None:
+    def test_other_hosts_said_in_files_of_another_folder(self, site: Batches) -> None:
         with site.begin_batch([marking(f'{WAIT}; echo $RR_TASK')] * 4, '2/h1', '--no-duplicates') as running:
             site.wait_for_marks(2, running)
             running.process.kill()
         site.go()
-        assert sorted(site.resume('-H', '2/h2').stdout.split()) == ['0', '1', '2', '3']
-        assert {each.host for each in site.attempts() if each.state == 'counts' and not each.outcome.cause} == {'h2'}
+        site.file('else/where', site.ssh_config.read_text())
+        site.file('else/hosts', '2/h2\n')
+        again = site.tell('resume', '-F', 'where', '-H', '@hosts', cwd=site.folder / 'else')
+        assert sorted(again.stdout.split()) == ['0', '1', '2', '3']
+        counting = [each for each in site.attempts() if each.state == 'counts' and each.outcome]
+        assert {each.host for each in counting if each.outcome and each.outcome.cause is None} == {'h2'}
 
     def test_once_more_what_failed(self, site: Batches) -> None:
         lines = [marking('echo a'), marking('[ -e /tmp/go ] && echo b')]

@@ -115,6 +115,22 @@ class TestFailures:
         world.orders()
         assert world.settled == [Settled(0, 3, Outcome(Cause.POISON, why='gone'))]
 
+    def test_who_is_beside_poison_is_not_taken_for_it(self) -> None:
+        """Whatever runs beside task 0 is lost with it, once and again, but not on a third host."""
+        world = World(tasks=2)
+        for host in ('h1', 'h2'):
+            world.scheduler.host_up(host, 2)
+            assert [start.task for start in world.starts()] == [0, 1]
+            world.scheduler.host_down(host, world.now)
+        world.scheduler.host_up('h3', 2)
+        [start] = world.starts()
+        assert start.task == 0
+        assert world.starts() == []
+        world.scheduler.host_down('h3', world.now)
+        world.scheduler.host_up('h3', 2)
+        world.work()
+        assert world.outcomes() == {0: Cause.POISON, 1: None}
+
     def test_lost_on_one_host_again_and_again_is_no_poison(self) -> None:
         world = World(tasks=1, h1=1)
         for _ in range(10):

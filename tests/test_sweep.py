@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -373,6 +374,34 @@ class TestValidate:
         study.write(wrong.replace('stdot', 'stdout'), sweep)
         study.jobs('resume')
         assert study.column('s.csv') == ['0', '1', '2', '3']
+
+
+class TestWhatIsWritten:
+    @pytest.mark.parametrize('arguments', [('--format', 'text', '-k'), ('-k',), ('-k', '--format', 'framed')])
+    def test_results_are_alone_on_stdout(self, study: Study, arguments: tuple[str, ...]) -> None:
+        """Users' functions like to print."""
+        study.write(
+            'print("config")\n',
+            adding(
+                validate='lambda parameters, results: print("validate") is None',
+                collect='lambda parameters, results: print("collect")',
+            ),
+        )
+        done = study.sweep(*arguments)
+        texts = [f'{n}\n'.encode() for n in range(4)]
+        frames = [struct.pack('<ii', n, len(text)) + text for n, text in enumerate(texts)]
+        assert done.out == b''.join(frames if 'framed' in arguments else texts)
+        assert [done.stderr.splitlines().count(word) for word in ('config', 'validate', 'collect')] == [1, 4, 4]
+
+    def test_with_the_index_of_each_task(self, study: Study) -> None:
+        study.write(adding())
+        assert sorted(study.sweep('--tag').stdout.splitlines()) == [f'{n}\t{n}' for n in range(4)]
+
+    def test_a_joblog(self, study: Study) -> None:
+        study.write(adding(command="'exit {n}'", retries='0'))
+        study.sweep('--joblog', 'log.tsv', status=1)
+        _, *rows = [line.split('\t') for line in (study.home / 'log.tsv').read_text().splitlines()]
+        assert sorted((row[0], row[6], row[8]) for row in rows) == [(str(n + 1), str(n), f'exit {n}') for n in range(4)]
 
 
 class TestCollect:

@@ -9,10 +9,10 @@ import sys
 from collections import defaultdict
 
 WIDTH, HEIGHT = 720, 440
-LEFT, RIGHT, TOP, BOTTOM = 64, 92, 56, 52
+LEFT, RIGHT, TOP, BOTTOM = 64, 92, 66, 52
 THRESHOLD = 0.592746  # where squares without end begin to percolate
 INK, QUIET, GRID = '#1f2933', '#616e7c', '#e4e7eb'
-LIGHT, DARK = (139, 190, 232), (11, 54, 107)  # of the smallest squares, and of the largest ones
+LIGHT, DARK = (102, 163, 217), (11, 54, 107)  # of the smallest squares, and of the largest ones
 
 
 def draw(table, picture):

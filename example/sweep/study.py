@@ -11,7 +11,7 @@ import plot  # plot.py, beside this file
 # What --extra-args can change. Without an arg parser, extra_options is None.
 hosts = extra_options.hosts if extra_options else localhost
 sizes = extra_options.sizes if extra_options else '8,16,32,64'
-trials = extra_options.trials if extra_options else 100
+trials = extra_options.trials if extra_options else 400
 seeds = extra_options.seeds if extra_options else 2
 
 TABLE, PICTURE = 'results/percolation.csv', 'results/percolation.svg'
@@ -45,7 +45,7 @@ class Drawn:
 
 sweep = Sweep()
 sweep.name = 'percolation'
-sweep.hosts = hosts.split(',')
+sweep.hosts = hosts
 sweep.parameters = util.product(
     size=[int(size) for size in sizes.split(',')],
     p=[percent / 100 for percent in range(48, 73, 2)],

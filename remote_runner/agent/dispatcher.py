@@ -14,7 +14,7 @@ The master's frames (`wire/frames.py`) come over a unix socket, by way of an age
 * `{"cancel": [[task, attempt], ...]}`: end it, and tell nothing of it.
 * `{"taken": [[task, attempt, keep], ...]}`: forget what came of it.
 * `{"beat": n}`: answered with the same. Silence for as long as the lease means that there is no master any more.
-* `{"close": "drain" | "kill" | "detach"}`: nothing more is wanted; end all; go on alone, to the end.
+* `{"close": "drain" | "kill" | "detach"}`: all is settled, what runs still does not count; end all; go on alone.
 
 To the master: `{"began": [[task, attempt, seconds ago], ...]}` of what has run for a while, and what
 `agent/outbox.py` makes of those that have ended. All of that is told anew to each master until it has `taken` it.
@@ -60,8 +60,6 @@ FIRST_LEASE = 60.0
 EXIT_KEPT = 3
 #: Why a master is turned away.
 TAKEN_OVER = 'another master has taken its place'
-#: Modes in which a master must show itself.
-_LEASED = ('', 'drain')
 _ENDING = {_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT}
 
 
@@ -155,9 +153,7 @@ class Dispatcher:
 
     def _is_over(self) -> bool:
         is_idle = not self._queue and self._under_way.is_idle
-        if self._mode == 'drain':
-            return is_idle and not self._ended
-        if self._mode in ('kill', 'ended'):
+        if self._mode in ('drain', 'kill', 'ended'):
             return is_idle
         return is_idle and self._master is None and self._mode in ('detach', 'lapsed')
 
@@ -186,7 +182,7 @@ class Dispatcher:
         moments = [each.due for each in self._under_way.all() if each.due is not None]
         if self._untold and self._master is not None:
             moments.append(min(each.began for each in self._untold) + TELLING)
-        if self._mode in _LEASED:
+        if not self._mode:
             moments.append(self._heard + self._lease)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
@@ -235,8 +231,6 @@ class Dispatcher:
         client.sock.close()
         if client is self._master:
             self._master = None
-            if self._mode == 'drain':
-                self._mode = ''  # it cannot say any more what it has taken
 
     def _hear(self, client: Client, header: "Dict[str, Any]", body: bytes) -> None:
         if 'hello' in header:
@@ -255,8 +249,8 @@ class Dispatcher:
             client.outbox.say({'beat': header['beat']})
         elif 'close' in header:
             self._mode = header['close']
-            if self._mode == 'kill':
-                self._end_all()
+            if self._mode in ('drain', 'kill'):
+                self._end_all()  # of what it wants it has all: what it did not take is told twice, or was cancelled
             elif self._mode == 'detach':
                 self._on_lost = 'finish'
                 client.outbox.say({'closed': True})
@@ -396,7 +390,7 @@ class Dispatcher:
         now = time.monotonic()
         for attempt in self._under_way.all():
             attempt.tick(now)
-        if self._mode in _LEASED and now > self._heard + self._lease:
+        if not self._mode and now > self._heard + self._lease:
             if self._master is not None:
                 self._drop(self._master)
             self._mode = 'detach' if self._on_lost == 'finish' else 'lapsed'

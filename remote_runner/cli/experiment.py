@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from remote_runner.cli import sweep
@@ -12,6 +13,7 @@ from remote_runner.errors import SweepFailed
 
 if TYPE_CHECKING:
     from remote_runner.deploy.plan import Plan
+    from remote_runner.deploy.sweeps import SweepPlan
     from remote_runner.hosts.pool import Opens
 
 
@@ -22,10 +24,18 @@ class Sweeps:
         plan: of which the sweeps are run, one after the other.
         connector: makes connections.
         options: of the command.
+        paused: meanwhile the terminal is theirs, see `Terminal.paused`.
     """
 
-    def __init__(self, plan: Plan, connector: Opens, options: argparse.Namespace) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        connector: Opens,
+        options: argparse.Namespace,
+        paused: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._plan = plan
+        self._paused = paused
         self._connector = connector
         self._options = sweep.make_parser().parse_args([options.config, '--fanout', str(options.fanout)])
         self._lock = threading.Lock()
@@ -38,18 +48,17 @@ class Sweeps:
         Raises:
             SweepFailed: tasks have failed for good, or it was cancelled.
         """
-        failed = []
-        for plan in self._plan.sweeps:
-            meta: dict[str, object] = {
-                'kind': 'sweep of a run',
-                'sweep': plan.name,
-                'what': self._options.config,
-            }
-            if self._is_cancelled or sweep.begin(plan, self._options, self._connector, meta, self._meet, live=False):
-                failed.append(plan.name)
+        with self._paused():
+            failed = [plan.name for plan in self._plan.sweeps if not self._has_succeeded(plan)]
         if failed:
             what = 'was cancelled' if self._is_cancelled else 'has tasks that failed'
             raise SweepFailed(f'sweep {", ".join(failed)} {what}', remedy='`remote_runner jobs failed` lists them')
+
+    def _has_succeeded(self, plan: SweepPlan) -> bool:
+        if self._is_cancelled:
+            return False
+        meta: dict[str, object] = {'kind': 'sweep of a run', 'sweep': plan.name, 'what': self._options.config}
+        return sweep.begin(plan, self._options, self._connector, meta, self._meet) == 0
 
     def cancel(self) -> None:
         """See `Experiment`."""

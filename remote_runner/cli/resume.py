@@ -7,8 +7,9 @@ import importlib
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
-from remote_runner.cli.options import Parser, add_connection_options, add_log_level
+from remote_runner.cli.options import Parser, add_connection_options, add_log_level, hosts_or_files
 from remote_runner.errors import UsageError
 from remote_runner.jobs.holding import master
 from remote_runner.jobs.journal import Journal
@@ -80,6 +81,7 @@ def _unpause(place: Place) -> int:
 def _options(place: Place, journal: Journal, said: argparse.Namespace) -> argparse.Namespace:
     """The options with which it was begun, and over them those that were said now."""
     meta = journal.meta
+    _stay(said)
     try:
         os.chdir(meta['folder'])
     except OSError as error:
@@ -94,3 +96,12 @@ def _options(place: Place, journal: Journal, said: argparse.Namespace) -> argpar
     if said.no_results:
         options.format = None
     return options
+
+
+def _stay(said: argparse.Namespace) -> None:
+    """Files that were named now mean the same from any folder."""
+    if said.ssh_config is not None and Path(said.ssh_config).is_file():
+        said.ssh_config = str(Path(said.ssh_config).absolute())
+    if said.hosts is not None:
+        texts = hosts_or_files(said.hosts)
+        said.hosts = [f'@{Path(text[1:]).absolute()}' if text.startswith('@') else text for text in texts]

@@ -240,7 +240,7 @@ def deploy_config(options: argparse.Namespace) -> int:
     elif plan.sweeps:
         from remote_runner.cli.experiment import Sweeps
 
-        how = how._replace(experiment=Sweeps(plan, connector, options))
+        how = how._replace(experiment=Sweeps(plan, connector, options, lambda: terminal.paused()))
     if how.join is None:
         _warn_of_others(options.screen, plan, ssh_record(options))
     terminal = Terminal(table=not options.json)

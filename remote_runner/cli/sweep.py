@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
+from typing import TYPE_CHECKING, Any
 
 from remote_runner.cli.detach import add_detach_option
 from remote_runner.cli.job_options import add_policy_options, add_result_options, format_of
@@ -61,12 +62,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('names', nargs='*', metavar='NAMES', help='sweeps of it (default: all, one after the other)')
     add_muddler_options(parser.add_argument_group('what to run'))
     add_policy_options(parser, duplicates=False)
-    add_result_options(parser)
+    add_result_options(parser, default=None)
     add_detach_option(parser)
     add_log_level(parser)
     add_connection_options(parser)
     parser.set_defaults(
-        format=None,
         keep=None,
         lease=None,
         on_lost=None,
@@ -87,7 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_intermixed_args(joined(arguments, ('--extra-args',)))
-    if options.format is not None or options.tag:
+    if (options.tag or options.keep_order) and options.format is None:
+        options.format = 'text'
+    if options.format is not None:
         format_of(options)
     from remote_runner.ui.log import configure
 
@@ -113,8 +115,6 @@ def begin(
     connector: Opens,
     meta: dict[str, object],
     meet: Callable[[Callable[[], None]], None] = lambda cancel: None,
-    *,
-    live: bool | None = None,
 ) -> int:
     """Run a sweep from its beginning, and collect its results; the exit status.
 
@@ -124,14 +124,16 @@ def begin(
         connector: makes connections.
         meta: what the journal keeps of the command.
         meet: is given what cancels the sweep.
-        live: see `Told`.
     """
     from remote_runner.cli.job import Running, Told
     from remote_runner.jobs.journal import Journal
     from remote_runner.jobs.places import make
     from remote_runner.jobs.source import Given
     from remote_runner.jobs.sweeping import tasks_of
+    from remote_runner.ui.text import count
 
+    hosts, tasks = len(plan.hosts), len(plan.tasks)
+    log.info('sweep %s: %s on %s', plan.name, count(tasks, 'task'), count(hosts, 'host'))
     with ExitStack() as stack:
         place = make(options.name or plan.name)
         journal = stack.enter_context(Journal.create(place.folder, meta))
@@ -139,7 +141,7 @@ def begin(
         if not plan.keep_files:
             stack.callback(lambda: _remove(files, plan, connector, options, files.hosts))
         job = _job(plan, options, place, Given(tasks_of(plan)), files)
-        running = Running(job, place, Told.of(options)._replace(live=live))
+        running = Running(job, place, Told.of(options))
         meet(running.cancel)
         return _collect(plan, journal, running, running.begin(journal, connector))
 
@@ -193,7 +195,8 @@ def _plans(options: argparse.Namespace) -> Sequence[SweepPlan]:
     """The sweeps that are wanted."""
     from remote_runner.cli.run import load_plan
 
-    plan = load_plan(options)
+    with _printing(options):
+        plan = load_plan(options)
     if plan.components:
         what = f'{options.config} has components, which its sweeps may need'
         raise UsageError(what, remedy='`remote_runner -c` starts them, and runs the sweeps')
@@ -203,7 +206,24 @@ def _plans(options: argparse.Namespace) -> Sequence[SweepPlan]:
             from remote_runner.nearest import nearest
 
             raise UsageError(f'there is no sweep {name!r}', remedy=f'the nearest is {nearest(name, known)!r}')
-    return [known[name] for name in options.names or known]
+    return [_beside(known[name], options) for name in options.names or known]
+
+
+def _printing(options: argparse.Namespace) -> AbstractContextManager[object]:
+    """While users' code runs, which likes to print: where results go to stdout, nothing else does."""
+    is_for_results = options.format is not None and not sys.stdout.isatty()
+    return redirect_stdout(sys.stderr) if is_for_results else nullcontext()
+
+
+def _beside(plan: SweepPlan, options: argparse.Namespace) -> SweepPlan:
+    """The same, but for what its functions print."""
+    call = plan.call
+
+    def call_beside(function: Callable[..., Any], *arguments: object) -> Any:
+        with _printing(options):
+            return call(function, *arguments)
+
+    return plan._replace(call=call_beside)
 
 
 def _connector(options: argparse.Namespace, plans: Sequence[SweepPlan]) -> Connector:
@@ -257,15 +277,16 @@ def _collect(plan: SweepPlan, journal: Journal, running: Running, status: int) -
         log.warning('sweep %s was cancelled: its results are in the journal, and are not collected', plan.name)
         return status
     from remote_runner.jobs.sweeping import collect
+    from remote_runner.ui.text import count
 
     try:
-        count = collect(plan, journal)
+        tasks = collect(plan, journal)
     except RemoteRunnerError:
         again = 'resume' if journal.meta['kind'] == 'sweep' else 'export csv'
         what = 'the results of sweep %s are in the journal: `remote_runner jobs %s %s` brings them out again'
         log.warning(what, plan.name, again, journal.folder.name)
         raise
-    log.info('the results of %d task%s of sweep %s are collected', count, '' if count == 1 else 's', plan.name)
+    log.info('the results of %s of sweep %s are collected', count(tasks, 'task'), plan.name)
     return status
 
 

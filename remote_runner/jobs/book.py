@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from remote_runner.jobs.policy import Cause, Outcome
 
+#: Different hosts on which a task is lost before it is given up.
+POISONOUS = 3
 #: Tasks that a slot has at hand at most at first, and while its host has done nothing yet.
 UNPROVEN = 4
 
@@ -78,6 +80,11 @@ class Begun:
         self.avoided: set[str] = set()
         self.lost_on: set[str] = set()
         self.is_retried = False
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it is poison when it is lost on one more host."""
+        return len(self.lost_on) >= POISONOUS - 1
 
 
 class Host:
@@ -177,9 +184,14 @@ class Book:
         return 0 if begun is None else begun.attempts
 
     def may_run(self, task: int, host: Host) -> bool:
-        """Where a task has failed it is not tried again while there is another host."""
-        avoided = self.tasks[task].avoided
-        return host.name not in avoided or self.usable <= avoided
+        """Where a task has failed it is not tried again while there is another host.
+
+        One of those that may be what ends hosts is on a host at a time: else others would be taken for it.
+        """
+        begun = self.tasks[task]
+        if begun.is_suspect and any(self.tasks[live.task].is_suspect for live in host.attempts.values()):
+            return False
+        return host.name not in begun.avoided or self.usable <= begun.avoided
 
     def begin(self, task: int, host: Host, timeout: float | None) -> Live:
         """Order one more attempt at a task."""

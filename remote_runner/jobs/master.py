@@ -100,6 +100,8 @@ class Master:
         self._hoped_for: set[str] = set()
         self._failures: dict[str, str] = {}
         self._was_up = False
+        #: Hosts that may hold something of a master before us, of which nothing was heard yet.
+        self._unvisited: set[str] = set()
         self._total = 0
         self._turn: _Turn = _Turn()
         self._next_turn = 0.0
@@ -108,9 +110,10 @@ class Master:
 
     # ---- before it runs ----------------------------------------------------------------------------------------
 
-    def restore(self, loaded: Loaded) -> None:
-        """Go on where another master was."""
+    def restore(self, loaded: Loaded, hosts: Iterable[str] = ()) -> None:
+        """Go on where another master was; `hosts` may still hold something of what it had them do."""
         self._total = loaded.tasks
+        self._unvisited.update(hosts)
         for number, position, task, attempts, failures, lost_on, live in loaded.unsettled:
             self._wanted[number] = _Wanted(position, task)
             if attempts:
@@ -152,18 +155,20 @@ class Master:
             OSError: a result cannot be stored.
         """
         self._hoped_for.update(hosts)
+        self._unvisited &= self._hoped_for
         gone = [host for host in self._live if host not in self._hoped_for]
         for host in gone:
             self._hear_down(HostDown(host, 'it is not among the hosts any more', is_final=True))
         self._take_in()
-        if self._scheduler.is_over and not any(self._live.values()):
+        self._act()
+        if self._scheduler.is_over and not self._unvisited and not any(self._live.values()):
             return  # nobody need be asked
         self._engine.open()
         self._source.listen(self._engine.wake)
         while True:
             self._take_in()
             self._act()
-            if self._scheduler.is_over:
+            if self._scheduler.is_over and not self._unvisited:
                 return
             self._check_hosts()
             self._gather()
@@ -248,6 +253,7 @@ class Master:
 
     def _hear_up(self, fact: HostUp) -> None:
         self._was_up = True
+        self._unvisited.discard(fact.host)
         self._failures.pop(fact.host, None)
         self._lose(fact.host, 'its dispatcher knows nothing of it', fact.have)
         self._scheduler.host_up(fact.host, fact.slots, fact.have)
@@ -256,6 +262,7 @@ class Master:
     def _hear_down(self, fact: HostDown) -> None:
         if fact.is_final:
             self._hoped_for.discard(fact.host)
+        self._unvisited.discard(fact.host)
         is_news = fact.is_final or self._failures.get(fact.host) != fact.why
         self._failures[fact.host] = fact.why
         self._lose(fact.host, fact.why)

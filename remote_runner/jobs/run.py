@@ -84,6 +84,7 @@ def run(
         KeyboardInterrupt: what ran on the hosts has been ended; the job can be resumed.
     """
     epoch = int(journal.meta.get('epoch', 0)) + 1
+    has_ended = journal.meta.get('ended') is not None
     journal.note(epoch=epoch, ended=None)
     incoming = _incoming(journal.folder)
     terms = Terms(job.id, epoch, job.lease, job.on_lost, job.keep, job.environment, incoming)
@@ -93,15 +94,13 @@ def run(
         journal, scheduler, engine, job.source, hears, validate=job.validate, keep_failed=job.keep != 'none'
     )
     meet(master, scheduler)
-    mode = 'kill'
     try:
         if loaded is not None:
-            master.restore(loaded)
+            master.restore(loaded, [] if has_ended else [host.host for host in journal.hosts()])
         master.run(engine.hosts)
-        mode = 'drain'
     finally:
         job.give_up()
-        engine.close(mode)
+        engine.close('kill')  # what is still there does not count
         master.finish()
         _remove(incoming)
     journal.note(ended=time.time())

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from remote_runner.jobs.book import Begun, Book, Cancel, Host, Live, Order, Settled, Start
+from remote_runner.jobs.book import POISONOUS, Begun, Book, Cancel, Host, Live, Order, Settled, Start
 from remote_runner.jobs.health import ASIDE, STREAK, Health
 from remote_runner.jobs.placement import Placement
 from remote_runner.jobs.policy import Cause, Outcome, Policy
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ['ASIDE', 'POISONOUS', 'STREAK', 'Cancel', 'Order', 'Scheduler', 'Settled', 'Start']
-
-#: Different hosts on which a task is lost before it is given up.
-POISONOUS = 3
 
 _CANCELLED = Outcome(Cause.CANCELLED)
 

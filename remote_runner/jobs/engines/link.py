@@ -49,8 +49,8 @@ WELCOME = 30.0
 PAUSE, LONGEST_PAUSE = 0.5, 60.0
 #: Seconds after which a connection that is lost was a good one.
 LONG = 10.0
-#: Seconds that a dispatcher has to end what runs, and itself.
-FAREWELL = 15.0
+#: Seconds that a dispatcher has to end what runs, and itself; and those in which a lost connection is made once more.
+FAREWELL, LAST_TRY = 15.0, 5.0
 #: What is the same when it is tried again, of a host that was never there.
 FINAL = (AddressError, AuthenticationFailed, BootstrapFailed, HostKeyChanged, HostKeyUnknown)
 
@@ -148,10 +148,17 @@ class Link:
                 self._changed.notify_all()
 
     def close(self, mode: str) -> None:
-        """Let go of it, in the background: see `Engine.close`."""
+        """Let go of it, in the background: see `Engine.close`. Where the connection is just lost, it is made once more.
+        """
         with self._changed:
             self._mode = mode
             self._changed.notify_all()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a dispatcher at the other end now."""
+        incoming = self._incoming
+        return incoming is not None and incoming.is_welcome
 
     def join(self, timeout: float) -> bool:
         """Wait until it has let go; whether it has."""
@@ -170,11 +177,14 @@ class Link:
     def _keep_up(self) -> None:
         """Connect, talk until the connection is lost, and again; until the job lets go of the host."""
         pause = PAUSE
-        was_up = False
+        was_up = is_last = False
         gone_at: float | None = None  # when a host that was there counts as gone
-        while not self._mode:
+        while not is_last:
+            is_last = bool(self._mode)
+            if is_last and gone_at is None:
+                return
             began, failure = time.monotonic(), self._try()
-            if self._mode or failure is None:
+            if failure is None:
                 return
             is_up = self._incoming is not None and self._incoming.is_welcome
             was_up = was_up or is_up

@@ -15,7 +15,7 @@ from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import INTERRUPTIBLE, Host
 from remote_runner.hosts.pool import Opens
 from remote_runner.jobs.engines.base import Attempt, Ended, Fact, HostUp, Key, Links, nothing
-from remote_runner.jobs.engines.link import FAREWELL, Link, Terms
+from remote_runner.jobs.engines.link import FAREWELL, LAST_TRY, Link, Terms
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.wire import frames
 
@@ -156,9 +156,10 @@ class SshEngine:
         """See `base.Engine`; waits for it, but not for ever."""
         for link in self._links.values():
             link.close(mode)
-        deadline = time.monotonic() + FAREWELL + 1.0
+        began = time.monotonic()
         for link in self._links.values():
-            link.join(max(0.0, deadline - time.monotonic()))
+            patience = FAREWELL + 1.0 if link.is_up else LAST_TRY
+            link.join(max(0.0, began + patience - time.monotonic()))
 
     # ---- for links, from their threads -------------------------------------------------------------------------
 
