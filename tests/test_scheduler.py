@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from remote_runner.jobs.policy import Cause, Halt, Outcome, Policy, RetryOn
-from remote_runner.jobs.scheduler import ASIDE, STREAK, Cancel, Settled, Start
+from remote_runner.jobs.scheduler import ASIDE, STREAK, Cancel, Scheduler, Settled, Start
 from tests.scheduling import BAD, GOOD, World
 
 
