@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from remote_runner.jobs.engines import link
 from remote_runner.jobs.engines.base import Ended, HostDown, HostSilent, HostUp, Started
 from remote_runner.jobs.engines.link import PROTOCOL
 from remote_runner.jobs.policy import Cause
@@ -158,6 +159,16 @@ def test_what_was_not_taken_is_told_again_and_what_was_told_before_stays_whole(j
     second = job.end_of(key)
     for ended in (first, second):
         assert content(ended.results['stdout']) == bytes(3_000_000) + b'end\n'
+
+
+def test_a_host_that_gets_nothing_to_do_stays(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, 'WELCOME', 1.0)
+    job = Job(tmp_path, lease=2.0)
+    job.up()
+    assert job.engine.poll(6.0) == []
+    assert job.run('echo fine').results == {'stdout': b'fine\n'}
+    job.engine.close('drain')
+    nobody_is_behind(job)
 
 
 # ---- leases ----------------------------------------------------------------------------------------------------

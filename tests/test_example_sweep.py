@@ -63,6 +63,7 @@ def test_on_this_machine_as_it_stands(study: Study) -> None:
         assert points[0][0] < points[-1][0]
     texts = [element.text for element in ET.parse(picture).iter(f'{SVG}text')]
     assert {'8 \u00d7 8', '64 \u00d7 64', 'threshold 0.5927', '0.48', '100%'} <= {*texts}
+    assert picture.read_bytes() == (ROOT / 'docs/images/percolation.svg').read_bytes(), 'the docs show another one'
 
     argv = [sys.executable, study.folder / 'plot.py', study.folder / 'results/percolation.csv', study.folder / 'again']
     subprocess.run(argv, check=True)

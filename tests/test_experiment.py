@@ -114,6 +114,13 @@ class TestAll:
         assert len(fetched(study, 'asked.log')) == 1
         all_is_over(study)
 
+    def test_with_json_nothing_else_is_on_stdout(self, study: Study) -> None:
+        said = 'lambda parameters, results: print("mine") is None'
+        study.write('print("mine")\n', server(), asking(study, validate=said, collect=said))
+        done = study.deploy('-t')
+        assert done.events('run_ended', exit_status=0)
+        assert done.stderr.splitlines().count('mine') == 1 + 4 + 4
+
     def test_on_a_terminal(self, study: Study) -> None:
         """While the sweep runs the terminal shows it, before and after it the components."""
         study.write(server(), asking(study, '; sleep 0.5'))
@@ -132,7 +139,7 @@ class TestFailures:
     def test_tasks(self, study: Study) -> None:
         study.write(server(), asking(study, '; [ {n} != 2 ]', retries='0'))
         done = study.deploy('-t', status=1)
-        assert 'sweep s has tasks that failed' in done.stderr
+        assert 'sweep s: not done: tasks have failed' in done.stderr
         assert study.column('s.csv') == [f'answer to {n}' for n in (0, 1, 3)]
         assert len(fetched(study, 'asked.log')) == 1
         all_is_over(study)
@@ -141,7 +148,7 @@ class TestFailures:
     def test_the_second_sweep_is_run_all_the_same(self, study: Study) -> None:
         bad = asking(study, '; false', name="'bad'", retries='0', collect='None')
         study.write(server(), bad, asking(study, name="'good'"))
-        assert 'sweep bad has tasks that failed' in study.deploy('-t', status=1).stderr
+        assert 'sweep bad: not done: tasks have failed' in study.deploy('-t', status=1).stderr
         assert study.column('s.csv') == [f'answer to {n}' for n in range(4)]
 
     def test_no_host_of_the_sweep_can_be_had(self, study: Study) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from remote_runner.jobs.policy import Cause, Halt, Outcome, Policy, RetryOn
-from remote_runner.jobs.scheduler import ASIDE, STREAK, Cancel, Settled, Start
+from remote_runner.jobs.scheduler import ASIDE, STREAK, Cancel, Scheduler, Settled, Start
 from tests.scheduling import BAD, GOOD, World
 
 
@@ -267,3 +267,19 @@ class TestSecondCopies:
         world.now += 1000
         assert world.orders() == []
         assert world.scheduler.next_time(world.now) is None
+
+
+def test_it_is_ahead_while_hosts_have_short_tasks_at_hand_and_more_wait() -> None:
+    scheduler = Scheduler(Policy())
+    scheduler.host_up('h1', slots=1)
+    for task in range(40):
+        scheduler.add(task)
+    assert not scheduler.is_ahead  # nobody knows how long they take
+    for task in range(3):
+        scheduler.orders(float(task))
+        scheduler.ended(task, 1, Outcome(), float(task), took=0.01)
+    assert scheduler.is_ahead
+    for task in range(3, 40):
+        scheduler.orders(float(task))
+        scheduler.ended(task, 1, Outcome(), float(task), took=0.01)
+    assert not scheduler.is_ahead  # who gives us tasks one by one does not wait for others

@@ -620,6 +620,24 @@ class TestResume:
         assert [brought(host) for host in study.bed.hosts] == [[], [], []]
 
 
+class TestInTheBackground:
+    def test_it_collects_all_the_same(self, study: Study) -> None:
+        study.file('a')
+        study.write(
+            adding(command="'cat a; echo {n}'", files="{'a': 'a'}", keep_files='False', collect="collect.csv('s.csv')")
+        )
+        study.sweep('--detach')
+        study.jobs('attach')
+        wait_until(lambda: (study.folder / 's.csv').exists(), 'the table', 30)
+        assert study.column('s.csv') == [f'content\n{n}' for n in range(4)]
+        wait_until(lambda: not any(brought(host) for host in study.bed.hosts), 'the end of the files', 30)
+
+    def test_one_at_a_time(self, study: Study) -> None:
+        study.write(adding(name="'a'"), adding(name="'b'"))
+        said = study.sweep('--detach', status=2).stderr
+        assert '--detach takes one sweep at a time (name one of a, b)' in said
+
+
 class TestSharedHomes:
     def test_one_copy_and_no_clash(self, fresh_bed: Beds, tmp_path: Path) -> None:
         bed = fresh_bed(2)
@@ -658,6 +676,10 @@ class TestSharedHomes:
             folders = [path for path in (home / '.local/state/remote_runner/work').glob('*/*/*.1') if path.is_dir()]
             assert len(folders) == 60
             assert {(path / 'mine').read_text().strip() for path in folders} == {str(n) for n in range(60)}
+
+            study.config.write_text(study.config.read_text().replace("keep='all'", 'keep_files=False'))
+            assert 'stay there' not in study.sweep().stderr
+            assert len(list(root.iterdir())) == 1, 'what the first sweep has brought, and nothing of the second one'
 
 
 class TestCauses:

@@ -385,6 +385,23 @@ class TestPlan:
             "sweep s: collect must name a file, is the folder 'bin'",
         ]
 
+    @pytest.mark.parametrize(
+        ('path', 'why'),
+        [('config.py/deep/out', '{cfg}/config.py is no folder'), ('a/b/out', 'you cannot write into {cfg}')],
+    )
+    def test_a_file_that_could_not_be_written_at_the_end(
+        self, loads: Loads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, why: str
+    ) -> None:
+        text = (
+            "s = Sweep(name='s', hosts='h', parameters=[{'a': 1}], command='x')\n"
+            f's.collect = collect.csv({path!r})\n'
+            'config.add_sweep(s)\n'
+        )
+        monkeypatch.setattr('os.access', lambda path, mode: False)  # we may be root
+        with pytest.raises(ConfigFaults) as caught:
+            plan_of(loads(text), tmp_path)
+        assert list(caught.value.faults) == [f'sweep s: collect: {why.format(cfg=tmp_path / "cfg")}']
+
     def test_names_and_collected_files_are_unique(self, loads: Loads, tmp_path: Path) -> None:
         text = (
             "s = Sweep(name='s', hosts='h', parameters=[{'a': 1}], command='x', collect=collect.concat('out'))\n"

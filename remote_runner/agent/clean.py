@@ -4,6 +4,7 @@ Only what was shown goes, and only if it is rubbish still. A session is held whi
 moved out of the way, which takes a moment: a run that begins meanwhile waits for that.
 """
 
+import fcntl
 import os
 import time
 
@@ -13,6 +14,8 @@ from remote_runner.agent.rubbish import (
     AGENT,
     BASE_DIR,
     COPY,
+    DEPENDENCIES,
+    JOB,
     LINK,
     LOCK,
     PROGRAM,
@@ -49,7 +52,7 @@ def rubbish(request: "Request") -> "Dict[str, object]":
     items = [*look.programs(), *look.runs(), *look.base_dirs()]
     covered = [item.path + '/' for item in items if item.kind == BASE_DIR]
     items += [item for item in look.copies() if not item.path.startswith(tuple(covered))]
-    items += [*look.agents(), *look.sockets()]
+    items += [*look.agents(), *look.jobs(), *look.dependencies(), *look.sockets()]
     items += look.links(_going(look, items))
     items += look.locks()
     described = []
@@ -124,6 +127,8 @@ class _Cleaning:
         if self._of(BASE_DIR):
             self._remove_base_dirs(nobodys)
         self._remove_agents()
+        self._remove_jobs()
+        self._remove(DEPENDENCIES, lambda look: look.dependencies())
         self._remove(SOCKET, lambda look: look.sockets())
         self._remove_links()
         self._remove_locks()
@@ -264,6 +269,26 @@ class _Cleaning:
                 except OSError:
                     del self._kept[key]  # it was stored anew
             self._take(key, away)
+
+    def _remove_jobs(self) -> None:
+        """The folder of a job goes while its lock is held: a dispatcher that begins meanwhile makes another one."""
+        wanted = self._of(JOB)
+        now = {item.key for item in Look(self._keep).jobs()} if wanted else set()
+        for key in wanted:
+            if key not in now:
+                continue
+            try:
+                lock = os.open(key[1] + '/lock', os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                self._failed[key] = str(error.strerror)
+                continue
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._take(key)
+            except BlockingIOError:
+                self._kept[key] = USED_AGAIN
+            finally:
+                os.close(lock)
 
     def _remove_links(self) -> None:
         """A link to the folder of a session goes while that is held: nobody is about to use it."""

@@ -15,6 +15,7 @@ The master's frames (`wire/frames.py`) come over a unix socket, by way of an age
 * `{"taken": [[task, attempt, keep], ...]}`: forget what came of it.
 * `{"beat": n}`: answered with the same. Silence for as long as the lease means that there is no master any more.
 * `{"close": "drain" | "kill" | "detach"}`: all is settled, what runs still does not count; end all; go on alone.
+  Answered with `{"closed": true}`.
 
 To the master: `{"began": [[task, attempt, seconds ago], ...]}` of what has run for a while, and what
 `agent/outbox.py` makes of those that have ended. All of that is told anew to each master until it has `taken` it.
@@ -35,7 +36,7 @@ import _socket
 if __name__ == '__main__':
     sys.path.insert(0, __file__.rsplit('/', 3)[0])
 
-from remote_runner.agent import peers, processes, records, tree
+from remote_runner.agent import peers, processes, records, staged, tree
 from remote_runner.agent.attempt import Attempt
 from remote_runner.agent.outbox import Outbox
 from remote_runner.agent.strays import UnderWay, end_left_over
@@ -249,11 +250,11 @@ class Dispatcher:
             client.outbox.say({'beat': header['beat']})
         elif 'close' in header:
             self._mode = header['close']
+            client.outbox.say({'closed': True})
             if self._mode in ('drain', 'kill'):
                 self._end_all()  # of what it wants it has all: what it did not take is told twice, or was cancelled
             elif self._mode == 'detach':
                 self._on_lost = 'finish'
-                client.outbox.say({'closed': True})
 
     def _greet(self, client: Client, hello: "Dict[str, Any]") -> None:
         """A master says who it is: its `epoch`, and how things are to be done from now on."""
@@ -273,6 +274,7 @@ class Dispatcher:
         self._epoch = hello['epoch']
         self._lease, self._on_lost, self._keep = hello['lease'], hello['on_lost'], hello['keep']
         self._links = hello['links']
+        _mark_as_used(self._links)
         self._environment[b'RR_HOST'] = hello['host'].encode('utf-8', 'surrogateescape')
         for name, value in hello['environment'].items():
             self._environment[name.encode('utf-8', 'surrogateescape')] = value.encode('utf-8', 'surrogateescape')
@@ -421,6 +423,15 @@ def _refuse(client: Client, why: str) -> None:
         client.outbox.flush(client.sock, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
     except OSError:
         return  # it did not wait for that
+
+
+def _mark_as_used(links: "Dict[str, Optional[str]]") -> None:
+    """`remote_runner clean` removes what nobody has used for long."""
+    for folder in {staged.root_of(target) for target in links.values() if target is not None} - {''}:
+        try:
+            os.utime(folder)
+        except OSError:
+            continue  # it is another user's, or on a disk that cannot be written
 
 
 def _log(text: str) -> None:

@@ -1,7 +1,8 @@
-"""What of ours lives on this host at one moment: launchers, agents, screen sessions, and processes of components.
+"""What of ours lives on this host at one moment: launchers, dispatchers, agents, screen sessions, and components.
 
-Processes tell it themselves: the command line of a launcher names its component's folder and its own code, an agent
-keeps the folder of its code open (`agent/stage.py`), and whatever a program started has its run in its environment.
+Processes tell it themselves: the command line of a launcher names its component's folder and its own code, that of a
+dispatcher those of its job, an agent keeps the folder of its code open (`agent/stage.py`), and whatever a program
+started has its run in its environment.
 """
 
 import os
@@ -33,6 +34,11 @@ def is_launcher(argv: "List[bytes]") -> bool:
     return len(argv) > 3 and argv[1] == b'-IS' and b'/remote_runner/agent/launcher.py' in argv[2]
 
 
+def is_dispatcher(argv: "List[bytes]") -> bool:
+    """Whether this is the command line of one of the two processes behind a job."""
+    return len(argv) > 4 and argv[1] == b'-IS' and b'/remote_runner/agent/dispatcher.py' in argv[2]
+
+
 def is_agent(argv: "List[bytes]") -> bool:
     """Whether this is the command line of an agent."""
     return len(argv) > 2 and argv[1] == b'-ISc' and argv[2].startswith(_AGENT)
@@ -43,7 +49,8 @@ class Living:
 
     Attributes:
         launchers: the folders of the components whose launchers live.
-        code: the folders from which launchers and agents were imported.
+        jobs: the folders of the jobs whose dispatchers live.
+        code: the folders from which all these were imported.
         unknown_agents: pids of agents that do not show where theirs is.
         servers: the pids of screen's servers by session.
         marked: the pids of processes of components, by run and component.
@@ -51,6 +58,7 @@ class Living:
 
     def __init__(self) -> None:
         self.launchers: "Set[str]" = set()
+        self.jobs: "Set[str]" = set()
         self.code = {own_code()}
         self.unknown_agents: "List[int]" = []
         for pid in own_processes():
@@ -74,13 +82,14 @@ class Living:
         return found
 
     def _look_at(self, pid: int, argv: "List[bytes]") -> None:
-        if is_launcher(argv):
+        if is_launcher(argv) or is_dispatcher(argv):
             self.code.add(os.path.realpath(os.fsdecode(argv[2])).rsplit('/', 3)[0])
-            self.launchers.add(os.path.realpath(os.fsdecode(argv[3])))
+            own = self.launchers if is_launcher(argv) else self.jobs
+            own.add(os.path.realpath(os.fsdecode(argv[3])))
         elif is_agent(argv) and pid != os.getpid():
-            own = [path for path in _open_files(pid) if is_version(os.path.basename(path))]
-            self.code.update(own)
-            if not own:
+            found = [path for path in _open_files(pid) if is_version(os.path.basename(path))]
+            self.code.update(found)
+            if not found:
                 self.unknown_agents.append(pid)
 
 

@@ -6,7 +6,7 @@ import time
 import _signal
 
 from remote_runner.agent import folders, processes
-from remote_runner.agent.living import is_agent, is_launcher, own_processes
+from remote_runner.agent.living import is_agent, is_dispatcher, is_launcher, own_processes
 from remote_runner.agent.records import read_file
 
 TYPE_CHECKING = False
@@ -56,8 +56,8 @@ def find(request: "Request") -> "Dict[str, object]":
     """Operation `find`: processes whose command lines contain `text`.
 
     The result lists `found`: [pid, start in clock ticks since boot, seconds since then, seconds of CPU, bytes of
-    memory, command line]; and says how many of `ours` contain it, too: agents, launchers, their screens, commands of
-    remote_runner, and all above the agent that answers.
+    memory, command line]; and says how many of `ours` contain it, too: agents, launchers, their screens, dispatchers,
+    commands of remote_runner, and all above the agent that answers.
     """
     text = request.header['text']
     now = time.clock_gettime(getattr(time, 'CLOCK_BOOTTIME', 7))
@@ -79,7 +79,7 @@ def _ours(all_own: "List[_Process]") -> "Set[int]":
     screens = {each.parent for each in launchers}
     for each in all_own:
         is_screen = each.pid in screens and os.path.basename(each.argv[0]).lower() == b'screen'
-        if is_screen or is_agent(each.argv) or _is_command(each.argv):
+        if is_screen or is_agent(each.argv) or is_dispatcher(each.argv) or _is_command(each.argv):
             found.add(each.pid)
     return found | {each.pid for each in launchers}
 

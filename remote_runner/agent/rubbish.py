@@ -6,20 +6,24 @@ runs are kept. The order in which things are looked at makes a run that begins m
 
 import os
 import stat
+import time
 
-from remote_runner.agent import copies, files, folders, living, locks, processes, screen, sockets, survey
+from remote_runner.agent import copies, files, folders, living, locks, processes, screen, sockets, staged, survey, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 #: What there is: folders that `prepare` made, runs that are over, sessions without runs, agents of other versions,
-#: copies that never became whole, sockets, links, locks, and programs whose launchers were killed.
-BASE_DIR, RUN, SESSION, AGENT, COPY, SOCKET, LINK, LOCK, PROGRAM = (
-    'base_dir', 'run', 'session', 'agent', 'copy', 'socket', 'link', 'lock', 'program',
+#: copies that never became whole, sockets, links, locks, programs whose launchers were killed, what jobs left of their
+#: tasks, and what tasks needed.
+BASE_DIR, RUN, SESSION, AGENT, COPY, SOCKET, LINK, LOCK, PROGRAM, JOB, DEPENDENCIES = (
+    'base_dir', 'run', 'session', 'agent', 'copy', 'socket', 'link', 'lock', 'program', 'job', 'dependencies',
 )  # fmt: skip
 #: Seconds by which a folder must be older than the lock of a run to be none of its own: file servers have own clocks.
 CLOCKS = 3600.0
+#: Seconds for which results wait that no master has taken, and for which dependencies wait for another job.
+AWAITED, UNUSED = 7 * 86400.0, 30 * 86400.0
 
 
 class Item:
@@ -136,6 +140,7 @@ class Look:
             except FileNotFoundError:
                 continue  # removed meanwhile
         self.hosts = _other_hosts(self.root)
+        self._keep = keep
 
     def kept(self) -> "List[Dict[str, object]]":
         """The sessions that stay whole, and why."""
@@ -204,6 +209,39 @@ class Look:
                     yield from _items(COPY, path)
             except OSError:
                 continue  # it is gone
+
+    # ---- what belongs to jobs ---------------------------------------------------------------------------------
+
+    def jobs(self) -> "Iterator[Item]":
+        """The folders of jobs of which nothing lives, but for the newest, and results that a master may still take."""
+        over = []
+        for path in _jobs(os.uname().nodename):
+            if os.path.realpath(path) in self.now.jobs:
+                continue
+            try:
+                names = os.listdir(path)
+                changed = max(os.lstat(os.path.join(path, name)).st_mtime for name in [*names, '.'])
+            except FileNotFoundError:
+                continue  # somebody is just removing it
+            is_awaited = any(name.endswith('.json') for name in names) and time.time() < changed + AWAITED
+            if not is_awaited:
+                over.append((changed, path))
+        for _, path in sorted(over, reverse=True)[self._keep :]:
+            yield from _items(JOB, path)
+
+    def dependencies(self) -> "Iterator[Item]":
+        """What no job has needed for long, on any of the hosts that see this home."""
+        needed = {os.path.realpath(folder) for folder in _needed_by_tasks()}
+        folder = os.path.join(os.path.expanduser('~'), staged.FOLDER)
+        unused = {}
+        for name in _names_in(folder):
+            path = os.path.join(folder, name)
+            for item in _items(DEPENDENCIES, path):
+                # Dispatchers mark what they use with the time.
+                if os.path.realpath(path) not in needed and time.time() > item.changed + UNUSED:
+                    unused[os.path.realpath(path)] = item
+        used = living.in_use(unused)
+        yield from (item for path, item in unused.items() if path not in used)
 
     # ---- what belongs to the host -----------------------------------------------------------------------------
 
@@ -278,6 +316,34 @@ def _items(kind: str, path: str, session: str = '', version: str = '') -> "Itera
     found = _lstat(path)
     if found is not None and found.st_uid == os.getuid():
         yield Item(kind, path, found, session, version)
+
+
+def _names_in(folder: str) -> "List[str]":
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []  # there is none
+
+
+def _jobs(host: str) -> "Iterator[str]":
+    """The folders of jobs of a host."""
+    for root in [os.path.join(folders.state_home(), 'remote_runner'), *screen.runtime_candidates()]:
+        folder = os.path.join(root, tasks.WORK, host)
+        for name in _names_in(folder):
+            if _is_our_folder(os.path.join(folder, name)):
+                yield os.path.join(folder, name)
+
+
+def _needed_by_tasks() -> "Iterator[str]":
+    """The folders with what tasks under way on all hosts need, as links in their own folders lead there."""
+    for host in _names_in(os.path.join(folders.state_home(), 'remote_runner', tasks.WORK)):
+        for job in _jobs(host):
+            for task in _names_in(job):
+                for name in _names_in(os.path.join(job, task)):
+                    path = os.path.join(job, task, name)
+                    root = staged.root_of(os.readlink(path)) if os.path.islink(path) else ''
+                    if root:
+                        yield root
 
 
 def _is_folder(path: str) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CHUNK = 1 << 18
 #: Seconds in which a dispatcher can be reached: the one that we find may be about to end.
 PATIENCE = 10.0
+#: What the folder is called in which the jobs of each host have theirs.
+WORK = 'work'
 
 
 def dispatch(request: "Request") -> "Dict[str, object]":
@@ -48,9 +50,9 @@ def job_folder(job: str) -> str:
     try:
         home = folders.state_home()
         os.makedirs(home, 0o700, exist_ok=True)
-        return folders.private_folders(home, 'remote_runner', 'work', os.uname().nodename, job)
+        return folders.private_folders(home, 'remote_runner', WORK, os.uname().nodename, job)
     except OSError:
-        return folders.private_folders(screen.runtime_folder(), 'work', os.uname().nodename, job)
+        return folders.private_folders(screen.runtime_folder(), WORK, os.uname().nodename, job)
 
 
 def _pass_on(request: "Request", sock: "_socket.socket") -> None:

@@ -30,7 +30,8 @@ Show what runs of remote_runner have left on hosts and nobody needs any more, as
     remote_runner clean node[1-40] --keep 0 --yes
 
 That is: temporary base_dirs and the folders of runs that are over, with their output.log; agents of other versions in
-~/.cache; unfinished copies of files; dead sockets, links and lock files; programs whose launchers were killed. A
+~/.cache; unfinished copies of files; dead sockets, links and lock files; programs whose launchers were killed; folders
+of tasks that jobs have kept, and dependencies of jobs that nobody has used for 30 days. A
 session of which anything is alive, its screen session too, or on which anybody is at work, is left alone, and so are
 the newest runs of each session, with their base_dirs: logs, restart and fetch need them.
 """
@@ -52,7 +53,8 @@ def make_parser() -> argparse.ArgumentParser:
         type=_number,
         default=1,
         metavar='N',
-        help='newest runs of each session that stay, with output.log and temporary base_dirs (default: 1)',
+        help='newest runs of each session that stay, with output.log and temporary base_dirs, and newest jobs '
+        '(default: 1)',
     )
     parser.add_argument('--dry-run', action='store_true', help='show what would be removed, and remove nothing')
     parser.add_argument('-y', '--yes', action='store_true', help='remove without asking')

@@ -34,7 +34,8 @@ class Sweeps:
         options: argparse.Namespace,
         paused: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._plan = plan
+        # With --json stdout is for JSON alone, and users' functions like to print.
+        self._sweeps = [sweep.telling_stderr(each) for each in plan.sweeps] if options.json else plan.sweeps
         self._paused = paused
         self._connector = connector
         self._options = sweep.make_parser().parse_args([options.config, '--fanout', str(options.fanout)])
@@ -49,10 +50,11 @@ class Sweeps:
             SweepFailed: tasks have failed for good, or it was cancelled.
         """
         with self._paused():
-            failed = [plan.name for plan in self._plan.sweeps if not self._has_succeeded(plan)]
+            failed = [plan.name for plan in self._sweeps if not self._has_succeeded(plan)]
         if failed:
-            what = 'was cancelled' if self._is_cancelled else 'has tasks that failed'
-            raise SweepFailed(f'sweep {", ".join(failed)} {what}', remedy='`remote_runner jobs failed` lists them')
+            which = f'sweep {failed[0]}' if len(failed) == 1 else f'sweeps {", ".join(failed)}'
+            what = 'cancelled' if self._is_cancelled else 'not done: tasks have failed'
+            raise SweepFailed(f'{which}: {what}', remedy='`remote_runner jobs failed` lists them')
 
     def _has_succeeded(self, plan: SweepPlan) -> bool:
         if self._is_cancelled:

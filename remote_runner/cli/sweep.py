@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from remote_runner.cli.detach import add_detach_option
@@ -195,7 +195,8 @@ def _plans(options: argparse.Namespace) -> Sequence[SweepPlan]:
     """The sweeps that are wanted."""
     from remote_runner.cli.run import load_plan
 
-    with _printing(options):
+    is_apart = _stdout_is_apart(options)
+    with redirect_stdout(sys.stderr) if is_apart else nullcontext():
         plan = load_plan(options)
     if plan.components:
         what = f'{options.config} has components, which its sweeps may need'
@@ -206,24 +207,24 @@ def _plans(options: argparse.Namespace) -> Sequence[SweepPlan]:
             from remote_runner.nearest import nearest
 
             raise UsageError(f'there is no sweep {name!r}', remedy=f'the nearest is {nearest(name, known)!r}')
-    return [_beside(known[name], options) for name in options.names or known]
+    wanted = [known[name] for name in options.names or known]
+    return [telling_stderr(sweep) for sweep in wanted] if is_apart else wanted
 
 
-def _printing(options: argparse.Namespace) -> AbstractContextManager[object]:
-    """While users' code runs, which likes to print: where results go to stdout, nothing else does."""
-    is_for_results = options.format is not None and not sys.stdout.isatty()
-    return redirect_stdout(sys.stderr) if is_for_results else nullcontext()
+def _stdout_is_apart(options: argparse.Namespace) -> bool:
+    """Whether results go to stdout, and nothing else may: users' code likes to print."""
+    return options.format is not None and not sys.stdout.isatty()
 
 
-def _beside(plan: SweepPlan, options: argparse.Namespace) -> SweepPlan:
-    """The same, but for what its functions print."""
+def telling_stderr(plan: SweepPlan) -> SweepPlan:
+    """The same, but what its functions print goes to stderr."""
     call = plan.call
 
-    def call_beside(function: Callable[..., Any], *arguments: object) -> Any:
-        with _printing(options):
+    def call_apart(function: Callable[..., Any], *arguments: object) -> Any:
+        with redirect_stdout(sys.stderr):
             return call(function, *arguments)
 
-    return plan._replace(call=call_beside)
+    return plan._replace(call=call_apart)
 
 
 def _connector(options: argparse.Namespace, plans: Sequence[SweepPlan]) -> Connector:

@@ -33,7 +33,7 @@ class Item:
 
     Args:
         kind: `base_dir`, `run`, `session` (one without runs), `agent`, `copy` (one that never became whole), `socket`,
-            `link`, `lock`, or `program` (whose launcher was killed).
+            `link`, `lock`, `program` (whose launcher was killed), `job`, or `dependencies`.
         path: where it stands; of a program the folder of its component.
         inode: by which it is known again.
         session: to which it belongs; '' where that is not known.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -170,7 +171,9 @@ def _plan_sweep(sweep: Sweep, checker: Checker, config_dir: str, call: Call) -> 
     collector = values.get('collect')
     if isinstance(collector, ToFile):
         try:
-            collector.target(config_dir)
+            obstacle = _obstacle(Path(collector.target(config_dir)))
+            if obstacle:
+                checker.fault(label, f'collect: {obstacle}')
         except BadValueError as bad:
             for reason in bad.reasons:
                 checker.fault(label, f'collect {reason}')
@@ -196,6 +199,14 @@ def _plan_sweep(sweep: Sweep, checker: Checker, config_dir: str, call: Call) -> 
             'call': call,
         }
     )
+
+
+def _obstacle(target: Path) -> str:
+    """Why a file could not be written when all tasks have run; '': it seems that it can."""
+    folder = next(folder for folder in target.parents if os.path.lexists(folder))
+    if not folder.is_dir():
+        return f'{named(str(folder))} is no folder'
+    return '' if os.access(folder, os.W_OK | os.X_OK) else f'you cannot write into {named(str(folder))}'
 
 
 def _hosts(texts: Iterable[str], label: str, checker: Checker, config_dir: str) -> tuple[Address, ...]:

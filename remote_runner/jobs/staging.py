@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from remote_runner.agent.staged import FOLDER
 from remote_runner.deploy.bring import Bringer
 from remote_runner.deploy.plan import FilePlan
 from remote_runner.errors import RemoteRunnerError, TransferFailed
@@ -28,8 +29,6 @@ from remote_runner.jobs.engines.base import Links
 
 log = logging.getLogger(__name__)
 
-#: Where it lies on hosts, below the home.
-FOLDER = '.cache/remote_runner/dependencies'
 
 class _Bringing:
     """Brings manifests to hosts for as long as that is wanted. Thread-safe."""
@@ -161,7 +160,7 @@ class Files(_Bringing):
 
         for address, outcome in execute(addresses, f'rm -rf ~/{self._folder}', connector, fanout=fanout):
             if isinstance(outcome, RemoteRunnerError) or outcome.status:
-                why = outcome.stderr.decode(errors='replace').strip() if isinstance(outcome, Executed) else str(outcome)
+                why = outcome.stderr.decode(errors='replace').strip() if isinstance(outcome, Executed) else outcome.what
                 log.warning('%s: the files of the sweep stay there in ~/%s: %s', address.where, self._folder, why)
 
 

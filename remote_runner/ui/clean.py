@@ -13,6 +13,8 @@ _NAMES = {
     'run': 'run that is over, with its output.log',
     'session': 'folder of a session without runs',
     'agent': 'cached agent of another version',
+    'job': 'what a job left of its tasks',
+    'dependencies': 'dependencies of jobs that nobody has used for 30 days',
     'copy': 'unfinished copy of a file',
     'socket': 'dead socket',
     'link': 'dead link',

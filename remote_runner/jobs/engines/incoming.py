@@ -31,7 +31,7 @@ class Incoming:
         heard: when a sign of life came (time.monotonic).
         is_welcome: the dispatcher takes orders.
         refused: why it does not, if it says so.
-        is_closed: it goes on alone, as it was asked to.
+        is_closed: it has heard that nothing more is wanted.
     """
 
     def __init__(self, host: str, folder: Path) -> None:

@@ -311,14 +311,18 @@ class Link:
 
     def _take_leave(self, call: Call, incoming: Incoming) -> None:
         self._send(call, [({'close': self._mode}, b'')])
-        if self._mode == 'kill':
-            call.give_credit(1 << 40)  # nobody waits for what it may still say
+        call.give_credit(1 << 40)  # nobody waits for what it may still say
         until = time.monotonic() + FAREWELL
         with self._changed:
-            while not (call.ended or incoming.is_closed) and time.monotonic() < until:
+            while not self._has_let_go(call, incoming) and time.monotonic() < until:
                 self._changed.wait(until - time.monotonic())
-            if not (call.ended or incoming.is_closed):
+            if not self._has_let_go(call, incoming):
                 log.warning('%s: what the job began there has not ended within %g s', self.name, FAREWELL)
+        if not incoming.is_closed:
+            self._check(call, incoming)
+
+    def _has_let_go(self, call: Call, incoming: Incoming) -> bool:
+        return call.ended or (incoming.is_closed and self._mode == 'detach')
 
     def _forget(self) -> None:
         with self._hearing, self._changed:
@@ -351,9 +355,9 @@ class Link:
         with self._changed:
             self._owed += len(body)
             self._unheard += incoming.is_welcome and not was_welcome
-            if not facts:  # a piece of a result, which is safe, or an answer that `_greet` and `_talk` wait for
+            if not facts:  # a piece of a result, which is safe
                 self._credit += len(body)
-            if not (facts and was_welcome):
+            if not facts or not was_welcome:  # maybe the answer that `_greet` or `_talk` waits for
                 self._changed.notify_all()
         if facts:
             self._engine.report(self, facts, len(body))
