@@ -79,7 +79,10 @@ class TestCommands:
         site.leaves_nothing()
 
     def test_a_stream_that_goes_on_when_the_batch_is_interrupted(self, site: Batches) -> None:
-        with site.begin_batch('-', 'h1', stdin=subprocess.PIPE) as running:
+        """Also where a file that we got open makes Python take itself apart at the end."""
+        with site.file('open').open('wb') as file:
+            running = site.begin_batch('-', 'h1', stdin=subprocess.PIPE, pass_fds=[file.fileno()])
+        with running:
             assert running.process.stdin is not None
             running.process.stdin.write(b'echo 0\n')
             running.process.stdin.flush()
