@@ -177,6 +177,26 @@ class TestKilled:
         site.is_clean()
         assert not any(sleepers(host) for host in site.up)
 
+    @pytest.mark.parametrize('on_lost', ['kill', 'finish'])
+    def test_a_master_that_sleeps_beyond_the_lease(self, site: Batches, on_lost: str) -> None:
+        """As on a laptop that is closed: its hosts do without it meanwhile, and then it goes on."""
+        lines = [marking(f'{WAIT}; echo $RR_TASK')] * 8
+        options = ['--no-duplicates', '--lease', '2', '--on-lost', on_lost]
+        with site.begin_batch(lines, '2/h1,2/h2', *options) as running:
+            site.wait_for_marks(4, running)
+            running.signal(signal.SIGSTOP)
+            if on_lost == 'kill':
+                site.is_clean()
+            site.go()
+            site.is_clean()
+            running.signal(signal.SIGCONT)
+            done = running.end(PATIENCE)
+        assert done.status == 0, done
+        assert sorted(map(int, done.stdout.split())) == list(range(8))
+        assert sorted(site.marks().values()) == ([1, 1, 1, 1, 2, 2, 2, 2] if on_lost == 'kill' else [1] * 8)
+        site.is_accounted_for(done=8)
+        site.leaves_nothing()
+
     def test_commands_that_were_edited_since(self, site: Batches) -> None:
         """Exactly what changed is run, whatever its place."""
         old = [marking(f'echo {name}') for name in ('a', 'b', 'b', 'c')] + [marking(f'{WAIT}; echo d')]
@@ -334,3 +354,14 @@ class TestTold:
         site.leaves_nothing()
         assert not any(sleepers(host) for host in site.up)
         assert site.tell('pause', status=1).stderr.count('ERROR') == 1
+
+    def test_beside_another_on_the_same_hosts(self, site: Batches) -> None:
+        with site.begin_batch([marking(f'{WAIT}; echo a')] * 2, '1/h1,1/h2', '--no-duplicates') as first:
+            site.wait_for_marks(2, first)
+            site.lines([marking('echo b')], 'others')
+            second = site.batch(site.folder / 'others', '1/h1,1/h2', '--name', 'second')
+            assert second.stdout == 'b\n'
+            assert [one['state'] for one in site.tell('list', '--json').objects] == ['done', 'running']
+            site.go()
+            assert first.end(PATIENCE).stdout == 'a\na\n'
+        site.leaves_nothing()
