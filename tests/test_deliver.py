@@ -24,8 +24,9 @@ from remote_runner.jobs.deliver import Delivery
 from remote_runner.jobs.formats import Format, Framed, JsonLines, Result, Text
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.sink import Descriptor
-from remote_runner.jobs.statistics import Copies, Failure, HostView, Slow, Statistics
+from remote_runner.jobs.statistics import Statistics
 from remote_runner.jobs.task import Task
+from remote_runner.jobs.views import Copies, Failure, HostView, Slow
 from tests.commands import Commands
 from tests.job_results import FAILED, result
 from tests.testbed import Testbed

@@ -16,15 +16,10 @@ from remote_runner.jobs.statistics import (
     LATELY,
     MOST_FAILURES,
     SLOWEST,
-    Copies,
-    Failure,
-    HostView,
-    Slow,
-    State,
     Statistics,
-    View,
     last_line,
 )
+from remote_runner.jobs.views import Copies, Failure, HostView, Slow, State, View
 from tests.job_results import FAILED, ended
 
 GOOD = Outcome(status=0)

@@ -17,7 +17,8 @@ from remote_runner.jobs.control import ask
 from remote_runner.jobs.deliver import Delivery
 from remote_runner.jobs.holding import master
 from remote_runner.jobs.journal import Journal
-from remote_runner.jobs.statistics import Statistics, View, view_of
+from remote_runner.jobs.statistics import Statistics
+from remote_runner.jobs.views import View, view_of
 
 #: Seconds between two looks.
 PAUSE = 0.3

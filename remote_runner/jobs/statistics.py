@@ -16,14 +16,14 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum
 from heapq import heappush, heapreplace, nlargest
-from typing import Any, NamedTuple
+from typing import Any
 
 from remote_runner.jobs.engines.base import Ended, Fact, HostDown, HostSilent, HostUp, Key, Started
 from remote_runner.jobs.formats import size_of
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.scheduler import Cancel, Order, Start
+from remote_runner.jobs.views import Copies, Failure, HostView, Slow, State, View, told
 
 #: Tasks that are named as slowest, of those that run and of those that are done.
 SLOWEST = 5
@@ -31,132 +31,6 @@ SLOWEST = 5
 MOST_FAILURES = 1000
 #: Seconds over which the rate lately is taken, and how many tasks must have ended in them to say something.
 LATELY, FEW = 10, 10
-
-
-class State(StrEnum):
-    """What a host is at."""
-
-    UP = 'up'
-    #: Its connection is being made anew.
-    SILENT = 'silent'
-    #: It is being tried again.
-    DOWN = 'down'
-    #: It is not tried again.
-    GONE = 'gone'
-
-
-class HostView(NamedTuple):
-    """What a host did.
-
-    Args:
-        name: as the user wrote it.
-        slots: tasks that it runs at a time.
-        state: what it is at.
-        why: why it is not up.
-        running: attempts that run there.
-        done: tasks that succeeded there.
-        failed: attempts that failed there, but those that were lost.
-        lost: attempts that were lost with it.
-        superseded: attempts that were begun there and did not count.
-        busy: seconds for which slots of it were.
-        share: that of the time of its slots since it came up, from 0 to 1.
-        bytes: of results that came from there.
-    """
-
-    name: str
-    slots: int
-    state: State
-    why: str
-    running: int
-    done: int
-    failed: int
-    lost: int
-    superseded: int
-    busy: float
-    share: float
-    bytes: int
-
-
-class Slow(NamedTuple):
-    """A task that takes, or took, long."""
-
-    position: int
-    host: str
-    seconds: float
-
-
-class Failure(NamedTuple):
-    """A task that finally failed: its last attempt, and the last line that it printed."""
-
-    position: int
-    cause: Cause
-    host: str
-    status: int | None
-    why: str
-    last_line: str
-
-
-class Copies(NamedTuple):
-    """Second copies of slow tasks.
-
-    Args:
-        begun: how many were.
-        won: how many of them ended first.
-        saved: seconds that tasks ended earlier for it, as the scheduler reckons.
-    """
-
-    begun: int = 0
-    won: int = 0
-    saved: float = 0.0
-
-
-class View(NamedTuple):
-    """All numbers at a moment.
-
-    Args:
-        seconds: since the beginning.
-        total: tasks that are known.
-        is_all: whether no more come.
-        done: tasks that succeeded.
-        failed: tasks that failed for good, by cause; those that were cancelled are not among them.
-        cancelled: tasks that were.
-        running: attempts under way.
-        retried: attempts that were begun because one before had failed or was lost.
-        superseded: attempts that did not count any more.
-        lost: attempts that were lost with their hosts.
-        rate: tasks a second lately, and `mean_rate` in all.
-        left: seconds until all have ended, if it goes on like this; None: nobody can tell.
-        bytes: of results that came.
-        hosts: in the order in which they came up, or were expected.
-        slow_running: attempts that run for longest, and `slow_done` those that took longest of the ones that succeeded.
-        failures: the first of what failed; `failed` says how many there are.
-        copies: second copies.
-    """
-
-    seconds: float
-    total: int
-    is_all: bool
-    done: int
-    failed: dict[Cause, int]
-    cancelled: int
-    running: int
-    retried: int
-    superseded: int
-    lost: int
-    rate: float
-    mean_rate: float
-    left: float | None
-    bytes: int
-    hosts: list[HostView]
-    slow_running: list[Slow]
-    slow_done: list[Slow]
-    failures: list[Failure]
-    copies: Copies
-
-    @property
-    def has_failed(self) -> int:
-        """How many tasks failed for good."""
-        return sum(self.failed.values())
 
 
 class _Host:
@@ -364,16 +238,7 @@ class Statistics:
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers now, for JSON: the fields are explained in docs/job-results.md."""
-        view = self.view()
-        return {
-            **view._asdict(),
-            'failed': {cause.value: count for cause, count in view.failed.items()},
-            'hosts': [{**host._asdict(), 'state': host.state.value} for host in view.hosts],
-            'slow_running': [_named(one) for one in view.slow_running],
-            'slow_done': [_named(one) for one in view.slow_done],
-            'failures': [{**_named(one), 'cause': one.cause.value} for one in view.failures],
-            'copies': view.copies._asdict(),
-        }
+        return told(self.view())
 
     def _slow(self, seconds: float, number: int, host: str) -> Slow:
         return Slow(self._position(number), host, seconds)
@@ -475,27 +340,6 @@ class Statistics:
         host.live.clear()
 
 
-def _named(one: Slow | Failure) -> dict[str, object]:
-    """As users see it: they call a position an index."""
-    fields = one._asdict()
-    return {'index': fields.pop('position'), **fields}
-
-
 def last_line(text: str) -> str:
     """The last line of what was printed that is not empty."""
     return text.rstrip().rpartition('\n')[2]
-
-
-def view_of(told: Mapping[str, Any]) -> View:
-    """The numbers that `Statistics.to_dict` has told, maybe in another process."""
-    return View(
-        **{
-            **{name: told[name] for name in View._fields},
-            'failed': {Cause(cause): count for cause, count in told['failed'].items()},
-            'hosts': [HostView(**{**host, 'state': State(host['state'])}) for host in told['hosts']],
-            'slow_running': [Slow(*one.values()) for one in told['slow_running']],
-            'slow_done': [Slow(*one.values()) for one in told['slow_done']],
-            'failures': [Failure(*one.values())._replace(cause=Cause(one['cause'])) for one in told['failures']],
-            'copies': Copies(**told['copies']),
-        }
-    )

@@ -6,7 +6,7 @@ from collections import Counter
 from math import ceil
 
 from remote_runner.jobs.policy import Cause
-from remote_runner.jobs.statistics import HostView, State, View
+from remote_runner.jobs.views import HostView, State, View
 from remote_runner.ui.frame import Line
 from remote_runner.ui.text import count, elapsed, first_line, harmless, width
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from remote_runner.jobs.statistics import Failure, HostView, State, View
+from remote_runner.jobs.views import Failure, HostView, State, View
 from remote_runner.ui.job_frame import causes, pace
 from remote_runner.ui.jobs import how
 from remote_runner.ui.tables import MOST_ROWS, Column, layout

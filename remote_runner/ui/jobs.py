@@ -23,7 +23,8 @@ from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent, HostUp
 from remote_runner.jobs.formats import Result
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.sink import Descriptor, Sink, copy_by_pieces
-from remote_runner.jobs.statistics import Failure, View, last_line
+from remote_runner.jobs.statistics import last_line
+from remote_runner.jobs.views import Failure, View
 from remote_runner.ui.terminal import can_color, can_draw
 from remote_runner.ui.text import count, first_line, tame
 
