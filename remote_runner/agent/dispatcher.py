@@ -39,6 +39,7 @@ if __name__ == '__main__':
 from remote_runner.agent import peers, processes, records, staged, tree
 from remote_runner.agent.attempt import Attempt
 from remote_runner.agent.outbox import Outbox
+from remote_runner.agent.spares import NAME, Spares, discard
 from remote_runner.agent.strays import UnderWay, end_left_over
 from remote_runner.wire import frames
 from remote_runner.wire.compact_json import loads
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 #: Seconds after which the master is told that an attempt began: of shorter ones it hears when they have ended.
 TELLING = 0.1
+#: Seconds for which it is not told that attempts have ended while more wait here: short ones are told together.
+HOLD = 0.01
 #: Bytes that are read at once.
 CHUNK = 1 << 18
 #: Seconds that a lease has until the first master says what it is to be.
@@ -110,6 +113,10 @@ class Dispatcher:
         #: How it is to end: as masters say in `close`; or `lapsed` (the lease has ended), or `ended` (by a signal).
         self._mode = ''
         self._killed_for_memory = _memory_kills()
+        self._spares = Spares(folder)
+        #: What has ended and the master is not told yet, and when it is at last.
+        self._held: "List[Attempt]" = []
+        self._held_until = 0.0
 
     def run(self) -> int:
         """Serve until the job is over here, or its lease has ended; the exit status: 0, or that something is left."""
@@ -118,6 +125,7 @@ class Dispatcher:
         self._poll.register(self._listening.fileno(), select.POLLIN)
         while not self._is_over():
             self._turn()
+        self._spares.clear()
         if self._mode in ('drain', 'kill'):
             self._clear()
             return 0
@@ -129,7 +137,9 @@ class Dispatcher:
         for name in os.listdir(self._folder):
             number, _, rest = name.partition('.')
             go, _, end = rest.partition('.')
-            if number.isdigit() and go.isdigit():
+            if number == NAME:
+                discard('{}/{}'.format(self._folder, name))
+            elif number.isdigit() and go.isdigit():
                 left.setdefault((int(number), int(go)), set()).add(end)
         unfinished = [key for key, ends in left.items() if 'kept' not in ends and not self._recall_one(key, ends)]
         if unfinished:
@@ -183,6 +193,8 @@ class Dispatcher:
         moments = [each.due for each in self._under_way.all() if each.due is not None]
         if self._untold and self._master is not None:
             moments.append(min(each.began for each in self._untold) + TELLING)
+        if self._held and self._master is not None:
+            moments.append(self._held_until)
         if not self._mode:
             moments.append(self._heard + self._lease)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
@@ -282,6 +294,7 @@ class Dispatcher:
         have = [list(key) for key, attempt in self._known.items() if not attempt.is_unwanted]
         client.outbox.say({'welcome': {'pid': os.getpid(), 'have': have}})
         self._untold = {each for each in self._under_way.running.values() if not each.is_unwanted}
+        self._held.clear()
         for attempt in self._ended.values():
             client.outbox.tell(attempt)
 
@@ -331,7 +344,8 @@ class Dispatcher:
         if attempt is not None:
             del self._known[key]
             attempt.is_unwanted = True  # the outbox may not have told of it yet
-            attempt.forget(keep or self._keep == 'all')
+            # In a folder that is used again, whoever still works there could write among another task's results.
+            attempt.forget(keep or self._keep == 'all', None if self._under_way.has_foreign else self._spares)
 
     def _tell(self) -> None:
         master = self._master
@@ -342,6 +356,10 @@ class Dispatcher:
         if began:
             self._untold.difference_update(began)
             master.outbox.say({'began': [[each.key[0], each.key[1], now - each.began] for each in began]})
+        if self._held and (not self._queue or now >= self._held_until):
+            for attempt in self._held:
+                master.outbox.tell(attempt)
+            self._held.clear()
         try:
             master.outbox.flush(master.sock, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
         except OSError:
@@ -354,7 +372,7 @@ class Dispatcher:
             attempt = self._queue.popleft()
             slot = self._free.pop()
             try:
-                attempt.begin(slot, self._environment, self._links)
+                attempt.begin(slot, self._environment, self._links, self._spares)
             except (OSError, ValueError) as error:
                 self._release(slot)
                 attempt.fail(error)
@@ -386,7 +404,9 @@ class Dispatcher:
         self._untold.discard(attempt)
         self._ended[attempt.key] = attempt
         if self._master is not None:
-            self._master.outbox.tell(attempt)
+            if not self._held:
+                self._held_until = time.monotonic() + HOLD
+            self._held.append(attempt)
 
     def _look_at_clock(self) -> None:
         now = time.monotonic()
