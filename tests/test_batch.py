@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.batching import PATIENCE, WAIT, WORK, Batches, batches, frames, marking, numbers, objects, sleepers
-from tests.commands import ROOT, alias_of, ssh_config
+from tests.commands import COMMAND, ROOT, alias_of, environment, ssh_config
 from tests.days import FreshBed
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
@@ -76,6 +77,26 @@ class TestCommands:
             done = running.end()
         assert (done.out, done.status) == (b'0\n1\n2\n', 0)
         site.leaves_nothing()
+
+    def test_a_stream_that_goes_on_when_the_batch_is_interrupted(self, site: Batches) -> None:
+        """Also where a file that we got open makes Python take itself apart at the end."""
+        with site.file('open').open('wb') as file:
+            running = site.begin_batch('-', 'h1', stdin=subprocess.PIPE, pass_fds=[file.fileno()])
+        with running:
+            assert running.process.stdin is not None
+            running.process.stdin.write(b'echo 0\n')
+            running.process.stdin.flush()
+            wait_until(lambda: running.out == b'0\n', 'the first result', PATIENCE)
+            running.signal(signal.SIGINT)
+            done = running.end(PATIENCE)
+        assert done.status == 130, done
+        assert done.stderr.splitlines()[-1] == 'ERROR: interrupted'
+
+    def test_no_stream(self, site: Batches) -> None:
+        argv = [*COMMAND, *site.arguments_of('-', 'h1', [])]
+        words = ['sh', '-c', 'exec "$@" <&-', 'sh', *map(str, argv)]
+        done = subprocess.run(words, env=environment(site.home), capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (2, 'ERROR: there is no standard input to read commands from\n')
 
     def test_a_writer_that_reads_late(self, site: Batches) -> None:
         """All commands first, 5 MB of them, then all results, as much."""

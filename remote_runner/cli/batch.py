@@ -180,7 +180,10 @@ def _source(name: str) -> Source:
     from remote_runner.jobs.source import Given, Streamed
 
     if name == '-':
-        return Streamed(sys.stdin.buffer)
+        if sys.stdin is None:
+            raise UsageError('there is no standard input to read commands from')
+        # Not the reader of `sys.stdin`, which Python wants to close at the end while a thread waits in it.
+        return Streamed(open(sys.stdin.fileno(), 'rb', closefd=False))
     path = Path(name)
     try:
         file = path.open('rb')
