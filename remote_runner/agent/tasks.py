@@ -26,7 +26,7 @@ WORK = 'work'
 def dispatch(request: "Request") -> "Dict[str, object]":
     """Operation `dispatch`: the parts of both directions are bytes from and to the dispatcher of `job`.
 
-    It ends when the dispatcher has, or lets go of the connection. See `agent/dispatcher.py` for what is said.
+    It ends when the dispatcher has, or lets go of the connection. See `agent/job.py` for what is said.
     """
     folder, sock = _connect(request, request.header['job'])
     request.when_gone(lambda: _hang_up(sock))

@@ -1,6 +1,6 @@
 """What a dispatcher says, made into facts; large results go into files as they come.
 
-See `agent/dispatcher.py` and `agent/outbox.py` for the frames.
+See `agent/job.py` and `agent/outbox.py` for the frames.
 """
 
 from __future__ import annotations

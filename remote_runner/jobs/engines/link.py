@@ -37,7 +37,7 @@ from remote_runner.wire import frames
 
 log = logging.getLogger(__name__)
 
-#: What `agent/dispatcher.py` of this version speaks.
+#: What `agent/job.py` of this version speaks.
 PROTOCOL = 1
 #: Bytes of a part; a frame may have several.
 PART = 1 << 17
