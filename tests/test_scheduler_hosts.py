@@ -176,6 +176,32 @@ class TestWhatWaitsAtAHost:
         assert len(more) > 2
 
 
+class TestHostsThatAreComing:
+    """A task that has failed waits for them, and others do not."""
+
+    def test_it_is_tried_again_there(self) -> None:
+        world = World(tasks=2, h1=1)
+        world.scheduler.expect(['h1', 'h2'])
+        [first] = world.starts()
+        world.end(first, BAD)
+        [second] = world.starts()
+        assert (second.task, second.host) == (1, 'h1')
+        world.end(second)
+        assert world.starts() == []
+        assert 'not on h1' in world.scheduler.why_waiting(0, world.now)
+        world.scheduler.host_up('h2', 1)
+        assert [(start.task, start.host) for start in world.starts()] == [(0, 'h2')]
+
+    def test_they_may_not_come(self) -> None:
+        world = World(tasks=1, h1=1)
+        world.scheduler.expect(['h2'])
+        [first] = world.starts()
+        world.end(first, BAD)
+        assert world.starts() == []
+        world.scheduler.host_down('h2', world.now, 'off')
+        assert [(start.task, start.host) for start in world.starts()] == [(0, 'h1')]
+
+
 class TestHostsThatAreSetAside:
     def test_failures_there_cost_no_retries(self) -> None:
         """Also those of tasks that were under way when it was set aside."""

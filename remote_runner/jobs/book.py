@@ -164,6 +164,8 @@ class Book:
         self.hosts: dict[str, Host] = {}
         #: Names of those that may be given something.
         self.usable: set[str] = set()
+        #: Names of those that may be there soon.
+        self.coming: set[str] = set()
         #: Tasks that were not begun; those that were, and are to be begun again, come before them.
         self.waiting: deque[int] = deque()
         self.again: deque[int] = deque()
@@ -193,7 +195,11 @@ class Book:
         begun = self.tasks[task]
         if begun.is_suspect and any(self.tasks[live.task].is_suspect for live in host.attempts.values()):
             return False
-        return host.name not in begun.avoided or self.usable <= begun.avoided
+        return host.name not in begun.avoided or not self.has_another(begun)
+
+    def has_another(self, begun: Begun) -> bool:
+        """Whether there is a host, or may be soon, on which a task has not failed."""
+        return not (self.usable <= begun.avoided and self.coming <= begun.avoided)
 
     def begin(self, task: int, host: Host, timeout: float | None) -> Live:
         """Order one more attempt at a task."""

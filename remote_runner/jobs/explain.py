@@ -76,7 +76,7 @@ def _waits_again(book: Book, begun: Begun, place: int) -> str:
     if not begun.is_retried:
         return f'waits for a slot: {_before(place)}'
     text = f'waits for its retry as attempt {begun.attempts + 1}: {_before(place)}'
-    if not begun.avoided or book.usable <= begun.avoided:
+    if not begun.avoided or not book.has_another(begun):
         return text
     return f'{text}; not on {fold(sorted(begun.avoided))}, where it failed, while there is another host'
 

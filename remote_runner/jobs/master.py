@@ -158,6 +158,7 @@ class Master:
             OSError: a result cannot be stored.
         """
         self._hoped_for.update(hosts)
+        self._scheduler.expect(self._hoped_for)
         self._unvisited &= self._hoped_for
         gone = [host for host in self._live if host not in self._hoped_for]
         for host in gone:

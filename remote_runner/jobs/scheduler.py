@@ -150,6 +150,10 @@ class Scheduler:
 
     # ---- facts about hosts -------------------------------------------------------------------------------------
 
+    def expect(self, names: Iterable[str]) -> None:
+        """These may be there soon: what has failed on others waits for them, until `host_up` or `host_down`."""
+        self._book.coming.update(names)
+
     def host_up(self, name: str, slots: int, have: frozenset[tuple[int, int]] | None = None) -> None:
         """A host is there, or has so many slots from now on.
 
@@ -157,6 +161,7 @@ class Scheduler:
         are lost, and what it has that does not count is ended.
         """
         host = self._host(name)
+        self._book.coming.discard(name)
         if have is not None:
             self._lose(host, [live for key, live in host.attempts.items() if key not in have], _UNKNOWN)
             strange = sorted(key for key in have if key not in host.attempts)
@@ -179,6 +184,7 @@ class Scheduler:
 
     def host_down(self, name: str, now: float, why: str = '') -> None:
         """A host is gone, with all that was under way there."""
+        self._book.coming.discard(name)
         host = self._book.hosts.get(name)
         if host is None:
             return
