@@ -28,6 +28,7 @@ from tests.dispatching import (
     own_processes,
     parent_of,
     pid_in,
+    socket_of,
     stopped,
     work_folder,
 )
@@ -111,6 +112,7 @@ def test_the_guard_is_killed_while_no_master_is_there(job: Job, tmp_path: Path) 
     os.kill(guard, signal.SIGKILL)
     gone(pid)
     gone(dispatcher)
+    assert not socket_of(job).exists()
     job.connect(epoch=2)
     assert job.up().have == frozenset()
 
