@@ -6,20 +6,21 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from benchmarks import deploy, exec, files, lifecycle, peers, report, startup  # noqa: A004  (named as the command is)
+from benchmarks import deploy, exec, files, jobs, lifecycle, peers, report, startup  # noqa: A004  (as the command)
 from benchmarks.measure import Series
 from benchmarks.report import Chapter, Limit
 from benchmarks.stage import Stage
 from tests.testbed import Testbed
 
 RESULTS = Path(__file__).resolve().parent / 'RESULTS.md'
-WHAT = ('deploy', 'exec', 'startup', 'lifecycle', 'files')
+WHAT = ('deploy', 'exec', 'startup', 'lifecycle', 'files', 'jobs')
 RUNS = 7
 DEPLOY_HOSTS, EXEC_HOSTS = 10, 40
 STARTUP_RUNS = 20
+JOBS_RUNS = 3
 MEMORY_LIMIT = 120.0
 
 
@@ -33,10 +34,14 @@ class Choice:
     runs: int | None
     #: Of the benchmark `files`.
     rows: list[str]
+    #: Of the benchmark `jobs`.
+    sizes: jobs.Sizes
 
     def is_complete(self, what: str) -> bool:
         """Whether all of a benchmark is measured."""
-        return not self.tools and (what != 'files' or set(self.rows) == {row.name for row in files.ROWS})
+        if what == 'files' and set(self.rows) != {row.name for row in files.ROWS}:
+            return False
+        return not self.tools and (what != 'jobs' or self.sizes == jobs.Sizes())
 
     def runs_of(self, usual: int) -> int:
         """Timed runs of each contender, where that many are usual."""
@@ -73,6 +78,8 @@ def _choice() -> Choice:
     names = [row.name for row in files.ROWS]
     rows_help = f'of files only these of {", ".join(names)}; nothing is written'
     parser.add_argument('--rows', default=','.join(names), help=rows_help)
+    scale_help = 'of jobs only every Nth task, to try it; nothing is written'
+    parser.add_argument('--every', type=int, default=1, metavar='N', help=scale_help)
     options = parser.parse_args()
     unknown = set(options.what) - set(WHAT)
     if unknown:
@@ -83,7 +90,8 @@ def _choice() -> Choice:
     unknown = set(rows) - set(names)
     if unknown:
         parser.error(f'no such row of files: {", ".join(sorted(unknown))}')
-    return Choice(options.what or list(WHAT), [tool for tool in tools if tool], options.runs, rows)
+    sizes = jobs.Sizes(*(max(jobs.DIFFERENT, size // options.every) for size in astuple(jobs.Sizes())))
+    return Choice(options.what or list(WHAT), [tool for tool in tools if tool], options.runs, rows, sizes)
 
 
 def _lifecycle(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
@@ -177,6 +185,37 @@ def _files(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
             yield Chapter(f'Files: {row.title}', scene.text, series, _limits(limits, choice), busy, group='Files')
 
 
+def _jobs(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
+    sizes, runs = choice.sizes, choice.runs_of(JOBS_RUNS)
+    slots = f'{jobs.HOSTS} hosts of {jobs.SLOTS} slots'
+    busy = _busy()
+    with Stage.on(bed) as stage:
+        say = _sayer(f'jobs: {sizes.tasks} tasks')
+        series, limits, notes = jobs.measure_tasks(stage, sizes, runs, choice.wanted, say)
+    text = (
+        f'`true` {sizes.tasks:,} times over {slots}, milliseconds of wall clock a task from before the command begins '
+        f'until it has ended; GNU parallel {sizes.parallel:,} times, xargs with ssh {sizes.xargs:,} times. dask and '
+        'HyperQueue run them on this machine, without hosts, files for what they print, and a journal. Every task must '
+        'have been run, and each of our results have come. Ours is with its journal, and with a start and an end.'
+    )
+    yield Chapter('Jobs: what a task costs', text, series, _limits(limits, choice), busy, notes)
+    if choice.wanted('ours'):
+        busy = _busy()
+        with Stage.on(bed) as stage:
+            limits, notes = jobs.grow(stage, sizes, _sayer(f'jobs: {sizes.many} tasks'))
+        text = f'`true` {sizes.many:,} times over {slots}. Memory is the peak that is resident, of the largest of each.'
+        yield Chapter('Jobs: many tasks', text, [], limits, busy, notes)
+    busy = _busy()
+    with Stage.on(bed) as stage:
+        say = _sayer(f'jobs: {sizes.large} large outputs')
+        series, limits, notes = jobs.measure_output(stage, sizes, runs, choice.wanted, say)
+    text = (
+        f'{sizes.large:,} tasks over {slots} print 1 MB of random bytes each, which go into a file as frames; ssh '
+        'brings as many from one host in one stream into a file. Every byte must be right.'
+    )
+    yield Chapter('Jobs: large outputs', text, series, _limits(limits, choice), busy, notes)
+
+
 #: By name, how many hosts a benchmark needs, how many timed runs it usually has, and the benchmark.
 _BENCHMARKS: dict[str, tuple[int, int, Callable[[Testbed, Choice], Iterator[Chapter]]]] = {
     'deploy': (DEPLOY_HOSTS, RUNS, _deploy),
@@ -184,6 +223,7 @@ _BENCHMARKS: dict[str, tuple[int, int, Callable[[Testbed, Choice], Iterator[Chap
     'startup': (1, STARTUP_RUNS, _startup),
     'lifecycle': (EXEC_HOSTS, RUNS, _lifecycle),
     'files': (files.HOSTS, files.RUNS, _files),
+    'jobs': (jobs.HOSTS, JOBS_RUNS, _jobs),
 }
 
 

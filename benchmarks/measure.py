@@ -26,6 +26,7 @@ class Contender:
         argv, folder, environment: the command, where it is run, and all of its environment.
         patience: seconds until a run is given up; then there is no further one.
         most_runs: timed runs of one that is slow, where others have more.
+        tasks: how many it carries out, where seconds are those of each; 0: they are those of all.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Contender:
     note: str = ''
     patience: float = PATIENCE
     most_runs: int | None = None
+    tasks: int = 0
 
     @property
     def log(self) -> Path:
@@ -111,8 +113,8 @@ class Series:
 
     @property
     def median(self) -> float:
-        """Seconds; not a number when no run counts."""
-        return _median([run.seconds for run in self.good])
+        """Seconds, of a task where there are some; not a number when no run counts."""
+        return _median([run.seconds for run in self.good]) / (self.contender.tasks or 1)
 
     @property
     def median_sent(self) -> float:

@@ -12,7 +12,8 @@ HERE = Path(__file__).resolve().parent
 VENV = HERE / '.peers'
 
 #: Newest of these when the venv is made; remove the folder .peers to have them anew.
-FROM_PYPI = ('pyinfra>=3.10,<4', 'ansible-core', 'clustershell')
+FROM_PYPI = ('pyinfra>=3.10,<4', 'ansible-core', 'clustershell', 'distributed', 'hyperqueue')
+_OF_TASKS = ('distributed', 'hyperqueue')
 FROM_DEBIAN = ('parallel', 'pssh', 'rsync')
 
 
@@ -34,7 +35,8 @@ def program(name: str) -> str:
 
 def versions() -> dict[str, str]:
     """Everything that takes part, and its version."""
-    theirs = _python_packages(VENV / 'bin/python', 'pyinfra', 'ansible-core', 'ClusterShell', 'paramiko', 'gevent')
+    names = 'pyinfra', 'ansible-core', 'ClusterShell', 'paramiko', 'gevent', *_OF_TASKS
+    theirs = _python_packages(VENV / 'bin/python', *names)
     ours = _python_packages(Path(sys.executable), 'remote_runner', 'paramiko', 'rich')
     git = _output('git', '-C', str(HERE), 'describe', '--always', '--dirty')
     return {
@@ -42,6 +44,7 @@ def versions() -> dict[str, str]:
         'pyinfra': f'{theirs.pop("pyinfra")}, with paramiko {theirs.pop("paramiko")}, gevent {theirs.pop("gevent")}',
         'ansible-core': theirs.pop('ansible-core'),
         'ClusterShell (clush)': theirs.pop('ClusterShell'),
+        **{name: theirs.pop(name) for name in _OF_TASKS},
         'pssh (parallel-ssh)': debian_version('pssh'),
         'GNU parallel': debian_version('parallel'),
         'Python': sys.version.split()[0] + ', for ours and for the peers of PyPI',

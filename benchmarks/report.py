@@ -126,20 +126,25 @@ def _glance(chapters: Sequence[Chapter], group: str) -> str:
 def _seconds(one: Series) -> str:
     if one.is_given_up:
         return f'over {one.contender.patience:g}'
-    return f'{one.median:.2f}' if one.good else 'failed'
+    return _time(one, one.median) if one.good else 'failed'
+
+
+def _time(one: Series, seconds: float) -> str:
+    """Seconds; where they are those of a task, milliseconds."""
+    return f'{1000 * seconds:.2f} ms' if one.contender.tasks else f'{seconds:.2f}'
 
 
 def _chapter(chapter: Chapter) -> str:
     parts = [
         f'### {chapter.title}',
         chapter.text,
-        _table(_head(chapter), [_row(one, chapter) for one in chapter.series]),
+        *([_table(_head(chapter), [_row(one, chapter) for one in chapter.series])] if chapter.series else []),
         *(f'- {note}' for note in chapter.notes),
         *(f'- {one.contender.name}, a run that failed: {fault}' for one in chapter.series for fault in _faults(one)),
         f'Before it began, others took {chapter.busy:.0%} of the CPU.{_warning(chapter)}',
-        'What was run:',
-        '```\n' + '\n'.join(_command(one) for one in chapter.series) + '\n```',
     ]
+    if chapter.series:
+        parts += ['What was run:', '```\n' + '\n'.join(_command(one) for one in chapter.series) + '\n```']
     return '\n\n'.join(parts)
 
 
@@ -160,17 +165,18 @@ def _head(chapter: Chapter) -> list[str]:
 
 def _row(one: Series, chapter: Chapter) -> list[str]:
     name = f'{one.contender.name} ({one.contender.note})' if one.contender.note else one.contender.name
-    seconds, memory = [run.seconds for run in one.good], one.memory
+    each = one.contender.tasks or 1
+    seconds, memory = [run.seconds / each for run in one.good], one.memory
     wire = (one.median_sent, one.median_received) if _counts_bytes(chapter) else ()
     compared = ratio(chapter.series, one.contender.name)
-    extremes = [f'{value:.2f}' for value in (min(seconds), max(seconds))] if seconds else ['', '']
+    extremes = [_time(one, value) for value in (min(seconds), max(seconds))] if seconds else ['', '']
     return [
         f'**{name}**' if name == 'ours' else name,
         _seconds(one),
         *extremes,
-        f'{one.warm_up.seconds:.2f}',
+        _time(one, one.warm_up.seconds / each),
         '' if name == 'ours' or compared != compared else f'{compared:.2f} x',
-        f'{max(run.cpu for run in one.good):.2f}' if seconds else '',
+        _time(one, max(run.cpu for run in one.good) / each) if seconds else '',
         *([f'{peak / 1e6:.0f} MB' for peak in (memory.largest, memory.together)] if memory else ['', '']),
         *(f'{count / 1e6:.2f} MB' if one.good else '' for count in wire),
         f'{len(one.good)} of {len(one.runs)}',
@@ -180,6 +186,7 @@ def _row(one: Series, chapter: Chapter) -> list[str]:
 def _command(one: Series) -> str:
     """The command as it was run, without our folders."""
     text = re.sub(r'h1([, ])h2\1[h0-9, ]*h(\d+)', r'h1\1h2\1…\1h\2', shlex.join(one.contender.argv))
+    text = re.sub(r'(\d/h1,).*?(\d/h\d+)(?= )', r'\1…,\2', text)
     names = {str(peers.VENV / 'bin'): '', str(peers.HERE): 'benchmarks/', str(Path(sys.executable).parent): ''}
     for path, shown in names.items():
         text = text.replace(f'{path}/', shown)

@@ -68,6 +68,7 @@ class Stage:
         more: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
         most_runs: int | None = None,
+        tasks: int = 0,
     ) -> Contender:
         """A command in a folder of its own, with what there is of a recipe for it."""
         folder, home = self.scratch / name.replace(' ', '-'), self.scratch / 'home'
@@ -85,7 +86,7 @@ class Stage:
             'ANSIBLE_CONFIG': str(self.scratch / 'ansible.cfg'),
             **(more or {}),
         }
-        return Contender(name, argv, folder, environment, note, patience, most_runs)
+        return Contender(name, argv, folder, environment, note, patience, most_runs, tasks)
 
     def configure_ansible(self) -> None:
         """Write its best ordinary settings."""

@@ -1,6 +1,7 @@
 """Parts of the docs that the code itself says: directives that read parsers, tables and classes at build time.
 
-`component-attributes` is the table of `config/attributes.py`; `command-line MODULE` is all that the parser of a command
+`component-attributes` is the table of `config/attributes.py`, `sweep-attributes` that of `config/sweep_attributes.py`;
+`command-line MODULE` is all that the parser of a command
 explains; `event-classes` and `error-classes` list `events.py` and `errors.py`. Docstrings, which are written for
 readers of the code, are made fit for autodoc.
 """
@@ -21,6 +22,8 @@ from sphinx.util.docutils import SphinxDirective
 from remote_runner import errors, events
 from remote_runner.config.attributes import ATTRIBUTES
 from remote_runner.config.component import Component
+from remote_runner.config.sweep import Sweep
+from remote_runner.config.sweep_attributes import SWEEP_ATTRIBUTES
 
 
 class Generated(SphinxDirective):
@@ -39,11 +42,19 @@ class Generated(SphinxDirective):
 class ComponentAttributes(Generated):
     """The table of what a component may say."""
 
+    table = ATTRIBUTES
+
     def lines(self) -> Iterator[str]:
         yield from ('| attribute | default | meaning |', '|---|---|---|')
-        for attribute in ATTRIBUTES.values():
+        for attribute in self.table.values():
             default = '(required)' if attribute.required else f'`{attribute.default()!r}`'
             yield f'| `{attribute.name}` | {default} | {_escaped(attribute.meaning)} |'
+
+
+class SweepAttributes(ComponentAttributes):
+    """The table of what a sweep may say."""
+
+    table = SWEEP_ATTRIBUTES
 
 
 class CommandLine(Generated):
@@ -146,9 +157,9 @@ def _paragraphs(text: str) -> Iterator[str]:
 def fit_docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Make of the docstrings of the code what docutils understands.
 
-    Indented examples become literal blocks. The attributes of a Component stand in a table of their own.
+    Indented examples become literal blocks. The attributes of a Component or Sweep stand in a table of their own.
     """
-    if obj is Component and '    Attributes:' in lines + [f'    {line}' for line in lines]:
+    if obj in (Component, Sweep) and '    Attributes:' in lines + [f'    {line}' for line in lines]:
         del lines[next(number for number, line in enumerate(lines) if line.strip() == 'Attributes:') :]
     if lines and lines[0].strip() == 'Raises:':
         lines[1:] = [f'    {line.strip()}' if line.strip() else '' for line in lines[1:]]
@@ -165,6 +176,7 @@ def fit_docstring(app: Sphinx, what: str, name: str, obj: object, options: objec
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_directive('component-attributes', ComponentAttributes)
+    app.add_directive('sweep-attributes', SweepAttributes)
     app.add_directive('command-line', CommandLine)
     app.add_directive('event-classes', EventClasses)
     app.add_directive('error-classes', ErrorClasses)

@@ -247,6 +247,10 @@ class ComponentFailed(RemoteRunnerError):
     """A component that was waited for ended without success."""
 
 
+class CollectingFailed(RemoteRunnerError):
+    """The results of a sweep could not be collected; they are in its journal."""
+
+
 class TimeIsUp(RemoteRunnerError):
     """What was waited for has not come within the time that was given for it."""
 
@@ -261,6 +265,10 @@ class JournalFailed(RemoteRunnerError):
     """The journal of a job cannot be read or written: the disk is full, it is damaged, or it is none of ours."""
 
 
+class SweepFailed(RemoteRunnerError):
+    """Tasks of a sweep have failed for good, or it was cancelled."""
+
+
 class OutputClosed(RemoteRunnerError):
     """Whoever read the results on stdout has closed it: nobody wants the rest."""
 
@@ -273,3 +281,11 @@ class OutputFailed(RemoteRunnerError):
 
 class ResultTooLarge(RemoteRunnerError):
     """A result does not fit into the format in which it should be delivered; nothing of it is."""
+
+
+class JobNotRunning(RemoteRunnerError):
+    """Nobody works on a job that was to be told something, or not on this machine."""
+
+
+class ControlFailed(RemoteRunnerError):
+    """The master of a job did not answer, or did not do what it was asked to do."""

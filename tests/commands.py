@@ -37,7 +37,8 @@ class Done:
     peak: float
 
     def __repr__(self) -> str:
-        return f'{" ".join(self.argv)!r} ended with {self.status}\nstdout:\n{self.stdout}\nstderr:\n{self.stderr}'
+        said = f'{" ".join(self.argv)!r} ended with {self.status}\nstdout:\n{self.stdout}\nstderr:\n{self.stderr}'
+        return said.encode('utf-8', 'backslashreplace').decode()  # of what pytest can tell
 
     @property
     def stdout(self) -> str:

@@ -125,7 +125,7 @@ def work_folder(home: Path, job: Job) -> Path:
 
 
 def socket_of(job: Job) -> Path:
-    return Path(f'/tmp/remote_runner-{os.getuid()}') / f'job-{job.id}'
+    return Path(f'/tmp/remote_runner-{os.getuid()}') / f'tasks-{job.id}'
 
 
 def own_processes() -> Iterator[tuple[int, bytes]]:
@@ -201,7 +201,7 @@ class Raw:
     def greet(self, **hello: Any) -> None:
         """Say who it is."""
         first: dict[str, Any] = {'protocol': PROTOCOL, 'epoch': 1, 'lease': 30.0, 'on_lost': 'kill', 'keep': 'none'}
-        first.update(environment={}, host=LOCALHOST, slots=1, dependencies=None)
+        first.update(environment={}, host=LOCALHOST, slots=1, links={})
         self.say({'hello': {**first, **hello}})
 
     def _take(self, part: object, body: bytes) -> None:

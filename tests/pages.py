@@ -28,7 +28,7 @@ _FOR_PEOPLE = re.compile(
     r'screen -x|ssh -t|git clone|cd |python3 -m venv|(\.venv/bin/)?pip install|\. \.venv|scripts/(demo|test)'
 )
 #: Commands that are run.
-_SUBCOMMANDS = 'exec|hosts trust|status|logs|stop|restart|signal|wait|ps'
+_SUBCOMMANDS = 'plan|exec|batch|sweep|hosts trust|status|logs|stop|restart|signal|wait|ps'
 _RUN = re.compile(rf'remote_runner( ({_SUBCOMMANDS})\b)? ?|ssh |screen |chmod ')
 
 # The commands of a page run in namespaces of their own: their sessions and locks are nobody else's, and all that they
@@ -174,7 +174,7 @@ def _ssh_config(folder: Path, bed: Testbed, *, known: bool) -> Path:
 def alike(text: str, folder: Path) -> list[str]:
     """The lines of `text` without what differs from run to run: numbers, fingerprints, ids, the test's own paths."""
     text = text.replace(f'-F {folder}/.ssh_config ', '').replace(f'{folder}/', '')
-    text = re.sub(r'\d{8}-\d{6}-[0-9a-f]{5}', 'RUN', text)
+    text = re.sub(r'\d{8}-\d{6}-[0-9a-f]{4,5}', 'RUN', text)
     text = re.sub(r'SHA256:\S+', 'SHA256', text)
     text = re.sub(r'(\[yes/no\]).*', r'\1', text)  # what a person types is on no stream
     text = re.sub(r'\d+(\.\d+)*(:22)?(?!\w)', '0', text)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sqlite3
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks import files, peers, report
+from benchmarks import files, jobs, peers, report
 from benchmarks.files import SENT, AtMost
 from benchmarks.measure import Contender, Run, Series, Wire, take_turns
 from benchmarks.report import Chapter
@@ -144,3 +146,37 @@ def test_limits() -> None:
     assert limit(AtMost(1.5, ('rsync',), SENT)) == (2, False)
     assert limit(AtMost(9, ('rsync', 'tar')))[1] is False  # who failed is no measure
     assert limit(AtMost(9, ('rsync-c',)))[1] is False
+
+
+def test_costs_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, 'versions', lambda: {'a peer': '1'})
+    few = Series(Contender('few', ['few'], Path(), {}, tasks=100), Run(9, 0), [Run(2, 0.5)])
+    many = Series(Contender('ours', ['ours'], Path(), {}, tasks=1000), Run(9, 0), [Run(5, 1)])
+    assert report.ratio([many, few], 'few') == pytest.approx(0.25)
+    text = report.section('jobs', [Chapter('Tasks', '', [many, few], [], 0)], 'some')
+    assert '| few | 20.00 ms | 20.00 ms | 20.00 ms | 90.00 ms | 0.25 x | 5.00 ms |' in text
+
+
+@pytest.mark.parametrize(
+    ('frames', 'fault'),
+    [
+        ([2, 0, 1], None),
+        ([0, 1], '2 of 3 results came'),
+        ([0, 1, 1], '3 of 3 results came'),
+        ([0, 1, 2, 2], '4 of 3 results came'),
+    ],
+)
+def test_each_result_comes_once(frames: list[int], fault: str | None, tmp_path: Path) -> None:
+    (tmp_path / 'frames').write_bytes(b''.join(struct.pack('<ii', index, 2) + b'ok' for index in frames))
+    assert jobs._fault(Contender('ours', [], tmp_path, {}, tasks=3)) == fault
+
+
+def test_costs_of_the_first_and_the_last_tasks(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / 'journal.db') as journal:
+        journal.execute('CREATE TABLE attempt (began REAL, seconds REAL, state INTEGER)')
+        ends = [0, 1, 2, 3, 5, 7, 9, 11]
+        journal.executemany('INSERT INTO attempt VALUES (?, 0.5, 1)', [(end - 0.5,) for end in reversed(ends)])
+        journal.execute('INSERT INTO attempt VALUES (1000, 1, 2)')  # superseded
+    first, last, whole = jobs._costs(tmp_path / 'journal.db')
+    assert (first, last) == (1000, 2000)
+    assert whole == pytest.approx(11000 / 7)

@@ -72,6 +72,8 @@ class User:
         self.write('ssh_config', _SSH_CONFIG.format(folder=folder))
         self.write('known_hosts', _KNOWN_HOSTS)
         self.write('more/one.conf', 'Host included\n')
+        self.write('state/remote_runner/jobs/19990803-141200-00aa/journal.db', '')
+        self.write('state/remote_runner/jobs/20260804-141200-00bb/journal.db', '')
         self.record('experiment', 'old', [('forgotten', 'h1')], 1)
         self.record('runner', 'new', [('worker', 'h1'), ('worker', 'h2'), ('single', 'h1')], 2)
 
@@ -98,7 +100,7 @@ class Shell:
         path = user.write(file, text) if write else user.folder / file
         words = ' '.join(f"{variable}='{value}'" for variable, value in user.variables.items())
         start = start.format(file=path, folder=user.folder)
-        self.window = Window(f"env -i {words} TERM=screen sh -c '{start}'", user.folder)
+        self.window = Window(f"env -i {words} TERM=screen sh -c '{start}'", user.folder, rows=40)
         self.is_ready()
 
     def is_ready(self) -> None:
@@ -186,6 +188,9 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         # Sessions and components.
         ('--screen ex', ['--screen', 'experiment']),
         ('--screen=ex', ['--screen=experiment']),
+        ('jobs sho', ['jobs', 'show']),
+        ('jobs show 19990803', ['jobs', 'show', '19990803-141200-00aa']),
+        ('jobs clean x 20260804', ['jobs', 'clean', 'x', '20260804-141200-00bb']),
         ('--only sin', ['--only', 'single']),
         ('--only x,sin', ['--only', 'x,single']),
         ('--only worker@h1,worker@h2', ['--only', 'worker@h1,worker@h2']),
@@ -231,6 +236,9 @@ class TestLists:
 
     def test_sessions(self, shell: Shell) -> None:
         shell.lists('remote_runner run --screen ', 'experiment', 'runner')
+
+    def test_jobs(self, shell: Shell) -> None:
+        shell.lists('remote_runner jobs show ', '19990803-141200-00aa', '20260804-141200-00bb')
 
     def test_components(self, shell: Shell) -> None:
         shown = shell.lists('remote_runner run --only ', 'single', 'worker', 'worker@h1', 'worker@h2')

@@ -24,8 +24,12 @@ from remote_runner.jobs.deliver import Delivery
 from remote_runner.jobs.formats import Format, Framed, JsonLines, Result, Text
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.sink import Descriptor
+from remote_runner.jobs.statistics import Statistics
 from remote_runner.jobs.task import Task
+from remote_runner.jobs.views import Copies, Failure, HostView, Slow
+from tests.commands import Commands
 from tests.job_results import FAILED, result
+from tests.testbed import Testbed
 from tests.tmux import until
 
 CLIENTS = Path(__file__).parent / 'clients'
@@ -239,6 +243,27 @@ def test_in_order_a_result_leaves_as_soon_as_those_before_it_are_settled(reader:
         assert reader.read(2) == b'12'
 
 
+def test_in_order_nothing_waits_for_what_is_skipped(reader: Reader) -> None:
+    with Delivery(Text(), Descriptor(reader.ours), read=nothing_read, keep_order=True) as delivery:
+        delivery.give([result(0, b'0'), result(3, b'3')])
+        assert reader.read(1) == b'0'
+        delivery.skip([1, 2])
+        assert reader.read(1) == b'3'
+
+
+def test_what_was_written_is_told_once(reader: Reader) -> None:
+    told = threading.Semaphore(0)
+    with Delivery(
+        Text(), Descriptor(reader.ours), read=nothing_read, keep_order=True, on_written=told.release
+    ) as delivery:
+        delivery.give([result(0, b'0'), result(1, outcome=FAILED), result(3, b'3')])
+        assert told.acquire(timeout=60)
+        until(lambda: delivery.waiting == 1, lambda: delivery.waiting)
+        assert delivery.take_written() == [1000, 1001]
+        assert delivery.take_written() == []
+    assert delivery.take_written() == [1003]
+
+
 def test_what_was_settled_before_is_read_back(reader: Reader) -> None:
     with Delivery(Text(), Descriptor(reader.ours), read=lambda n: result(n - 1000, b'old'), keep_order=True) as given_:
         given_.give([result(1, b'new')])
@@ -309,8 +334,10 @@ def test_files_that_are_appended_to(out: Path, tmp_path: Path) -> None:
 
 
 class TestFailures:
-    def failing(self, number: int, results: Sequence[Result], form: Format | None = None) -> RemoteRunnerError:
-        """What `close` raises, after it was told that something has failed."""
+    def failing(
+        self, number: int, results: Sequence[Result], form: Format | None = None, written: Sequence[int] = ()
+    ) -> RemoteRunnerError:
+        """What `close` raises, after it was told that something has failed; these tasks are written."""
         told = threading.Event()
         delivery = Delivery(form or Framed(), Descriptor(number), read=nothing_read, on_failure=told.set)
         delivery.give(results)
@@ -319,6 +346,7 @@ class TestFailures:
         assert told.wait(60)
         with pytest.raises(type(caught.value)):
             delivery.give([result(0)])
+        assert delivery.take_written() == list(written)
         return caught.value
 
     def test_nobody_reads(self, reader: Reader, tmp_path: Path) -> None:
@@ -343,7 +371,7 @@ class TestFailures:
         self, form: Format, out: Path, tmp_path: Path
     ) -> None:
         number = os.open(out, os.O_WRONLY | os.O_CREAT)
-        error = self.failing(number, [result(0, b'a'), result(1, tmp_path / 'gone'), result(2, b'c')], form)
+        error = self.failing(number, [result(0, b'a'), result(1, tmp_path / 'gone'), result(2, b'c')], form, [1000])
         os.close(number)
         path = tmp_path / 'gone'
         assert str(error) == f'the result of task 1 cannot be read: {path}: No such file or directory'
@@ -460,3 +488,29 @@ def test_many_small_results_take_little_memory_and_each_is_written(reader: Reade
         thread.start()
         assert reader.read(60_000) == b''.join(b'%05d\n' % n for n in range(10_000))
         thread.join()
+
+
+def test_every_field_of_json_is_explained(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / 'docs' / 'job-results.md').read_text()
+    task = Task('it', parameters={'a': 1}, results={'out': 'stdout'})
+    given_ = [result(0, b'a'), result(1, b'\xff'), result(2, task=task, results={'out': b''})]
+    found = [json.loads(line) for line in delivered(JsonLines(), given_, tmp_path / 'out').splitlines()]
+    fields = {name for one in found for name in one}
+    assert {'stdout', 'stdout_base64', 'results', 'parameters'} < fields
+    numbers = Statistics().to_dict()
+    numbers |= Failure(0, Cause.EXIT, '', 0, '', '')._asdict() | Slow(0, '', 0.0)._asdict() | Copies()._asdict()
+    fields |= {*numbers, *HostView._fields} - {'position'}
+    assert {name for name in fields if f'`{name}`' not in text} == set()
+
+
+def test_clients_read_what_the_command_writes(client: list[str], bed: Testbed, tmp_path: Path) -> None:
+    """All bytes of all that succeeded, once; what failed is named, and is the exit status."""
+    lines = ['printf ""', 'head -c 1000000 /dev/zero', 'exit 3', r"printf 'a\377\000b'", 'echo noise >&2; echo 4']
+    (tmp_path / 'commands').write_text('\n'.join(lines))
+    commands = Commands(bed.directory / 'home', bed.ssh_config)
+    options = ['-F', bed.ssh_config, '-H', '2/h1,h2', '--format', 'framed', '--retries', '0']
+    done = commands.run('batch', tmp_path / 'commands', *options, status=1)
+    assert 'task 2' in done.stderr
+    read = subprocess.run(client, input=done.out, capture_output=True, check=True).stdout.decode()
+    expected = {0: b'', 1: bytes(1_000_000), 3: b'a\xff\0b', 4: b'4\n'}
+    assert sorted(read.splitlines()) == [f'{n} {len(data)} {zlib.crc32(data):08x}' for n, data in expected.items()]

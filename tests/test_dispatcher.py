@@ -69,7 +69,7 @@ def test_without_input_its_standard_input_is_empty(job: Job) -> None:
 def test_dependencies_are_found(home: Path, tmp_path: Path) -> None:
     (tmp_path / 'brought').mkdir()
     (tmp_path / 'brought' / 'data').write_text('here')
-    job = Job(tmp_path, prepare=lambda host: str(tmp_path / 'brought'))
+    job = Job(tmp_path, prepare=lambda host: {'dependencies': str(tmp_path / 'brought')})
     job.up()
     assert job.run('cat dependencies/data; touch x').results == {'stdout': b'here'}
     job.engine.close('drain')
@@ -321,15 +321,28 @@ def test_many_short_tasks_leave_nothing(job: Job, home: Path) -> None:
         for number, key in keys:
             assert job.end_of((number, key)).results == {'stdout': b'%d\n' % (number + 1000)}
 
+    def is_clean() -> bool:
+        return sorted(name for name in os.listdir(work_folder(home, job)) if name[:6] != 'spare.') == ['lock', 'log']
+
     burst(500)
-    wait_until(lambda: len(list(work_folder(home, job).iterdir())) == 2, 'lock and log alone')
+    wait_until(is_clean, 'lock and log alone')
     files, memory = len(os.listdir(f'/proc/{dispatcher}/fd')), _resident(dispatcher)
     for _ in range(5):
         burst(600)
-    wait_until(lambda: len(list(work_folder(home, job).iterdir())) == 2, 'lock and log alone')
+    wait_until(is_clean, 'lock and log alone')
+    assert len(list(work_folder(home, job).glob('spare.*'))) <= 100
     assert len(os.listdir(f'/proc/{dispatcher}/fd')) == files
     assert _resident(dispatcher) < memory + (2 << 20)
     assert Path(f'/proc/{dispatcher}/task/{dispatcher}/children').read_text() == ''
+
+
+def test_folders_that_are_used_again_are_as_new(job: Job) -> None:
+    makers = ('true', 'touch x', 'mkdir x', 'ln -s / x', 'chmod 755 .', 'touch .x', 'mkdir x; rmdir x')
+    for _ in range(5):
+        for maker in makers:
+            job.run(maker)
+            ended = job.run('ls -A; stat -c %a .; basename "$PWD"')
+            assert ended.results == {'stdout': b'700\n%d.1\n' % ended.number}
 
 
 def test_what_it_runs_is_what_was_brought(job: Job) -> None:

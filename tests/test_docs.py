@@ -138,6 +138,10 @@ class TestPythonExamples:
     def test_build(self, docs_bed: Testbed) -> None:
         assert re.fullmatch(r'(h[12]: .*load average.*\n){2}', self.run('build.py', 'h[1-2]', docs_bed.ssh_config))
 
+    def test_batch(self, docs_bed: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv('XDG_STATE_HOME', str(tmp_path))
+        assert self.run('batch.py', '2/h[1-2]', docs_bed.ssh_config) == '285\n'
+
     @staticmethod
     def run(name: str, *arguments: str | Path) -> str:
         argv = [sys.executable, ROOT / 'docs/examples' / name, *arguments]

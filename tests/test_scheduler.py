@@ -1,77 +1,12 @@
-"""What is run where and when, and what counts: whatever facts come in whatever order, each task is settled once."""
+"""What is run where and when, and what counts: slots, retries, hosts that are set aside, time limits, second copies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from remote_runner.jobs.policy import Cause, Halt, Outcome, Policy, RetryOn
-from remote_runner.jobs.scheduler import (
-    ASIDE,
-    STREAK,
-    Cancel,
-    Order,
-    Scheduler,
-    Settled,
-    Start,
-)
-
-GOOD = Outcome()
-BAD = Outcome(Cause.EXIT, 1)
-
-
-class World:
-    """A scheduler, and a clock that goes on when it is told to."""
-
-    def __init__(self, policy: Policy | None = None, tasks: int = 0, **slots: int) -> None:
-        self.scheduler = Scheduler(policy)
-        self.now = 0.0
-        self.settled: list[Settled] = []
-        for name, number in slots.items():
-            self.scheduler.host_up(name, number)
-        for task in range(tasks):
-            self.scheduler.add(task)
-        self.scheduler.close()
-
-    def orders(self) -> list[Order]:
-        orders = self.scheduler.orders(self.now)
-        self.settled += self.scheduler.settled()
-        return orders
-
-    def starts(self) -> list[Start]:
-        """What is begun now; it begins at once."""
-        found = [order for order in self.orders() if isinstance(order, Start)]
-        for start in found:
-            self.scheduler.started(start.task, start.attempt, self.now)
-        return found
-
-    def end(self, start: Start, outcome: Outcome = GOOD, seconds: float = 0.0, took: float | None = None) -> bool:
-        self.now += seconds
-        counts = self.scheduler.ended(start.task, start.attempt, outcome, self.now, took)
-        self.settled += self.scheduler.settled()
-        return counts
-
-    def work(self, fails: Sequence[str] = (), seconds: float = 2.0, most: int = 1000) -> None:
-        """Do all that is ordered, until nothing is; on these hosts everything fails."""
-        for _ in range(most):
-            starts = self.starts()
-            for start in starts:
-                self.end(start, BAD if start.host in fails else GOOD)
-            if not starts:
-                later = self.scheduler.next_time(self.now)
-                if later is None:
-                    return
-                self.now = later
-            self.now += seconds
-        raise AssertionError('no end')
-
-    def outcomes(self) -> dict[int, Cause | None]:
-        assert len({one.task for one in self.settled}) == len(self.settled)
-        return {one.task: one.outcome.cause for one in self.settled}
+from remote_runner.jobs.scheduler import ASIDE, STREAK, Cancel, Scheduler, Settled, Start
+from tests.scheduling import BAD, GOOD, World
 
 
 class TestSlots:
@@ -180,6 +115,22 @@ class TestFailures:
         world.orders()
         assert world.settled == [Settled(0, 3, Outcome(Cause.POISON, why='gone'))]
 
+    def test_who_is_beside_poison_is_not_taken_for_it(self) -> None:
+        """Whatever runs beside task 0 is lost with it, once and again, but not on a third host."""
+        world = World(tasks=2)
+        for host in ('h1', 'h2'):
+            world.scheduler.host_up(host, 2)
+            assert [start.task for start in world.starts()] == [0, 1]
+            world.scheduler.host_down(host, world.now)
+        world.scheduler.host_up('h3', 2)
+        [start] = world.starts()
+        assert start.task == 0
+        assert world.starts() == []
+        world.scheduler.host_down('h3', world.now)
+        world.scheduler.host_up('h3', 2)
+        world.work()
+        assert world.outcomes() == {0: Cause.POISON, 1: None}
+
     def test_lost_on_one_host_again_and_again_is_no_poison(self) -> None:
         world = World(tasks=1, h1=1)
         for _ in range(10):
@@ -261,6 +212,19 @@ class TestTimeLimits:
         assert world.outcomes()[slow.task] is Cause.TIMEOUT
 
 
+    def test_the_first_that_is_late_may_end_all(self) -> None:
+        world = World(Policy(timeout_share=2.0, retries=0, halt=Halt(1, now=True)), tasks=9, slow=2, quick=1)
+        starts = world.starts()
+        [quick] = [start for start in starts if start.host == 'quick']
+        for _ in range(2):
+            world.end(quick, seconds=1)
+            [quick] = world.starts()
+        world.end(quick, seconds=1)
+        reasons = sorted(order.why for order in world.orders() if isinstance(order, Cancel))
+        assert reasons == ['cancelled', 'timeout']
+        assert world.scheduler.is_over
+
+
 class TestSecondCopies:
     def world(self) -> tuple[World, Start]:
         world = World(Policy(duplicates=True), tasks=7, h1=1, h2=1)
@@ -305,124 +269,17 @@ class TestSecondCopies:
         assert world.scheduler.next_time(world.now) is None
 
 
-class Facts(RuleBasedStateMachine):
-    """Facts in any order, late ones and those that come twice too."""
-
-    @initialize(
-        duplicates=st.booleans(),
-        retries=st.integers(0, 2),
-        share=st.sampled_from([None, 2.0]),
-        tasks=st.integers(0, 12),
-    )
-    def begin(self, duplicates: bool, retries: int, share: float | None, tasks: int) -> None:
-        self.scheduler = Scheduler(Policy(retries=retries, duplicates=duplicates, timeout_share=share))
-        self.now = 0.0
-        self.ordered: dict[tuple[int, int], str] = {}
-        self.live: set[tuple[int, int]] = set()
-        self.ended: set[tuple[int, int]] = set()
-        self.settled: dict[int, Settled] = {}
-        self.added = 0
-        self.up: dict[str, int] = {}
-        for _ in range(tasks):
-            self.add()
-
-    @rule()
-    def add(self) -> None:
-        if not self.scheduler.is_closed:
-            self.scheduler.add(self.added)
-            self.added += 1
-
-    @rule(name=st.sampled_from(['h1', 'h2', 'h3', 'h4']), slots=st.integers(1, 3))
-    def host_up(self, name: str, slots: int) -> None:
-        self.scheduler.host_up(name, slots)
-        self.up[name] = slots
-
-    @rule(name=st.sampled_from(['h1', 'h2', 'h3', 'h4']))
-    def host_down(self, name: str) -> None:
-        self.scheduler.host_down(name, self.now)
-        self.up.pop(name, None)
-        self.live -= {key for key in self.live if self.ordered[key] == name}
-        self.hear()
-
-    @rule(seconds=st.sampled_from([0.0, 0.01, 1.0, 20.0]))
-    def orders(self, seconds: float) -> None:
-        self.now += seconds
-        for order in self.scheduler.orders(self.now):
-            key = (order.task, order.attempt)
-            if isinstance(order, Start):
-                assert key not in self.ordered
-                assert order.task not in self.settled
-                self.ordered[key] = order.host
-                self.live.add(key)
-            else:
-                assert self.ordered[key] == order.host
-                self.live.discard(key)
-        self.hear()
-
-    def hear(self) -> None:
-        for one in self.scheduler.settled():
-            assert one.task not in self.settled
-            self.settled[one.task] = one
-            assert one.attempt == 0 or (one.task, one.attempt) in self.ordered
-
-    @precondition(lambda self: self.ordered)
-    @rule(data=st.data(), outcome=st.sampled_from([GOOD, GOOD, BAD, *(Outcome(cause) for cause in Cause)]))
-    def end(self, data: st.DataObject, outcome: Outcome) -> None:
-        key = data.draw(st.sampled_from(sorted(self.ordered)))
-        was_settled = key[0] in self.settled
-        counts = self.scheduler.ended(*key, outcome, self.now)
-        assert not (counts and (key in self.ended or was_settled))
-        if counts:
-            self.ended.add(key)
-        self.live.discard(key)
-        self.hear()
-        if counts and outcome.cause is None:
-            assert self.settled[key[0]] == Settled(*key, outcome)
-
-    @precondition(lambda self: self.ordered)
-    @rule(data=st.data())
-    def start(self, data: st.DataObject) -> None:
-        self.scheduler.started(*data.draw(st.sampled_from(sorted(self.ordered))), self.now)
-
-    @rule()
-    def pause_and_resume(self) -> None:
-        self.scheduler.pause()
-        assert not any(isinstance(order, Start) for order in self.take())
-        self.scheduler.resume()
-
-    def take(self) -> list[Order]:
-        orders = self.scheduler.orders(self.now)
-        self.live -= {(order.task, order.attempt) for order in orders if isinstance(order, Cancel)}
-        self.hear()
-        return orders
-
-    @rule(running=st.booleans())
-    def cancel(self, running: bool) -> None:
-        self.scheduler.close()
-        self.scheduler.cancel(now_running=running)
-        self.hear()
-
-    @invariant()
-    def nothing_is_lost(self) -> None:
-        if hasattr(self, 'scheduler'):
-            assert self.scheduler.unsettled + len(self.settled) == self.added
-
-    def teardown(self) -> None:
-        """Whatever happened: with a host that can do it, all is settled."""
-        if not hasattr(self, 'scheduler'):
-            return
-        self.scheduler.close()
-        for _ in range(10_000):
-            if self.scheduler.is_over:
-                break
-            self.scheduler.host_up('good', 1)
-            for key in sorted(self.live):
-                self.scheduler.ended(*key, GOOD, self.now)
-            self.live.clear()
-            self.orders(5.0)
-        assert self.scheduler.is_over
-        assert sorted(self.settled) == list(range(self.added))
-
-
-Facts.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
-TestFacts = Facts.TestCase
+def test_it_is_ahead_while_hosts_have_short_tasks_at_hand_and_more_wait() -> None:
+    scheduler = Scheduler(Policy())
+    scheduler.host_up('h1', slots=1)
+    for task in range(40):
+        scheduler.add(task)
+    assert not scheduler.is_ahead  # nobody knows how long they take
+    for task in range(3):
+        scheduler.orders(float(task))
+        scheduler.ended(task, 1, Outcome(), float(task), took=0.01)
+    assert scheduler.is_ahead
+    for task in range(3, 40):
+        scheduler.orders(float(task))
+        scheduler.ended(task, 1, Outcome(), float(task), took=0.01)
+    assert not scheduler.is_ahead  # who gives us tasks one by one does not wait for others

@@ -24,11 +24,11 @@ def until(condition: Callable[[], object], what: Callable[[], object], seconds: 
 
 
 class Window:
-    """A terminal of 100 x 24 on which a command runs."""
+    """A terminal of 100 x 24, or as many rows, on which a command runs."""
 
-    def __init__(self, command: str, folder: Path = ROOT) -> None:
+    def __init__(self, command: str, folder: Path = ROOT, rows: int = 24) -> None:
         self._folder = TemporaryDirectory(prefix='rr-tmux-')  # a socket's path must be short
-        self('new-session', '-d', '-x', '100', '-y', '24', '-c', str(folder), command)
+        self('new-session', '-d', '-x', '100', '-y', str(rows), '-c', str(folder), command)
 
     def __call__(self, *arguments: str) -> str:
         command = ['tmux', '-S', f'{self._folder.name}/socket', '-f', '/dev/null', *arguments]

@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+    from remote_runner.agent.spares import Spares
+
     Key = Tuple[int, int]
 
 #: Bytes of a command that one argument of a program certainly holds (MAX_ARG_STRLEN of Linux is 131072).
@@ -119,16 +121,22 @@ class Attempt:
             with open(path, 'wb') as file:
                 file.write(content)
 
-    def begin(self, slot: int, environment: "Dict[bytes, bytes]", dependencies: "Optional[str]") -> None:
+    def begin(
+        self, slot: int, environment: "Dict[bytes, bytes]", links: "Dict[str, Optional[str]]", spares: "Spares"
+    ) -> None:
         """Start it. Raises OSError, ValueError: it cannot be started."""
         self.slot = slot
         self.began = time.monotonic()
-        try:
-            os.mkdir(self.path, 0o700)
-        except FileExistsError:
-            pass  # with its inputs
-        if dependencies is not None:
-            os.symlink(dependencies, self.path + '/dependencies')
+        if not spares.give(self.path):
+            try:
+                os.mkdir(self.path, 0o700)
+            except FileExistsError:
+                pass  # with its inputs
+        for name, target in links.items():
+            path = os.path.join(self.path, name)
+            os.makedirs(path if target is None else os.path.dirname(path), 0o700, exist_ok=True)
+            if target is not None:
+                os.symlink(target, path)
         environment = dict(environment)
         environment[b'RR_TASK'] = str(self.position).encode('ascii')
         environment[b'RR_ATTEMPT'] = str(self.key[1]).encode('ascii')
@@ -304,8 +312,11 @@ class Attempt:
         self.ended = self.began + float(found['seconds'])
         return self
 
-    def forget(self, keep: bool) -> None:
-        """Remove its files: nobody needs them any more. With `keep` people do: then it is only marked as over with."""
+    def forget(self, keep: bool, spares: "Optional[Spares]" = None) -> None:
+        """Remove its files: nobody needs them any more. With `keep` people do: then it is only marked as over with.
+
+        Its folder goes to `spares`, if it is none of the others'.
+        """
         if keep:
             self._mark_kept()
             return
@@ -314,7 +325,8 @@ class Attempt:
             ends += ['.stdin', '.sh']
         for end in ends:
             records.forget(self.path + end)
-        remove(self.path)
+        if spares is None or not spares.take(self.path):
+            remove(self.path)
 
     def _mark_kept(self) -> None:
         try:
@@ -331,10 +343,9 @@ class Attempt:
 def remove(path: str) -> None:
     """Remove a working folder and all in it, as far as that can be done."""
     try:
-        os.unlink(path + '/dependencies')
-    except OSError:
-        pass  # there is no link
-    try:
+        for entry in os.scandir(path):  # most have nothing else
+            if entry.is_symlink():
+                os.unlink(entry.path)
         os.rmdir(path)
     except FileNotFoundError:
         return

@@ -10,8 +10,8 @@ The master's frames (`wire/frames.py`) come over a unix socket, by way of an age
 * `{"cancel": [[task, attempt], ...]}`: end it, and tell nothing of it.
 * `{"taken": [[task, attempt, keep], ...]}`: forget what came of it.
 * `{"beat": n}`: answered with the same. Silence for as long as the lease means that there is no master any more.
-* `{"close": "drain" | "kill" | "detach"}`: nothing more is wanted; end all; go on alone, to the end. Answered with
-  `{"closed": true}`.
+* `{"close": "drain" | "kill" | "detach"}`: all is settled, what runs still does not count; end all; go on alone.
+  Answered with `{"closed": true}`.
 
 To the master: `{"began": [[task, attempt, seconds ago], ...]}` of what has run for a while, and what
 `agent/outbox.py` makes of those that have ended. All of that is told anew to each master until it has `taken` it.
@@ -26,9 +26,10 @@ from _collections import deque
 import _signal
 import _socket
 
-from remote_runner.agent import peers, processes, records, remains, tree
+from remote_runner.agent import peers, processes, records, remains, staged, tree
 from remote_runner.agent.attempt import Attempt
 from remote_runner.agent.outbox import Outbox
+from remote_runner.agent.spares import Spares
 from remote_runner.agent.strays import UnderWay
 from remote_runner.wire import frames
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 #: Seconds after which the master is told that an attempt began: of shorter ones it hears when they have ended.
 TELLING = 0.1
+#: Seconds for which it is not told that attempts have ended while more wait here: short ones are told together.
+HOLD = 0.01
 #: Bytes that are read at once.
 CHUNK = 1 << 18
 #: Seconds that a lease has until the first master says what it is to be.
@@ -90,7 +93,8 @@ class Dispatcher:
         self._free: "List[int]" = []
         self._untold: "Set[Attempt]" = set()
         self._environment = dict(processes.ENVIRONMENT)
-        self._dependencies: "Optional[str]" = None
+        #: What stands in working folders, see `jobs/staging.py`.
+        self._links: "Dict[str, Optional[str]]" = {}
         self._keep = 'failed'
         self._lease = FIRST_LEASE
         self._on_lost = 'kill'
@@ -98,6 +102,10 @@ class Dispatcher:
         #: How it is to end: as masters say in `close`; or `lapsed` (the lease has ended), or `ended` (by a signal).
         self._mode = ''
         self._killed_for_memory = _memory_kills()
+        self._spares = Spares(folder)
+        #: What has ended and the master is not told yet, and when it is at last.
+        self._held: "List[Attempt]" = []
+        self._held_until = 0.0
 
     def run(self) -> int:
         """Serve until the job is over here, or its lease has ended; the exit status: 0, or that something is left."""
@@ -107,6 +115,7 @@ class Dispatcher:
         self._poll.register(self._listening.fileno(), select.POLLIN)
         while not self._is_over():
             self._turn()
+        self._spares.clear()
         if self._mode in ('drain', 'kill'):
             self._clear()
             return 0
@@ -143,6 +152,8 @@ class Dispatcher:
         moments = [each.due for each in self._under_way.all() if each.due is not None]
         if self._untold and self._master is not None:
             moments.append(min(each.began for each in self._untold) + TELLING)
+        if self._held and self._master is not None:
+            moments.append(self._held_until)
         if not self._mode:
             moments.append(self._heard + self._lease)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
@@ -233,8 +244,8 @@ class Dispatcher:
         self._heard = time.monotonic()
         self._epoch = hello['epoch']
         self._lease, self._on_lost, self._keep = hello['lease'], hello['on_lost'], hello['keep']
-        self._dependencies = hello['dependencies']
-        _mark_as_used(self._dependencies)
+        self._links = hello['links']
+        _mark_as_used(self._links)
         self._environment[b'RR_HOST'] = hello['host'].encode('utf-8', 'surrogateescape')
         for name, value in hello['environment'].items():
             self._environment[name.encode('utf-8', 'surrogateescape')] = value.encode('utf-8', 'surrogateescape')
@@ -242,6 +253,7 @@ class Dispatcher:
         have = [list(key) for key, attempt in self._known.items() if not attempt.is_unwanted]
         client.outbox.say({'welcome': {'pid': os.getpid(), 'have': have}})
         self._untold = {each for each in self._under_way.running.values() if not each.is_unwanted}
+        self._held.clear()
         for attempt in self._ended.values():
             client.outbox.tell(attempt)
 
@@ -291,7 +303,8 @@ class Dispatcher:
         if attempt is not None:
             del self._known[key]
             attempt.is_unwanted = True  # the outbox may not have told of it yet
-            attempt.forget(keep or self._keep == 'all')
+            # In a folder that is used again, whoever still works there could write among another task's results.
+            attempt.forget(keep or self._keep == 'all', None if self._under_way.has_foreign else self._spares)
 
     def _tell(self) -> None:
         master = self._master
@@ -302,6 +315,10 @@ class Dispatcher:
         if began:
             self._untold.difference_update(began)
             master.outbox.say({'began': [[each.key[0], each.key[1], now - each.began] for each in began]})
+        if self._held and (not self._queue or now >= self._held_until):
+            for attempt in self._held:
+                master.outbox.tell(attempt)
+            self._held.clear()
         try:
             master.outbox.flush(master.sock, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
         except OSError:
@@ -314,7 +331,7 @@ class Dispatcher:
             attempt = self._queue.popleft()
             slot = self._free.pop()
             try:
-                attempt.begin(slot, self._environment, self._dependencies)
+                attempt.begin(slot, self._environment, self._links, self._spares)
             except (OSError, ValueError) as error:
                 self._release(slot)
                 attempt.fail(error)
@@ -346,7 +363,9 @@ class Dispatcher:
         self._untold.discard(attempt)
         self._ended[attempt.key] = attempt
         if self._master is not None:
-            self._master.outbox.tell(attempt)
+            if not self._held:
+                self._held_until = time.monotonic() + HOLD
+            self._held.append(attempt)
 
     def _look_at_clock(self) -> None:
         now = time.monotonic()
@@ -385,13 +404,13 @@ def _refuse(client: Client, why: str) -> None:
         return  # it did not wait for that
 
 
-def _mark_as_used(dependencies: "Optional[str]") -> None:
+def _mark_as_used(links: "Dict[str, Optional[str]]") -> None:
     """`remote_runner clean` removes what nobody has used for long."""
-    if dependencies is not None:
+    for folder in {staged.root_of(target) for target in links.values() if target is not None} - {''}:
         try:
-            os.utime(dependencies)
+            os.utime(folder)
         except OSError:
-            return  # it is another user's, or on a disk that cannot be written
+            continue  # it is another user's, or on a disk that cannot be written
 
 
 def _log(text: str) -> None:

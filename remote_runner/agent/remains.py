@@ -2,7 +2,7 @@
 
 import os
 
-from remote_runner.agent import records
+from remote_runner.agent import records, spares
 from remote_runner.agent.attempt import Attempt
 from remote_runner.agent.strays import end_left_over
 from remote_runner.wire.compact_json import loads
@@ -35,12 +35,14 @@ def recall(folder: str) -> "Dict[Key, Attempt]":
 
 
 def _files(folder: str) -> "Dict[Key, Set[str]]":
-    """The files of each attempt, by what comes after its name: '' for its folder, `stdout`, `json`, ..."""
+    """The files of each attempt, spares aside, by what comes after its name: '' for its folder, `stdout`, `json`, ..."""
     found: "Dict[Key, Set[str]]" = {}
     for name in os.listdir(folder):
         number, _, rest = name.partition('.')
         go, _, end = rest.partition('.')
-        if number.isdigit() and go.isdigit():
+        if number == spares.NAME:
+            spares.discard('{}/{}'.format(folder, name))
+        elif number.isdigit() and go.isdigit():
             found.setdefault((int(number), int(go)), set()).add(end)
     return found
 

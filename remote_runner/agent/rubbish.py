@@ -8,7 +8,7 @@ import os
 import stat
 import time
 
-from remote_runner.agent import copies, files, folders, living, locks, processes, screen, sockets, survey, tasks
+from remote_runner.agent import copies, files, folders, living, locks, processes, screen, sockets, staged, survey, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ BASE_DIR, RUN, SESSION, AGENT, COPY, SOCKET, LINK, LOCK, PROGRAM, JOB, DEPENDENC
 )  # fmt: skip
 #: Seconds by which a folder must be older than the lock of a run to be none of its own: file servers have own clocks.
 CLOCKS = 3600.0
-#: Where the master puts what tasks need, below the home; see `jobs/dependencies.py`.
-DEPENDENCIES_FOLDER = '.cache/remote_runner/dependencies'
 #: Seconds for which results wait that no master has taken, and for which dependencies wait for another job.
 AWAITED, UNUSED = 7 * 86400.0, 30 * 86400.0
 
@@ -233,8 +231,8 @@ class Look:
 
     def dependencies(self) -> "Iterator[Item]":
         """What no job has needed for long, on any of the hosts that see this home."""
-        needed = {os.path.realpath(link) for link in _links_of_tasks()}
-        folder = os.path.join(os.path.expanduser('~'), DEPENDENCIES_FOLDER)
+        needed = {os.path.realpath(folder) for folder in _needed_by_tasks()}
+        folder = os.path.join(os.path.expanduser('~'), staged.FOLDER)
         unused = {}
         for name in _names_in(folder):
             path = os.path.join(folder, name)
@@ -336,14 +334,16 @@ def _jobs(host: str) -> "Iterator[str]":
                 yield os.path.join(folder, name)
 
 
-def _links_of_tasks() -> "Iterator[str]":
-    """The dependencies that tasks under way on all hosts have, as their folders link to them."""
+def _needed_by_tasks() -> "Iterator[str]":
+    """The folders with what tasks under way on all hosts need, as links in their own folders lead there."""
     for host in _names_in(os.path.join(folders.state_home(), 'remote_runner', tasks.WORK)):
         for job in _jobs(host):
-            for name in _names_in(job):
-                link = os.path.join(job, name, 'dependencies')
-                if os.path.islink(link):
-                    yield link
+            for task in _names_in(job):
+                for name in _names_in(os.path.join(job, task)):
+                    path = os.path.join(job, task, name)
+                    root = staged.root_of(os.readlink(path)) if os.path.islink(path) else ''
+                    if root:
+                        yield root
 
 
 def _is_folder(path: str) -> bool:

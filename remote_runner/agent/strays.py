@@ -42,6 +42,11 @@ class UnderWay:
         return not (self.running or self.lingering or self._foreign)
 
     @property
+    def has_foreign(self) -> bool:
+        """Whether there are processes that no attempt owns up to."""
+        return bool(self._foreign)
+
+    @property
     def wants_looks(self) -> bool:
         """Whether processes may have ended of whose end no signal tells."""
         return bool(self.lingering or self._foreign)

@@ -74,7 +74,7 @@ def _hang_up(sock: "_socket.socket") -> None:
 
 def _connect(request: "Request", job: str) -> "Tuple[str, _socket.socket]":
     """The folder of the job, and the way to its dispatcher."""
-    path = os.path.join(screen.runtime_folder(), 'job-{}'.format(job))
+    path = os.path.join(screen.runtime_folder(), 'tasks-{}'.format(job))
     deadline = time.monotonic() + PATIENCE
     while True:
         folder = job_folder(job)  # each time: a dispatcher that ends removes it

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from remote_runner.cli.detach import add_detach_option, add_detach_to_option
 from remote_runner.cli.job_options import add_policy_options, add_result_options, format_of, policy_of
-from remote_runner.cli.options import Parser, add_connection_options, add_hosts_option, add_log_level, dial_hosts
+from remote_runner.cli.options import (
+    Parser,
+    add_connection_options,
+    add_hosts_option,
+    add_log_level,
+    dial_hosts,
+    hosts_or_files,
+)
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
+    from remote_runner.hosts.address import Address
     from remote_runner.hosts.host import Host
+    from remote_runner.jobs.engines.base import Links
+    from remote_runner.jobs.journal import Journal
+    from remote_runner.jobs.places import Place
+    from remote_runner.jobs.run import Job
     from remote_runner.jobs.source import Source
     from remote_runner.jobs.task import Task
+
+log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Run the commands of a file, one a line, over the slots of many hosts, and write what each of them prints to stdout as
@@ -48,6 +64,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_hosts_option(parser)
     add_policy_options(parser, duplicates=True)
     add_result_options(parser)
+    add_detach_option(parser)
+    add_detach_to_option(parser)
     add_log_level(parser)
     add_connection_options(parser)
     return parser
@@ -56,32 +74,101 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_intermixed_args(arguments)
-    form = format_of(options)
+    format_of(options)
     source = _source(options.commands)
     if options.dry_run:
         return _show(source)
+    if options.detach_to is not None:
+        from remote_runner.cli.elsewhere import begin_batch
+
+        return begin_batch(options, make_parser(), arguments, source)
+    if options.detach:
+        return _detach(options, arguments, source)
     addresses, connector = dial_hosts(options)
     # The rest is imported while the hosts answer.
-    from remote_runner.cli.job import Running, meta_of
+    from remote_runner.cli.job import Running, Told, meta_of
+    from remote_runner.jobs.journal import Journal
     from remote_runner.jobs.places import make
+
+    with connector, ExitStack() as stack:
+        prepare = _prepare(options.dependencies, stack)
+        place = make(options.name or '')
+        journal = stack.enter_context(Journal.create(place.folder, meta_of('batch', arguments)))
+        job = _job(options, place, addresses, source, prepare)
+        return Running(job, place, Told.of(options)).begin(journal, connector)
+
+
+def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
+    """Go on with a batch that another master began; the exit status.
+
+    Args:
+        place: where it lies.
+        journal: its journal, of which we are the master.
+        options: what `make_parser` made of what it was begun with, and of what was said when it was resumed.
+    """
+    from remote_runner.cli.job import Running, Told
+    from remote_runner.jobs.source import Given
+
+    addresses, connector = dial_hosts(options)
+    path = Path(options.commands)
+    if options.commands != '-' and path.is_file():
+        matched = journal.match(list(_tasks(path)))
+        if matched.new or matched.dropped:
+            log.info('%s has changed: %d commands are new, %d are gone', path, matched.new, matched.dropped)
+    elif not journal.meta.get('is_complete'):
+        log.warning('the job was ended before all its commands were read: what was not read then is not run')
+    with connector, ExitStack() as stack:
+        job = _job(options, place, addresses, Given(()), _prepare(options.dependencies, stack))
+        return Running(job, place, Told.of(options)).resume(journal, connector)
+
+
+def _detach(options: argparse.Namespace, arguments: Sequence[str], source: Source) -> int:
+    """Let it be run in the background; the exit status."""
+    from remote_runner.cli.detach import check_credentials, detach
+    from remote_runner.cli.job import meta_of
+    from remote_runner.hosts.address import parse_hosts
+    from remote_runner.jobs.journal import Journal
+    from remote_runner.jobs.places import make
+    from remote_runner.ui.log import configure
+
+    configure(options.log_level)
+    addresses = parse_hosts(hosts_or_files(options.hosts), exclude=options.exclude)
+    if not addresses:
+        raise UsageError('no host is left', remedy='see HOSTS and -x')
+    check_credentials(options, addresses)
+    place = make(options.name or '')
+    with Journal.create(place.folder, meta_of('batch', arguments)) as journal:
+        position = 0
+        while not source.is_over:
+            tasks = source.take(1000)
+            journal.add(enumerate(tasks, position))
+            position += len(tasks)
+            source.wait()
+        journal.note(is_complete=True)
+    return detach(place, options)
+
+
+def _job(
+    options: argparse.Namespace,
+    place: Place,
+    addresses: Sequence[Address],
+    source: Source,
+    prepare: Callable[[Host], Links],
+) -> Job:
     from remote_runner.jobs.policy import Policy
     from remote_runner.jobs.run import Job
 
-    place = make(options.name or '')
-    with connector, ExitStack() as stack:
-        job = Job(
-            id=place.id,
-            addresses=addresses,
-            source=source,
-            policy=policy_of(options, Policy(duplicates=True)),
-            lease=options.lease,
-            on_lost=options.on_lost,
-            keep=options.keep,
-            fanout=options.fanout,
-        )
-        if options.dependencies is not None:
-            job = job._replace(prepare=_prepare(options.dependencies, stack))
-        return Running(job, place, form, options).begin(connector, meta_of('batch', arguments))
+    return Job(
+        id=place.id,
+        addresses=addresses,
+        source=source,
+        policy=policy_of(options, Policy(duplicates=True)),
+        lease=options.lease,
+        on_lost=options.on_lost,
+        keep=options.keep,
+        prepare=prepare,
+        fanout=options.fanout,
+    )
 
 
 def _source(name: str) -> Source:
@@ -93,15 +180,18 @@ def _source(name: str) -> Source:
     from remote_runner.jobs.source import Given, Streamed
 
     if name == '-':
-        return Streamed(sys.stdin.buffer)
+        if sys.stdin is None:
+            raise UsageError('there is no standard input to read commands from')
+        # Not the reader of `sys.stdin`, which Python wants to close at the end while a thread waits in it.
+        return Streamed(open(sys.stdin.fileno(), 'rb', closefd=False))
     path = Path(name)
     try:
-        with path.open('rb'):
-            pass
-        if not path.is_file():
-            return Streamed(path.open('rb'), name)  # a pipe
+        file = path.open('rb')
     except OSError as error:
         raise UsageError(f'the commands {name} cannot be read: {error.strerror}') from error
+    if not path.is_file():
+        return Streamed(file, name)  # a pipe, whose writer would not stay for a second one
+    file.close()
     return Given(_tasks(path))
 
 
@@ -112,10 +202,14 @@ def _tasks(path: Path) -> Iterator[Task]:
         yield from commands(file, str(path))
 
 
-def _prepare(dependencies: str, stack: ExitStack) -> Callable[[Host], str | None]:
-    """Brings them to a host."""
+def _prepare(dependencies: str | None, stack: ExitStack) -> Callable[[Host], Links]:
+    """Brings them to a host, if there are some."""
+    if dependencies is None:
+        from remote_runner.jobs.engines.base import nothing
+
+        return nothing
     from remote_runner.events import Events
-    from remote_runner.jobs.dependencies import Dependencies
+    from remote_runner.jobs.staging import Dependencies
 
     found = Dependencies(Path(dependencies), Events())
     stack.callback(found.close)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from remote_runner.errors import RemoteRunnerError
+from remote_runner.errors import ControlFailed, RemoteRunnerError
 from remote_runner.jobs.audience import Audience
+from remote_runner.jobs.control import Control
 from remote_runner.jobs.deliver import Delivery
 from remote_runner.jobs.joblog import Joblog
 from remote_runner.jobs.journal import Journal, Loaded, Turn
 from remote_runner.jobs.recall import Recall
 from remote_runner.jobs.run import Job, run
-from remote_runner.jobs.sink import Descriptor
 from remote_runner.jobs.statistics import Statistics
+from remote_runner.ui.jobs import JobsTerminal, stdout_sink
 
 if TYPE_CHECKING:
     from remote_runner.hosts.pool import Opens
@@ -29,14 +31,43 @@ if TYPE_CHECKING:
     from remote_runner.jobs.scheduler import Scheduler
 
 log = logging.getLogger('remote_runner')
+#: Seconds in which the thread that runs a job answers, unless it is busy.
+ANSWER = 2.0
 
 
 def meta_of(kind: str, arguments: Sequence[str]) -> dict[str, object]:
     """What the journal keeps of a command, for it to be resumed: never a password."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument('-p', '--pass')
+    parser.add_argument('--detach', action='store_true')
     _, rest = parser.parse_known_args(list(arguments))
     return {'kind': kind, 'arguments': rest, 'folder': str(Path.cwd()), 'program': sys.argv[0]}
+
+
+class Told(NamedTuple):
+    """What is written of a job.
+
+    Args:
+        form: how results are written to stdout; None: they are not.
+        keep_order: whether that is in the order of their tasks.
+        joblog: a file to which a line a task is appended; None: nowhere.
+        json: whether the statistics at the end are written to stderr as JSON.
+        live: whether there is a live display; None: where stderr is a terminal that can show one.
+    """
+
+    form: Format | None = None
+    keep_order: bool = False
+    joblog: Path | None = None
+    json: bool = False
+    live: bool | None = None
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Told:
+        """What the options of `add_result_options` say."""
+        from remote_runner.cli.job_options import format_of
+
+        form = None if options.format is None else format_of(options)
+        return cls(form, options.keep_order, options.joblog, options.json)
 
 
 class Running:
@@ -45,61 +76,138 @@ class Running:
     Args:
         job: what.
         place: where it lies on this machine.
-        form: how results are written to stdout.
-        options: those of `job_options`.
+        told: what is written of it.
     """
 
-    def __init__(self, job: Job, place: Place, form: Format, options: argparse.Namespace) -> None:
+    def __init__(self, job: Job, place: Place, told: Told) -> None:
         self._job = job
         self._place = place
-        self._form = form
-        self._options = options
-        self.statistics = Statistics()
+        self._told = told
+        self._master: Master | None = None
+        self._scheduler: Scheduler | None = None
+        self._delivery: Delivery | None = None
+        #: Where tasks stand in what the user wrote, where that may have changed.
+        self._positions: dict[int, int] = {}
+        self._is_paused = False
+        #: Whether tasks were cancelled.
+        self.is_cancelled = False
+        self.statistics = Statistics(lambda number: self._positions.get(number, number))
 
-    def begin(self, connector: Opens, meta: dict[str, object]) -> int:
+    def begin(self, journal: Journal, connector: Opens) -> int:
         """Run it from its beginning; the exit status."""
-        with Journal.create(self._place.folder, meta) as journal:
-            return self._run(journal, connector, None)
+        log.info('job %s', self._place.id)
+        return self._run(journal, connector, None)
 
-    def resume(self, journal: Journal, connector: Opens, loaded: Loaded) -> int:
+    def resume(self, journal: Journal, connector: Opens) -> int:
         """Go on where another master left it; the exit status."""
+        loaded = journal.load()
+        done, failed = loaded.done, sum(loaded.failed.values())
+        log.info('job %s: of %d tasks %d are done, %d have failed', self._place.id, loaded.tasks, done, failed)
+        self._positions = {task.number: task.position for task in loaded.unsettled}
+        self.statistics.resumed(loaded.done, loaded.failed)
         return self._run(journal, connector, loaded)
 
+    def cancel(self) -> None:
+        """End what runs, and begin nothing more. From any thread."""
+        master, scheduler = self._master, self._scheduler
+        if master is not None and scheduler is not None:
+            master.ask(scheduler.cancel)
+
+    def _meet(self, master: Master, scheduler: Scheduler) -> None:
+        self._master, self._scheduler = master, scheduler
+
     def _run(self, journal: Journal, connector: Opens, loaded: Loaded | None) -> int:
-        options, folder = self._options, self._place.folder
-        masters: list[Master] = []
-
-        def meet(master: Master, scheduler: Scheduler) -> None:
-            masters.append(master)
-
-        def wake() -> None:
-            for master in masters:
-                master.ask(delivery.check)
-
-        log.info('job %s', self._place.id)
+        told = self._told
         self.statistics.expect(0, is_all=False, hosts=[address.where for address in self._job.addresses])
+        more = f'remote_runner jobs failed {self._place.id}'
         with ExitStack() as stack:
-            joblog = stack.enter_context(Joblog(options.joblog)) if options.joblog is not None else None
-            delivery = Delivery(
-                self._form, Descriptor(1), read=Recall(folder), keep_order=options.keep_order, on_failure=wake
-            )
-            stack.enter_context(delivery)
-            audience = Audience(self.statistics, delivery, joblog)
+            joblog = None if told.joblog is None else stack.enter_context(Joblog(told.joblog))
+            shows = stack.enter_context(JobsTerminal(self.statistics, as_json=told.json, live=told.live, more=more))
+            if told.form is not None:
+                self._delivery = stack.enter_context(self._deliver(told.form))
+            audience = Audience(self.statistics, shows, self._delivery, joblog)
+            stack.enter_context(Control(self._place.folder, self._answer))
             try:
                 if loaded is not None:
-                    for one in loaded.undelivered:
-                        delivery.recall(one.position, one.number)
-                run(self._job, journal, connector, audience, loaded, meet)
-                delivery.close()
+                    self._deliver_old(loaded)
+                run(self._job, journal, connector, audience, loaded, self._meet)
+                if self._delivery is not None:
+                    self._delivery.close()
             except (RemoteRunnerError, OSError, KeyboardInterrupt):
                 log.warning('job %s is not at its end: `remote_runner jobs resume %s` goes on', *[self._place.id] * 2)
                 raise
             finally:
-                journal.write(Turn(delivered=delivery.take_written()))
-        return self._tell_end(audience)
-
-    def _tell_end(self, audience: Audience) -> int:
-        if self._options.json:
-            sys.stderr.write(json.dumps(self.statistics.to_dict()) + '\n')
+                self._master = None
+                journal.write(Turn(delivered=audience.delivered()))
+                if self._scheduler is not None:
+                    self.statistics.saved(self._scheduler.progress.saved)
+        journal.note(statistics=self.statistics.to_dict())
         view = self.statistics.view()
-        return 1 if audience.failed or view.has_failed or view.cancelled else 0
+        self.is_cancelled = view.cancelled > 0
+        return 1 if audience.refused or view.has_failed or view.cancelled else 0
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What another terminal asks, see `jobs/control.py`."""
+        master, scheduler = self._master, self._scheduler
+        if master is None or scheduler is None:
+            raise ControlFailed('the job has just begun, or is ending', remedy='ask again in a moment')
+        what = request['do']
+        if what == 'pause':
+            self._is_paused = True
+            master.ask(scheduler.pause)
+        elif what == 'resume':
+            self._is_paused = False
+            master.ask(scheduler.resume)
+        elif what == 'cancel':
+            master.ask(scheduler.cancel)
+        elif what == 'status':
+            return {'state': 'paused' if self._is_paused else 'running', **self.statistics.to_dict()}
+        elif what == 'explain':
+            position = int(request['task'])
+            number = next((number for number, at in self._positions.items() if at == position), position)
+            return {'why': _asked(master, lambda: scheduler.why_waiting(number, time.monotonic()))}
+        return {}
+
+    def _deliver(self, form: Format) -> Delivery:
+        return Delivery(
+            form,
+            stdout_sink(),
+            read=Recall(self._place.folder),
+            keep_order=self._told.keep_order,
+            on_failure=self._stop_delivering,
+            on_written=self._wake,
+        )
+
+    def _stop_delivering(self) -> None:
+        if self._master is not None and self._delivery is not None:
+            self._master.ask(self._delivery.check)
+
+    def _wake(self) -> None:
+        if self._master is not None:
+            self._master.wake()
+
+    def _deliver_old(self, loaded: Loaded) -> None:
+        """What was settled, and nobody was given."""
+        if self._delivery is None:
+            return
+        waiting = {one.position: one.number for one in loaded.undelivered}
+        if self._told.keep_order:
+            open_positions = waiting.keys() | {task.position for task in loaded.unsettled}
+            self._delivery.skip(position for position in range(loaded.tasks) if position not in open_positions)
+        for position, number in waiting.items():
+            self._delivery.recall(position, number)
+
+
+def _asked(master: Master, question: Callable[[], str]) -> str:
+    """The answer, found in the thread that runs the job."""
+    answers: list[str] = []
+    is_answered = threading.Event()
+
+    def find() -> None:
+        answers.append(question())
+        is_answered.set()
+
+    master.ask(find)
+    if not is_answered.wait(ANSWER):
+        raise ControlFailed('the job is busy', remedy='ask again in a moment')
+    return answers[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,14 +53,15 @@ def add_policy_options(parser: argparse.ArgumentParser, *, duplicates: bool) -> 
     group.add_argument('--on-lost', choices=('kill', 'finish'), default='kill', help=what)
 
 
-def add_result_options(parser: argparse.ArgumentParser) -> None:
-    """What is written where, see `format_of`."""
+def add_result_options(parser: argparse.ArgumentParser, *, default: str | None = 'text') -> None:
+    """What is written where, see `format_of`; `default`: the format of results, None: they are not written."""
     group = parser.add_argument_group('results')
     what = (
-        'how results are written to stdout, each as soon as it is there: as text (default), as a JSON object a line, '
-        'or framed: int32 index, int32 length, both little-endian, and the bytes'
+        f'how results are written to stdout, each as soon as it is there: as text{" (default)" if default else ""}, as '
+        'a JSON object a line, or framed: int32 index, int32 length, both little-endian, and the bytes'
+        f'{"" if default else " (default: they are not)"}'
     )
-    group.add_argument('--format', choices=FORMATS, default='text', help=what)
+    group.add_argument('--format', choices=FORMATS, default=default, help=what)
     group.add_argument('--tag', action='store_true', help='text: put the index of its task and a tab before each line')
     group.add_argument('-k', '--keep-order', action='store_true', help='write results in the order of their tasks')
     what = 'append a line a task to FILE, with the columns of GNU parallel'
@@ -89,12 +91,15 @@ def format_of(options: argparse.Namespace) -> Format:
     """What the options of `add_result_options` say.
 
     Raises:
-        UsageError: they contradict each other.
+        UsageError: they contradict each other, or a terminal would get frames.
     """
     if options.tag and options.format != 'text':
         raise UsageError(f'--tag puts an index before lines of text: there are none with --format {options.format}')
     from remote_runner.jobs.formats import Framed, JsonLines, Text
 
+    if options.format == 'framed' and sys.stdout is not None and sys.stdout.isatty():
+        what = 'frames are for programs, and stdout is a terminal'
+        raise UsageError(what, remedy='redirect it, or use --format text')
     if options.format == 'text':
         return Text(tag=options.tag)
     return Framed() if options.format == 'framed' else JsonLines()

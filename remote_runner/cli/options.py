@@ -102,6 +102,12 @@ def add_config_options(parser: argparse.ArgumentParser, *, required: bool = True
     title = 'what to run' if required else 'where to look (default: the record of the last run)'
     config = parser.add_argument_group(title)
     config.add_argument('-c', '--config', required=required, metavar='FILE', help='the config, a Python program')
+    add_muddler_options(config)
+    return config
+
+
+def add_muddler_options(config: argparse._ActionsContainer) -> None:
+    """What changes a config."""
     config.add_argument(
         '-m',
         '--muddler',
@@ -120,7 +126,6 @@ def add_config_options(parser: argparse.ArgumentParser, *, required: bool = True
     config.add_argument(
         '--extra-args', metavar='STRING', help='options for the arg parser, as one string ("--help" shows its help)'
     )
-    return config
 
 
 def add_screen_option(group: argparse._ActionsContainer) -> None:

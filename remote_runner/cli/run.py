@@ -203,6 +203,9 @@ def deploy_config(options: argparse.Namespace) -> int:
 
     configure(options.log_level)
     plan = load_plan(options)
+    if not plan.components:
+        what = f'{options.config} has sweeps alone'
+        raise UsageError(what, remedy=f'run them with `remote_runner sweep {options.config}`')
     sudo = sudo_credentials(lambda: terminal.paused())
     if any(component.user for component in plan.components):
         plan = plan._replace(secrets=plan.secrets | Secrets([sudo.password()]))
@@ -232,6 +235,12 @@ def deploy_config(options: argparse.Namespace) -> int:
         is_part=is_part(options),
         results=None if options.no_fetch else options.results or Path(plan.config_dir) / 'results',
     )
+    if plan.sweeps and how.is_part:
+        logging.getLogger(__name__).warning('sweeps run with all components alone: they are left out')
+    elif plan.sweeps:
+        from remote_runner.cli.experiment import Sweeps
+
+        how = how._replace(experiment=Sweeps(plan, connector, options, lambda: terminal.paused()))
     if how.join is None:
         _warn_of_others(options.screen, plan, ssh_record(options))
     terminal = Terminal(table=not options.json)

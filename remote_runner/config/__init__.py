@@ -5,4 +5,7 @@ beside them. `settings` is the command line as users' files see it, `usercode` r
 into messages that name its own lines, `going_on` lets it run on after an attribute that no component has, `python2`
 recognises files of the other Python, and `loader` is the story: parser, config, muddlers. `paths` is what they share
 about paths, `trees` and `exclude` are what `util` finds in folders and leaves out.
+
+`sweep` has `Sweep`, which is much like a `Component` (`attributed`), and the tasks it makes; `sweep_attributes` is its
+table. `parameters` are the sets of them, `template` is text with parameters in it, `collect` what becomes of results.
 """

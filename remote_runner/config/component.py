@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import copy
-import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
+from remote_runner.config.attributed import Attributed, fault
 from remote_runner.config.attributes import ATTRIBUTES
 from remote_runner.config.reading import BadValueError, read_args
 from remote_runner.errors import ConfigError
-from remote_runner.nearest import nearest
+
+if TYPE_CHECKING:
+    from remote_runner.config.sweep import Sweep
+    from remote_runner.config.usercode import Caller
 
 
-class UnknownAttributeError(AttributeError):
-    """An attribute that no component has; the message names the nearest that it has."""
-
-
-class Component:
+class Component(Attributed, table=ATTRIBUTES):
     """One program on one host.
 
     Set what is needed, then `config.add_component(component)` stores a copy; so one component may serve as a template
@@ -34,52 +33,11 @@ class Component:
         config.add_component(component)
     """
 
-    LEGAL_ATTRS = frozenset(ATTRIBUTES)
-
-    def __init__(self, **attributes: Any) -> None:
-        for attribute in ATTRIBUTES.values():
-            self.__dict__[attribute.name] = attribute.default()
-        for name, value in attributes.items():
-            setattr(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in ATTRIBUTES:
-            raise self._unknown(name)
-        self.__dict__[name] = ATTRIBUTES[name].keep(value)
-
-    def __delattr__(self, name: str) -> None:
-        """Give the attribute its default again."""
-        if name not in ATTRIBUTES:
-            raise self._unknown(name)
-        self.__dict__[name] = ATTRIBUTES[name].default()
-
-    def __getattr__(self, name: str) -> Any:
-        raise self._unknown(name)
-
-    def __repr__(self) -> str:
-        return f'<Component {self.label}>'
-
     @property
     def label(self) -> str:
         """`name@host`, as messages show it."""
         name, host = (self.__dict__.get(part) for part in ('name', 'host'))
         return f'{"(no name)" if name is None else name}@{"(no host)" if host is None else host}'
-
-    def get_missing_attributes(self) -> list[str]:
-        """The names of required attributes that are not set."""
-        return [a.name for a in ATTRIBUTES.values() if a.required and self.__dict__.get(a.name) is None]
-
-    def all_set(self) -> bool:
-        """Whether all required attributes are set."""
-        return not self.get_missing_attributes()
-
-    def check_all_set(self) -> None:
-        """Raises:
-        ConfigError: a required attribute is not set.
-        """
-        missing = self.get_missing_attributes()
-        if missing:
-            raise ConfigError(f'{self.label}: not set: {", ".join(missing)}')
 
     def args_as_text(self) -> list[str]:
         """The arguments as the program will see them.
@@ -92,61 +50,22 @@ class Component:
         except BadValueError as bad:
             raise ConfigError('; '.join(f'{self.label}: {fault("args", reason)}' for reason in bad.reasons)) from None
 
-    def read(self) -> tuple[dict[str, Any], list[str]]:
-        """All values in the form that a plan holds, and all that is wrong with them.
-
-        A value with a fault is missing in the first; faults do not name the component.
-        """
-        values: dict[str, Any] = {}
-        missing = self.get_missing_attributes()
-        faults = [f'{name} is not set' for name in missing]
-        for attribute in ATTRIBUTES.values():
-            if attribute.name not in missing:
-                try:
-                    values[attribute.name] = attribute.read(self.__dict__[attribute.name])
-                except BadValueError as bad:
-                    faults += [fault(attribute.name, reason) for reason in bad.reasons]
-        return values, faults
-
-    @staticmethod
-    def _unknown(name: str) -> AttributeError:
-        if name.startswith('__'):  # copy and pickle ask for such names, often
-            return AttributeError(name)
-        # Not named in the exception (its `name` and `obj`): Python would then add a suggestion of its own.
-        known = nearest(name, ATTRIBUTES)
-        return UnknownAttributeError(f'a Component has no attribute {name!r}; the nearest is {known!r}')
-
-
-def fault(name: str, reason: str) -> str:
-    """`args` and `[2] is None` become `args[2] is None`."""
-    return f'{name}{reason}' if reason.startswith('[') else f'{name} {reason}'
-
-
-def attributes_as_text() -> str:
-    """The table of attributes as the section of a docstring."""
-    entries = []
-    for attribute in ATTRIBUTES.values():
-        default = 'required' if attribute.required else f'default {attribute.default()!r}'
-        text = f'{attribute.name}: {attribute.meaning} ({default})'
-        entries.append(textwrap.fill(text, 116, initial_indent=' ' * 8, subsequent_indent=' ' * 12))
-    return '    Attributes:\n' + '\n'.join(entries) + '\n'
-
-
-Component.__doc__ = f'{(Component.__doc__ or "").rstrip()}\n\n{attributes_as_text()}    '
-
 
 class Config:
-    """All components of a run. A config finds one ready-made in its namespace, named `config`."""
+    """All components and sweeps of a run. A config finds one ready-made in its namespace, named `config`."""
 
     LOCAL_HOST = 'localhost'
 
-    __slots__ = ('_components',)
+    __slots__ = ('_caller', '_components', '_sweeps')
 
-    def __init__(self) -> None:
+    def __init__(self, caller: Caller | None = None) -> None:
         self._components: list[Component] = []
+        self._sweeps: list[Sweep] = []
+        self._caller = caller
 
     def __repr__(self) -> str:
-        return f'<Config of {len(self._components)} components>'
+        sweeps = f' and {len(self._sweeps)} sweeps' if self._sweeps else ''
+        return f'<Config of {len(self._components)} components{sweeps}>'
 
     def add_component(self, component: Component) -> None:
         """Store a deep copy of `component`; the original may be changed and added again.
@@ -180,6 +99,31 @@ class Config:
     def clear_components(self) -> None:
         """Forget all components, as a muddler does that adds others in their place."""
         self._components = []
+
+    def add_sweep(self, sweep: Sweep) -> None:
+        """Store a deep copy of `sweep`; the original may be changed and added again.
+
+        Raises:
+            TypeError: it is no Sweep.
+        """
+        from remote_runner.config.sweep import Sweep  # late: most configs have none
+
+        if not isinstance(sweep, Sweep):
+            raise TypeError(f'add_sweep takes a Sweep, not {sweep!r}')
+        self._sweeps.append(copy.deepcopy(sweep))
+
+    def all_sweeps(self) -> Iterator[Sweep]:
+        """The stored sweeps in the order in which they were added: changing one changes the run."""
+        return iter(tuple(self._sweeps))
+
+    def clear_sweeps(self) -> None:
+        """Forget all sweeps."""
+        self._sweeps = []
+
+    @property
+    def caller(self) -> Caller | None:
+        """What calls functions of the users' files later on (for the plan); None: nothing special does."""
+        return self._caller
 
     def check_names_unique(self) -> None:
         """Raises:

@@ -1,4 +1,4 @@
-"""Going on after an attribute that no component has, so that one report tells all faults of a config.
+"""Going on after an attribute that no component or sweep has, so that one report tells all faults of a config.
 
 Setting such an attribute raises an error at once, and in any other program that would be its end. While a config or
 muddler is loaded, the statement that did it is noted and left out, and the next one runs. A file which sets no such
@@ -27,7 +27,7 @@ def compiled(source: str, path: str, legal: Container[str]) -> CodeType:
     Args:
         source: its text.
         path: what Python calls it in tracebacks.
-        legal: the attributes that components have.
+        legal: the attributes that may be set without an error.
 
     Raises:
         SyntaxError: it does not compile.

@@ -6,6 +6,7 @@ The result is a `Config` as the user's files left it; what is in it is checked b
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from remote_runner.config import ready, util
 from remote_runner.config.component import Component, Config
 from remote_runner.config.settings import ExtraArgs, Options, Settings
-from remote_runner.config.usercode import UserCode, UserFile
+from remote_runner.config.usercode import Caller, UserCode, UserFile
 from remote_runner.errors import ConfigError, RemoteRunnerError, UsageError, together
 
 if TYPE_CHECKING:
     from inspect import Parameter
 
+# Files in which none of this stands cannot tell whether there are sweeps.
+_SWEEPS = re.compile(r'Sweep|collect|(exec|eval|vars)\s*\(|globals|__dict__|sys\.modules')
 # A second parameter with a default gets our second argument only if it is named for it.
 _SECOND_NAMES = ('options', 'opts', 'ssh_user', 'user')
 
@@ -79,6 +82,8 @@ def load_noting(settings: Settings) -> Loaded:
             code.note(UsageError('--extra-args needs --arg-parser', remedy=remedy))
         config_file, parser_file, muddler_files = _files(code, settings)
         namespace['extra_options'] = None
+        if code.finds(_SWEEPS):
+            namespace.update(_names_for_sweeps())
         if parser_file:
             with code.noting():
                 module = code.run(parser_file, 'remote_runner_arg_parser', namespace)
@@ -117,10 +122,17 @@ def _files(code: UserCode, settings: Settings) -> tuple[UserFile, UserFile | Non
     return config, parser, muddlers
 
 
+def _names_for_sweeps() -> dict[str, object]:
+    from remote_runner.config import collect  # late: most files have no use for it
+    from remote_runner.config.sweep import Sweep
+
+    return {'Sweep': Sweep, 'collect': collect}
+
+
 def _run_config(code: UserCode, file: UserFile, namespace: dict[str, object]) -> Config:
     """Run the config in its own directory."""
     with working_directory(file.directory):
-        module = code.run(file, 'remote_runner_config', {**namespace, 'config': Config()})
+        module = code.run(file, 'remote_runner_config', {**namespace, 'config': Config(Caller(code, file))})
     config = module.__dict__.get('config')
     if not isinstance(config, Config):
         raise ConfigError(f'config {file.path}: `config` is {config!r} at its end', remedy='leave it the Config it was')

@@ -11,9 +11,10 @@ import importlib
 import importlib.util
 import linecache
 import os
+import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
@@ -21,8 +22,8 @@ from types import CodeType, ModuleType, TracebackType
 from typing import Any, NamedTuple
 
 from remote_runner.config import going_on
+from remote_runner.config.attributed import UnknownAttributeError
 from remote_runner.config.attributes import ATTRIBUTES
-from remote_runner.config.component import UnknownAttributeError
 from remote_runner.config.paths import neighbour
 from remote_runner.errors import ConfigError, RemoteRunnerError, UserCodeError
 
@@ -82,6 +83,7 @@ class UserCode:
 
     def __init__(self) -> None:
         self.faults: list[RemoteRunnerError] = []
+        self._sources: dict[UserFile, str] = {}
         self._codes: dict[UserFile, CodeType] = {}
         self._replaced: dict[str, ModuleType | None] = {}
         self._beside: dict[str, dict[str, ModuleType]] = {}
@@ -112,10 +114,14 @@ class UserCode:
     def compiles(self, file: UserFile) -> bool:
         """Whether `file` can be read and compiled; if not, that is noted."""
         with self.noting():
-            source = file.source()
+            self._sources[file] = source = file.source()
             with self.inside(file):
-                self._codes[file] = going_on.compiled(source, file.path, ATTRIBUTES)
+                self._codes[file] = going_on.compiled(source, file.path, _legal(source))
         return file in self._codes
+
+    def finds(self, pattern: re.Pattern[str]) -> bool:
+        """Whether the text of a file that was compiled has a match."""
+        return any(pattern.search(source) for source in self._sources.values())
 
     def run(self, file: UserFile, name: str, namespace: Mapping[str, object]) -> ModuleType:
         """Run `file`, which compiles, as the module `name`, with the names of `namespace` in it.
@@ -173,6 +179,34 @@ class UserCode:
                     beside[name] = sys.modules[name]
             for name in beside:
                 sys.modules.pop(name, None)
+
+
+class Caller(NamedTuple):
+    """Calls functions that users' files have left behind, also when the load is long over."""
+
+    code: UserCode
+    file: UserFile
+
+    def __deepcopy__(self, memo: object) -> Caller:
+        return self
+
+    def call(self, function: Callable[..., Any], *args: object) -> Any:
+        """Call one.
+
+        Raises:
+            UserCodeError: it raised an error; the message names its own line.
+        """
+        return self.code.call(self.file, function, *args)
+
+
+def _legal(source: str) -> Container[str]:
+    """The attributes that all have of which a file speaks: setting any other one may be an error."""
+    text = source.lower()
+    if 'sweep' not in text:
+        return ATTRIBUTES
+    from remote_runner.config.sweep_attributes import SWEEP_ATTRIBUTES  # late: most configs have none
+
+    return ATTRIBUTES.keys() & SWEEP_ATTRIBUTES.keys() if 'component' in text else SWEEP_ATTRIBUTES
 
 
 class Place(NamedTuple):

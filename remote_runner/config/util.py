@@ -1,4 +1,4 @@
-"""The `util` of configs, muddlers and arg parsers: what makes lists of files and hosts short to write."""
+"""The `util` of configs, muddlers and arg parsers: what makes lists of files, hosts and parameters short to write."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from remote_runner.config.exclude import Exclusion
-from remote_runner.config.paths import TreePath
+from remote_runner.config.paths import TreePath, expanded
 from remote_runner.config.reading import shown
 from remote_runner.config.trees import below, leaves
 from remote_runner.hosts.address import parse_hosts
 
-__all__ = ['glob_files_dict', 'hosts', 'recursive_files_dict']
+if TYPE_CHECKING:
+    from remote_runner.config.parameters import Parameters
+
+__all__ = ['glob_files_dict', 'hosts', 'parameters', 'product', 'recursive_files_dict', 'zip']
 
 _WILDCARD = re.compile(r'[*?[]')
 _config_dir: ContextVar[str | None] = ContextVar('_config_dir', default=None)
@@ -112,6 +116,67 @@ def hosts(*texts: str) -> list[str]:
         AddressError: a text cannot be understood, or a file cannot be read.
     """
     return [address.where for address in parse_hosts(texts)]
+
+
+def parameters(file: str | os.PathLike[str]) -> Parameters:
+    """The parameter sets of a file: cells separated by `|`, names in its first line, a set in each line after it.
+
+        rate | seed | data
+        1    | 7    | small.csv
+        10   | 7    | large file.csv
+
+    Empty lines do not count, nor do spaces around a cell. All values are text. A cell cannot hold a `|` or a newline;
+    `product` and `zip` take any text.
+
+    Args:
+        file: its path, in UTF-8; a relative one is relative to the config.
+
+    Raises:
+        ConfigError: it cannot be read, a line has another number of cells than the first, or a name is none; the
+            message names file and line.
+    """
+    from remote_runner.config.parameters import read_table  # late, as below: most configs have no use for it
+
+    return read_table(Path(_config_dir.get() or '.') / expanded(os.fspath(file)))
+
+
+def product(*sets: Parameters, **values: Iterable[Any]) -> Parameters:
+    """Parameter sets: each value with each of the others; the last parameter changes fastest.
+
+        util.product(rate=[1, 10], seed=range(5))
+        util.product(util.parameters('machines.csv'), seed=range(5))
+
+    They are made one by one when they are needed, however many they are.
+
+    Args:
+        sets: parameter sets to combine with the values; they come first.
+        values: of each parameter, any iterable but text.
+
+    Raises:
+        TypeError: what was given is nothing of the kind.
+        ValueError: a name is given twice.
+    """
+    from remote_runner.config.parameters import product
+
+    return product(*sets, **values)
+
+
+def zip(*sets: Parameters, **values: Iterable[Any]) -> Parameters:  # noqa: A001 - what users write is `util.zip`
+    """Parameter sets: the first values of all parameters, the second ones, and so on.
+
+        util.zip(rate=[1, 10, 100], seed=[7, 8, 9])
+
+    Args:
+        sets: parameter sets to combine with the values; they come first.
+        values: of each parameter, any iterable but text.
+
+    Raises:
+        TypeError: what was given is nothing of the kind.
+        ValueError: there are more of one than of another, or a name is given twice.
+    """
+    from remote_runner.config.parameters import zipped
+
+    return zipped(*sets, **values)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from remote_runner.deploy.plan import ComponentPlan, FilePlan
 
 _LABELS_SHOWN = 3
+#: What stands for the working folder of a task; no component has such a base_dir.
+_WORKING_FOLDER = '/<task>'
 
 
 class Target(NamedTuple):
@@ -155,23 +157,45 @@ class Checker:
         for there in machines.values():
             targets: dict[str, Target] = {}
             for number, component in enumerate(there):
-                self._add_targets(targets, component, number)
+                self._add_targets(targets, component.label, component.files, _base_dir(component, number))
             self._check_parents(targets)
             self._check_executables(targets, there)
 
-    def _add_targets(self, targets: dict[str, Target], component: ComponentPlan, number: int) -> None:
-        base_dir = _base_dir(component, number)
-        for file in component.files:
+    def check_sweep(self, label: str, files: Sequence[FilePlan], inputs: Iterable[str]) -> None:
+        """No two entries of a sweep want different things at one path, nor do files and the inputs of its tasks."""
+        targets: dict[str, Target] = {}
+        self._add_targets(targets, label, files, _WORKING_FOLDER)
+        self._check_parents(targets)
+        for path in inputs:
+            above = posixpath.dirname(path)
+            while above:
+                target = targets.get(target_path(_WORKING_FOLDER, above))
+                if target is not None and target.kind != 'directory':
+                    self.fault(label, f'inputs: {path!r} needs a directory where {target} would become {above!r}')
+                above = posixpath.dirname(above)
+
+    def read_executables(self, label: str, executables: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Platform and local path (absolute) of each that can be run."""
+        for platform, written in executables:
+            local = self.local_path(written)
+            is_directory, reason = self._kind(local, needs=os.X_OK)
+            if is_directory or reason:
+                self.fault(label, f'executables: {named(local)} {reason or "is a directory"}')
+            else:
+                yield platform, local
+
+    def _add_targets(self, targets: dict[str, Target], label: str, files: Iterable[FilePlan], base_dir: str) -> None:
+        for file in files:
             path = target_path(base_dir, file.remote)
             try:
                 check_length(path)
             except BadValueError as bad:
-                self.fault(component.label, f'files: {named(file.local)} would get a path that {bad}')
+                self.fault(label, f'files: {named(file.local)} would get a path that {bad}')
                 continue
-            target = Target(file, component.label)
+            target = Target(file, label)
             other = targets.setdefault(path, target)
             if other is not target and not self._agree(target, other):
-                self.fault(component.label, f'files: {target} and {other} would both become {file.remote!r}')
+                self.fault(label, f'files: {target} and {other} would both become {file.remote!r}')
 
     def _agree(self, one: Target, other: Target) -> bool:
         """Whether both want the same there: a directory, a link of the same target, a file of the same content."""

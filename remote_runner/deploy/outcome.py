@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from remote_runner.agent.tree import describe_status
 from remote_runner.defaults import FANOUT, START_TIMEOUT
@@ -12,6 +12,20 @@ from remote_runner.deploy.board import RUNNING, State, Tracked
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.files.options import CopyOptions
 from remote_runner.hosts.credentials import Credentials
+
+
+class Experiment(Protocol):
+    """What is done with the components once all of them are ready: the sweeps of a config."""
+
+    def run(self) -> None:
+        """Do it; returns when all is done.
+
+        Raises:
+            RemoteRunnerError: it has failed, in part or as a whole.
+        """
+
+    def cancel(self) -> None:
+        """Let `run` come to its end soon. From any thread."""
 
 
 class RunOptions(NamedTuple):
@@ -31,6 +45,7 @@ class RunOptions(NamedTuple):
         keep_running: leave components of the run `join` alone that have not changed.
         is_part: the plan is a part of that run; the rest of it is none of our business.
         results: the folder into which what components wrote is brought after waiting for them; None: nothing is.
+        experiment: what is done once all have started; None: nothing is.
         join: the id of a run that these components belong to; None: this is a run of its own.
     """
 
@@ -48,6 +63,7 @@ class RunOptions(NamedTuple):
     keep_running: bool = False
     is_part: bool = False
     results: Path | None = None
+    experiment: Experiment | None = None
 
 
 @dataclass

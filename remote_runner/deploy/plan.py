@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_runner.config.component import Component, Config
 from remote_runner.config.paths import TreePath
@@ -21,6 +21,9 @@ from remote_runner.deploy.waves import in_waves
 from remote_runner.errors import ConfigFaults, RemoteRunnerError, UsageError, together
 from remote_runner.hosts.address import Address, parse_hosts
 from remote_runner.nearest import nearest
+
+if TYPE_CHECKING:
+    from remote_runner.deploy.sweeps import SweepPlan
 
 NO_SECRETS = Secrets()
 _SESSION = re.compile(r'[A-Za-z0-9_.-]{1,64}')
@@ -170,6 +173,7 @@ class Plan(NamedTuple):
         config_file: the config; None if there is no file.
         secrets: what is masked wherever the plan is shown.
         left_out: components of the config that are none of this plan: what they bring is wanted all the same.
+        sweeps: what runs over them.
     """
 
     components: tuple[ComponentPlan, ...]
@@ -178,6 +182,7 @@ class Plan(NamedTuple):
     config_file: str | None = None
     secrets: Secrets = NO_SECRETS
     left_out: tuple[ComponentPlan, ...] = ()
+    sweeps: tuple[SweepPlan, ...] = ()
 
     def hosts(self) -> tuple[str, ...]:
         """The hosts as they are written, in the order of their first component."""
@@ -255,7 +260,14 @@ class Plan(NamedTuple):
             'config_file': self.config_file,
             'config_dir': self.config_dir,
             'components': [component.to_dict(self.secrets) for component in self.components],
+            **self.sweeps_to_dict(),
         }
+
+    def sweeps_to_dict(self) -> dict[str, Any]:
+        """`sweeps` for JSON, with secrets masked; nothing where there are none."""
+        if not self.sweeps:
+            return {}
+        return {'sweeps': [self.secrets.mask_all(sweep.to_dict()) for sweep in self.sweeps]}
 
 
 def make_plan(
@@ -288,8 +300,10 @@ def make_plan(
         planned = _plan_component(component, checker)
         if planned:
             components.append(planned)
-    if not next(config.all_components(), None):
-        checker.fault('', 'there are no components: config.add_component was not called, or a muddler cleared them all')
+    sweeps = _plan_sweeps(config, checker, config_dir)
+    if not any((next(config.all_components(), None), next(config.all_sweeps(), None))):
+        why = 'config.add_component was not called, or a muddler cleared them all'
+        checker.fault('', f'there are no components and no sweeps: {why}')
     checker.check_unique(components)
     checker.check_targets(components)
     components = in_waves(components, checker)
@@ -298,7 +312,15 @@ def make_plan(
     if faults:
         raise together(faults)
     secrets |= Secrets(value for component in components for _, value in component.secret_env)
-    return Plan(tuple(components), config_dir, session, config_file, secrets)
+    return Plan(tuple(components), config_dir, session, config_file, secrets, sweeps=sweeps)
+
+
+def _plan_sweeps(config: Config, checker: Checker, config_dir: str) -> tuple[SweepPlan, ...]:
+    if not next(config.all_sweeps(), None):
+        return ()
+    from remote_runner.deploy.sweeps import plan_sweeps  # late: most configs have none
+
+    return plan_sweeps(config.all_sweeps(), checker, config_dir, config.caller.call if config.caller else None)
 
 
 def check_session(name: str) -> None:

@@ -21,7 +21,7 @@ from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import RUNNING, Board, State, Tracked
 from remote_runner.deploy.check import Checker
 from remote_runner.deploy.holder import CHANGE, RUN, lock, whoami
-from remote_runner.deploy.outcome import Outcome, RunOptions, report
+from remote_runner.deploy.outcome import Experiment, Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.prepare import SHORT, Preparation
 from remote_runner.deploy.results import bring_home
@@ -30,7 +30,7 @@ from remote_runner.deploy.seen import Seen
 from remote_runner.deploy.session import survey_run
 from remote_runner.deploy.start import Starter, by_host, described
 from remote_runner.deploy.sudo import Sudo
-from remote_runner.deploy.watch import stop_components, wait_for_components
+from remote_runner.deploy.watch import stop_components, wait_for_components, watching
 from remote_runner.errors import (
     BootstrapFailed,
     ComponentFailed,
@@ -158,7 +158,10 @@ class _Run:
         for components, following in pairwise([*filter(None, waves), []]):
             self._start(components, following)
             self._see_to_critical()
-        self._wait()
+        if self._options.experiment is None:
+            self._wait()
+        else:
+            self._experiment(self._options.experiment)
 
     def _describe(self, tracked: Tracked) -> Header:
         base_dir = self._preparation.base_dirs[tracked.key]
@@ -398,6 +401,33 @@ class _Run:
             with reported():
                 self._fetch()
             raise
+        self._fetch()
+
+    def _experiment(self, experiment: Experiment) -> None:
+        """Do what the components were started for; the death of a critical one cancels it."""
+        self._unlock()
+        with watching(self._board, self._reconnect, experiment.cancel):
+            failure: RemoteRunnerError | None = None
+            try:
+                experiment.run()
+            except RemoteRunnerError as error:
+                failure = error
+        try:
+            self._see_to_critical()
+        except RemoteRunnerError:
+            with reported():
+                self._fetch()
+            raise
+        if any(tracked.plan.wait for tracked in self._board.all()) and failure is None:
+            self._wait()
+            return
+        if self._options.terminate:
+            self._lock_again()
+            stop_components(self._board, self._pool, self._board.all())
+        if failure is not None:
+            with reported():
+                self._fetch()
+            raise failure
         self._fetch()
 
     def _end_of_wait(self, waited: list[Tracked]) -> None:

@@ -6,7 +6,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from remote_runner.deploy.board import OVER, Board, State, Tracked
 from remote_runner.deploy.holder import whoami
@@ -67,6 +68,32 @@ def wait_for_components(
         return True
     finally:
         over.set()
+
+
+@contextmanager
+def watching(board: Board, reconnect: Callable[[str], None], alarm: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile hosts that are lost are connected to again, and `alarm` is called if a critical component has failed.
+
+    Args:
+        board: where all components stand.
+        reconnect: connects to a host again.
+        alarm: called once at most, by another thread.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        wait_for_components(board, board.all(), reconnect, lambda: over.is_set() or bool(board.failed_critical()))
+        if not over.is_set() and board.failed_critical():
+            alarm()
+
+    thread = threading.Thread(target=watch, name='watch', daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        board.touch()
+        thread.join()
 
 
 def reconnect_until(name: str, reconnect: Callable[[str], None], over: threading.Event) -> None:

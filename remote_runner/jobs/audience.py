@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import Protocol
 
 from remote_runner.jobs.book import Cancel, Start
 from remote_runner.jobs.deliver import Delivery
-from remote_runner.jobs.engines.base import Ended, Fact
+from remote_runner.jobs.engines.base import Ended, Fact, Started
 from remote_runner.jobs.formats import Result
 from remote_runner.jobs.joblog import Joblog
 from remote_runner.jobs.policy import Cause
-from remote_runner.jobs.statistics import Statistics, last_line
+from remote_runner.jobs.statistics import Statistics
 
 log = logging.getLogger(__name__)
-#: Failed tasks that are named one by one.
-NAMED = 100
+
+
+class Shows(Protocol):
+    """Shows people how it goes."""
+
+    def hear(self, fact: Fact) -> None:
+        """A host came or went."""
+
+    def failed(self, result: Result) -> None:
+        """A task has failed for good."""
+
+    def changed(self) -> None:
+        """There are new numbers."""
 
 
 class Audience:
@@ -23,31 +35,47 @@ class Audience:
 
     Args:
         statistics: counts.
+        shows: shows it to people.
         delivery: writes results; None: nobody waits for them.
         joblog: a line a task; None: nobody wants it.
+
+    Attributes:
+        refused: tasks that succeeded and whose results cannot be delivered.
     """
 
-    def __init__(self, statistics: Statistics, delivery: Delivery | None = None, joblog: Joblog | None = None) -> None:
-        self.statistics = statistics
-        self.delivery = delivery
+    def __init__(
+        self,
+        statistics: Statistics,
+        shows: Shows,
+        delivery: Delivery | None = None,
+        joblog: Joblog | None = None,
+    ) -> None:
+        self._statistics = statistics
+        self._shows = shows
+        self._delivery = delivery
         self._joblog = joblog
-        self.failed = 0
+        self._delivered: list[int] = []
+        self.refused = 0
 
     def expect(self, total: int, *, is_all: bool) -> None:
         """See `Hears`."""
-        self.statistics.expect(total, is_all=is_all)
+        self._statistics.expect(total, is_all=is_all)
+        self._shows.changed()
 
     def ordered(self, orders: Iterable[Start | Cancel]) -> None:
         """See `Hears`."""
-        self.statistics.ordered(orders)
+        self._statistics.ordered(orders)
+        self._shows.changed()
 
     def hear(self, fact: Fact, *, counted: bool = True) -> None:
         """See `Hears`."""
-        self.statistics.hear(fact, counted=counted)
-        if isinstance(fact, Ended) and counted and fact.outcome.cause is not None:
-            log.debug('task %d, attempt %d: %s', fact.number, fact.attempt, how(fact))
+        self._statistics.hear(fact, counted=counted)
+        if not isinstance(fact, Ended | Started):
+            self._shows.hear(fact)
+        elif isinstance(fact, Ended) and counted and fact.outcome.cause is not None:
+            log.debug('task %d, attempt %d on %s: %s', fact.number, fact.attempt, fact.host, fact.outcome)
 
-    def give(self, results: list[Result]) -> Iterable[int]:
+    def give(self, results: list[Result]) -> None:
         """See `Hears`.
 
         Raises:
@@ -55,45 +83,22 @@ class Audience:
         """
         for result in results:
             outcome = result.ended.outcome
-            self.statistics.settled(result.ended.number, outcome)
-            if outcome.cause is not None:
-                self._name(result)
+            self._statistics.settled(result.ended.number, outcome)
+            if outcome.cause not in (None, Cause.CANCELLED):
+                self._shows.failed(result)
+        self._shows.changed()
         if self._joblog is not None:
             self._joblog.write(results)
-        if self.delivery is None:
-            return [result.ended.number for result in results]
-        for refused in self.delivery.give(results):
-            self.failed += 1
-            log.error('%s', refused)
-        return self.delivery.take_written()
-
-    def _name(self, result: Result) -> None:
-        """Say that a task has failed for good."""
-        if result.ended.outcome.cause is Cause.CANCELLED:
+        if self._delivery is None:
+            self._delivered += [result.ended.number for result in results]
             return
-        self.failed += 1
-        if self.failed <= NAMED:
-            ended = result.ended
-            times = f'{ended.attempt} attempts, the last ' if ended.attempt > 1 else ''
-            log.error('task %d has failed: %s (%son %s)', result.position, how(ended), times, ended.host or 'no host')
-        if self.failed == NAMED:
-            log.error('further tasks that fail are not named here; `remote_runner jobs failed` lists them')
+        for refused in self._delivery.give(results):
+            self.refused += 1
+            log.error('%s', refused)
 
-
-def how(ended: Ended) -> str:
-    """How an attempt failed, in words."""
-    cause, status, why = ended.outcome
-    words = {
-        Cause.EXIT: f'exit status {status}',
-        Cause.TIMEOUT: 'time limit',
-        Cause.LOST: 'lost with its host',
-        Cause.POISON: 'poison: it was lost on three different hosts',
-        Cause.REJECTED: 'its result is rejected',
-        Cause.RESOURCES: 'resources',
-        Cause.CANCELLED: 'cancelled',
-        None: 'succeeded',
-    }[cause]
-    if cause is Cause.EXIT and status is not None and status > 128:
-        words = f'{words}, signal {status - 128}'
-    line = last_line(ended.tail)
-    return ': '.join(part for part in (words, why, line) if part)
+    def delivered(self) -> list[int]:
+        """See `Hears`."""
+        if self._delivery is not None:
+            return self._delivery.take_written()
+        found, self._delivered = self._delivered, []
+        return found

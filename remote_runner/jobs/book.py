@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from remote_runner.jobs.policy import Cause, Outcome
 
-#: Tasks that a slot has at hand at most while its host has done nothing yet.
+#: Different hosts on which a task is lost before it is given up.
+POISONOUS = 3
+#: Tasks that a slot has at hand at most at first, and while its host has done nothing yet.
 UNPROVEN = 4
 
 
@@ -78,6 +80,11 @@ class Begun:
         self.avoided: set[str] = set()
         self.lost_on: set[str] = set()
         self.is_retried = False
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it is poison when it is lost on one more host."""
+        return len(self.lost_on) >= POISONOUS - 1
 
 
 class Host:
@@ -177,9 +184,14 @@ class Book:
         return 0 if begun is None else begun.attempts
 
     def may_run(self, task: int, host: Host) -> bool:
-        """Where a task has failed it is not tried again while there is another host."""
-        avoided = self.tasks[task].avoided
-        return host.name not in avoided or self.usable <= avoided
+        """Where a task has failed it is not tried again while there is another host.
+
+        One of those that may be what ends hosts is on a host at a time: else others would be taken for it.
+        """
+        begun = self.tasks[task]
+        if begun.is_suspect and any(self.tasks[live.task].is_suspect for live in host.attempts.values()):
+            return False
+        return host.name not in begun.avoided or self.usable <= begun.avoided
 
     def begin(self, task: int, host: Host, timeout: float | None) -> Live:
         """Order one more attempt at a task."""
@@ -189,14 +201,15 @@ class Book:
         begun.attempts = number = begun.attempts + 1
         live = self.put(begun, Live(task, number, host, is_copy=bool(begun.live)))
         self.orders.append(Start(task, number, host.name, timeout))
-        if host.begun >= host.slots:
-            self.jammed[host] = None
         return live
 
     def put(self, begun: Begun, live: Live) -> Live:
         """An attempt is under way."""
+        host = live.host
         begun.live[live.number] = live
-        live.host.attempts[live.task, live.number] = live
+        host.attempts[live.task, live.number] = live
+        if host.begun >= host.slots:
+            self.jammed[host] = None
         return live
 
     def start(self, live: Live, began: float) -> None:
@@ -228,6 +241,8 @@ class Book:
             self.made_room(host)
         else:
             self.usable.discard(host.name)
+        if host.is_jammed:
+            self.jammed[host] = None
 
     def made_room(self, host: Host) -> None:
         """There may be room on a host where there was none."""

@@ -87,6 +87,8 @@ def connect(folder: Path, *, writing: bool) -> sqlite3.Connection:
         # `?` and `#` would end the path in a URI (RFC 3986), `%` would begin a code.
         name = str(path.absolute()).replace('%', '%25').replace('?', '%3f').replace('#', '%23')
         mode = 'rw' if writing else 'ro'
+        if not writing and not os.access(folder, os.W_OK) and not Path(f'{path}-wal').exists():
+            mode += '&immutable=1'  # all of it is in the file, and nothing can be made beside it
         connection = sqlite3.connect(f'file:{name}?mode={mode}', _PATIENCE, isolation_level=None, uri=True)
         try:
             form = [connection.execute(f'PRAGMA {name}').fetchone()[0] for name in ('application_id', 'user_version')]

@@ -38,6 +38,7 @@ class Delivery:
         keep_order: whether results are written in the order of their positions, from 0; each is waited for.
         room: bytes of results that wait in memory.
         on_failure: called once, from a thread of ours, when nothing can be written any more; `give` then says why.
+        on_written: called from it when something was, see `take_written`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Delivery:
         keep_order: bool = False,
         room: int = ROOM,
         on_failure: Callable[[], None] = lambda: None,
+        on_written: Callable[[], None] = lambda: None,
     ) -> None:
         self._format = form
         self._sink = sink
@@ -56,6 +58,7 @@ class Delivery:
         self._keeps_order = keep_order
         self._room = room
         self._on_failure = on_failure
+        self._on_written = on_written
         self._changed = threading.Condition()  # over all that follows
         #: Results to be written, or the numbers of their tasks.
         self._queue: deque[Result | int] = deque()
@@ -123,6 +126,13 @@ class Delivery:
         with self._changed:
             self._raise()
             self._put(position, number)
+            self._changed.notify()
+
+    def skip(self, positions: Iterable[int]) -> None:
+        """Nothing is given at these: in order, those behind them need not wait for them."""
+        with self._changed:
+            for position in positions:
+                self._put(position, None)
             self._changed.notify()
 
     def close(self) -> None:
@@ -214,8 +224,12 @@ class Delivery:
                 if batch.is_written:
                     self._written(done, freed)
                     done, freed = [], 0
-        finally:
-            batch.write()
+        except Exception:
+            if not batch.is_cut:
+                batch.write()
+                self._written(done, freed)
+            raise
+        batch.write()
         self._written(done, freed)
 
     def _written(self, numbers: list[int], size: int) -> None:
@@ -225,6 +239,7 @@ class Delivery:
             self._bytes -= size
             if not self._unwritten:
                 self._changed.notify_all()
+        self._on_written()
 
 
 class _Batch:
@@ -236,6 +251,8 @@ class _Batch:
         self._bytes = 0
         #: How many of the pieces are of whole results.
         self._whole = 0
+        #: Whether some of what was added could not be written.
+        self.is_cut = False
 
     @property
     def is_written(self) -> bool:
@@ -268,7 +285,9 @@ class _Batch:
         data = b''.join(self._pieces)
         self._pieces.clear()
         self._bytes = self._whole = 0
+        self.is_cut = True
         self._sink.write(data)
+        self.is_cut = False
 
 
 def _size(result: Result) -> int:

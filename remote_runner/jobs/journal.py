@@ -12,14 +12,17 @@ there as a whole or not at all. What was written is safe from the end of the pro
 loses its power, the last transactions may be lost, those of some seconds (`vm.dirty_expire_centisecs`, proc(5)); what
 is left is whole and is what was true a moment before. Then attempts since are made again: at least once is kept. Large
 results are files beside it, renamed into place before their transaction; one that the power took although its
-transaction was written is found missing or short by `load`, and its task is not settled any more.
+transaction was written is found missing or short by `load`, and its task is not settled any more, unless it was
+delivered.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,15 +30,18 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from remote_runner.errors import JournalFailed
 from remote_runner.jobs import database
-from remote_runner.jobs.database import COUNTS, LIVE, SUPERSEDED, columns, detail, failing, outcome, pack, unpack
+from remote_runner.jobs.database import COUNTS, SUPERSEDED, columns, detail, failing, pack, unpack
 from remote_runner.jobs.engines.base import Ended
-from remote_runner.jobs.holding import hold
+from remote_runner.jobs.holding import hold, master
+from remote_runner.jobs.loading import Loaded, Undelivered, Unsettled, read_loaded
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.reading import RESULTS, Reader, is_whole, task_of
 from remote_runner.jobs.result_files import ResultFiles
 from remote_runner.jobs.task import Task
 
+__all__ = ['Journal', 'Loaded', 'Matched', 'Turn', 'Undelivered', 'Unsettled']
 log = logging.getLogger(__name__)
 
 #: Bytes up to which a result is in the database.
@@ -60,58 +66,6 @@ class Turn(NamedTuple):
     ended: Sequence[tuple[Ended, bool]] = ()
     settled: Sequence[tuple[int, int, Outcome]] = ()
     delivered: Collection[int] = ()
-
-
-class Unsettled(NamedTuple):
-    """A task that is not settled.
-
-    Args:
-        number: which never changes.
-        position: where it stands in what the user wrote.
-        task: what it is.
-        attempts: the last attempt that was ordered; 0: none.
-        failures: attempts that failed, by cause, as far as they count for its retries.
-        lost_on: hosts on which it was lost.
-        live: attempts of whose end nothing is known: attempt, host, when it was ordered.
-    """
-
-    number: int
-    position: int
-    task: Task
-    attempts: int = 0
-    failures: Counter[Cause] = Counter()  # noqa: RUF012 - nobody changes it
-    lost_on: frozenset[str] = frozenset()
-    live: tuple[tuple[int, str, float], ...] = ()
-
-
-class Undelivered(NamedTuple):
-    """A task that is settled, and of which nobody was told; `Reader.results` has what it brought."""
-
-    number: int
-    position: int
-    attempt: int
-    outcome: Outcome
-
-
-class Loaded(NamedTuple):
-    """Where another master goes on.
-
-    Args:
-        tasks: how many are wanted.
-        done: of these, how many succeeded.
-        failed: how many finally failed, by cause.
-        unsettled: the others, by their positions.
-        undelivered: settled ones of which nobody was told, by their positions.
-        stray: attempts of whose end nothing is known at tasks that are settled, or not wanted any more: number,
-            attempt, host. They are to be cancelled.
-    """
-
-    tasks: int
-    done: int
-    failed: dict[Cause, int]
-    unsettled: list[Unsettled]
-    undelivered: list[Undelivered]
-    stray: list[tuple[int, int, str]]
 
 
 class Matched(NamedTuple):
@@ -147,7 +101,7 @@ class Journal(Reader):
         self._files = ResultFiles(folder / RESULTS)
         #: How many equal tasks there are, by their keys; None: not asked for yet.
         self._equal: dict[bytes, int] | None = None
-        [[last]] = self._rows('SELECT MAX(number) FROM task')
+        [[last]] = self.rows('SELECT MAX(number) FROM task')
         self._next = 0 if last is None else last + 1
 
     @classmethod
@@ -156,11 +110,13 @@ class Journal(Reader):
 
         Args:
             folder: see `places.make`.
-            meta: what is to be known of the job as a whole; JSON has to have a form for it.
+            meta: what is to be known of the job as a whole; JSON has to have a form for it. Commands show `kind`
+                (batch, sweep), `what` (in words), `started` (Unix time, by default now), and `ended`, which `note` adds
+                when a master has done all: without it the job counts as interrupted.
         """
         lock = hold(folder)
         try:
-            database.make(folder, meta)
+            database.make(folder, {'started': time.time(), **meta})
         except BaseException:
             os.close(lock)
             raise
@@ -183,8 +139,12 @@ class Journal(Reader):
         """Read it, whether a master writes it or not.
 
         Raises:
-            JournalFailed: there is none, or it cannot be read.
+            JournalFailed: there is none, it cannot be read, or its master is on another machine: WAL is for one.
         """
+        at = master(folder)
+        if at is not None and not at.is_here:
+            what = f'the journal of job {folder.name} can be read only where its master is ({at})'
+            raise JournalFailed(what, remedy=f'ask on {at.host}')
         return Reader(folder, database.connect(folder, writing=False))
 
     def close(self) -> None:
@@ -212,8 +172,6 @@ class Journal(Reader):
 
     def note(self, **values: object) -> None:
         """Change what is known of the job as a whole, see `meta`."""
-        import json
-
         with self._changing() as db:
             rows = [(name, json.dumps(value)) for name, value in values.items()]
             db.executemany('INSERT OR REPLACE INTO meta VALUES (?, ?)', rows)
@@ -248,7 +206,7 @@ class Journal(Reader):
     def _counting_equals(self) -> Iterator[Callable[[Task], tuple[bytes, int]]]:
         """What gives the key of a further task, and how many equal ones there are; forgotten if the block fails."""
         if self._equal is None:
-            self._equal = dict(self._rows('SELECT key, MAX(occurrence) + 1 FROM task GROUP BY key'))
+            self._equal = dict(self.rows('SELECT key, MAX(occurrence) + 1 FROM task GROUP BY key'))
         equal = self._equal
 
         def occurrence(task: Task) -> tuple[bytes, int]:
@@ -269,7 +227,7 @@ class Journal(Reader):
         Those that were known keep number and outcome, new ones are added. Those that are not there any more lose their
         position and nothing else: in a later list they are known.
         """
-        known = {(key, nth): (number, at) for number, at, key, nth in self._rows(_KNOWN)}
+        known = {(key, nth): (number, at) for number, at, key, nth in self.rows(_KNOWN)}
         seen: Counter[bytes] = Counter()
         numbers: list[int] = []
         moved: list[tuple[int, int]] = []
@@ -316,7 +274,7 @@ class Journal(Reader):
         results, unwanted = self._results(turn.ended)
         with self._changing() as db:
             if turn.ordered:
-                rows = [(number, attempt, pack(host), time) for number, attempt, host, time in turn.ordered]
+                rows = [(number, attempt, pack(host), when) for number, attempt, host, when in turn.ordered]
                 db.executemany('INSERT INTO attempt (number, attempt, host, ordered) VALUES (?, ?, ?, ?)', rows)
             if turn.ended:
                 db.executemany(_END, [_ended(ended, counts) for ended, counts in turn.ended])
@@ -358,90 +316,33 @@ class Journal(Reader):
         """Where the master before has left it. Files of results that nobody knows, or that are damaged, go."""
         self._repair()
         with self.at_one_time():
-            counts = self.counts()
-            begun = self._begun()
-            inputs = self._inputs()
-            unsettled = [
-                _unsettled(number, position, task_of(command, detail), inputs.get(number), begun.get(number))
-                for number, position, command, detail in self._rows(_UNSETTLED)
-            ]
-            undelivered = [
-                Undelivered(number, position, attempt, outcome(cause, status, why))
-                for number, position, attempt, cause, status, why in self._rows(_UNDELIVERED)
-            ]
-            stray = [(number, attempt, unpack(host)) for number, attempt, host in self._rows(_STRAY)]
-        return Loaded(counts.tasks, counts.done, counts.failed, unsettled, undelivered, stray)
+            return read_loaded(self)
 
     def task(self, number: int) -> Task:
         """A task with its inputs."""
-        [[command, detail]] = self._rows('SELECT command, detail FROM task WHERE number = ?', number)
-        inputs = {unpack(name): data for name, data in self._rows(_INPUTS_OF, number)}
+        [[command, detail]] = self.rows('SELECT command, detail FROM task WHERE number = ?', number)
+        inputs = {unpack(name): data for name, data in self.rows(_INPUTS_OF, number)}
         return task_of(command, detail)._replace(inputs=inputs)
 
-    def _begun(self) -> dict[int, _Begun]:
-        """The attempts at tasks that are not settled, by their numbers."""
-        found: dict[int, _Begun] = {}
-        for number, attempt, host, ordered, state, cause, forgiven in self._rows(_ATTEMPTS):
-            begun = found.get(number)
-            if begun is None:
-                begun = found[number] = _Begun()
-            begun.attempts = attempt
-            if state == LIVE:
-                begun.live.append((attempt, unpack(host), ordered))
-            elif state == COUNTS and cause is not None and attempt > forgiven:
-                if cause == Cause.LOST.value:
-                    begun.lost_on.add(unpack(host))
-                begun.failures[Cause(cause)] += 1
-        return found
-
-    def _inputs(self) -> dict[int, dict[str, bytes]]:
-        found: dict[int, dict[str, bytes]] = {}
-        for number, name, data in self._rows(_INPUTS):
-            found.setdefault(number, {})[unpack(name)] = data
-        return found
-
     def _repair(self) -> None:
-        """Tasks whose large results are not whole have to run again; files that no transaction knows go."""
-        with failing(self.folder, 'read'):
-            rows = list(self._rows('SELECT number, file, size FROM result WHERE file IS NOT NULL'))
-            damaged = {number for number, file, size in rows if not is_whole(self.folder / RESULTS / file, size)}
+        """Tasks whose large results are not whole have to run again, unless somebody has them; unknown files go."""
+        rows = list(self.rows('SELECT number, file, size FROM result WHERE file IS NOT NULL'))
+        damaged = {number for number, file, size in rows if not is_whole(self.folder / RESULTS / file, size)}
         if damaged:
-            log.warning('results of %d tasks were not written before this machine failed: they run again', len(damaged))
+            damaged.difference_update(number for (number,) in self.rows('SELECT number FROM delivered'))
+            log.warning(
+                'tasks that run again, because this machine failed before their results were written: %d', len(damaged)
+            )
             with self._changing() as db:
                 self._unsettle(db, damaged)
         with failing(self.folder, 'written'):
             self._files.keep({file for number, file, _ in rows if number not in damaged})
 
 
-class _Begun:
-    """Attempts at a task that is not settled."""
-
-    __slots__ = ('attempts', 'failures', 'live', 'lost_on')
-
-    def __init__(self) -> None:
-        self.attempts = 0
-        self.failures: Counter[Cause] = Counter()
-        self.lost_on: set[str] = set()
-        self.live: list[tuple[int, str, float]] = []
-
-
 #: A row of the table: number, name, size, file, data.
 _Result = tuple[int, str | bytes, int, str | None, bytes | None]
 _KNOWN = 'SELECT number, position, key, occurrence FROM task'
-_UNSETTLED = 'SELECT number, position, command, detail FROM unsettled ORDER BY position'
-_ATTEMPTS = (
-    'SELECT number, attempt, host, ordered, state, cause, forgiven FROM attempt JOIN unsettled USING (number) '
-    'ORDER BY number, attempt'
-)
-_INPUTS = 'SELECT number, name, data FROM input JOIN unsettled USING (number)'
 _INPUTS_OF = 'SELECT name, data FROM input WHERE number = ?'
-_UNDELIVERED = (
-    'SELECT number, position, attempt, cause, status, why FROM settled JOIN task USING (number) WHERE position IS NOT '
-    'NULL AND NOT EXISTS (SELECT 1 FROM delivered WHERE delivered.number = settled.number) ORDER BY position'
-)
-_STRAY = (
-    'SELECT number, attempt, host FROM live WHERE number NOT IN (SELECT number FROM unsettled) ORDER BY number, attempt'
-)
 _SETTLED_BY = 'SELECT number FROM settled WHERE cause = ?'
 _UNSETTLE = (
     'UPDATE task SET forgiven = COALESCE((SELECT MAX(attempt) FROM attempt WHERE attempt.number = task.number), 0) '
@@ -466,14 +367,3 @@ def _ended(ended: Ended, counts: bool) -> tuple[object, ...]:
     state = COUNTS if counts else SUPERSEDED
     where = ended.number, ended.attempt, pack(ended.host), state, ended.slot or None
     return *where, ended.began, ended.seconds, cause, status, why, tail
-
-
-def _unsettled(
-    number: int, position: int, task: Task, inputs: dict[str, bytes] | None, begun: _Begun | None
-) -> Unsettled:
-    if inputs:
-        task = task._replace(inputs=inputs)
-    if begun is None:
-        return Unsettled(number, position, task)
-    known = begun.attempts, begun.failures, frozenset(begun.lost_on), tuple(begun.live)
-    return Unsettled(number, position, task, *known)

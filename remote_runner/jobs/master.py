@@ -9,7 +9,6 @@ what has ended stands there before a host forgets it, and before anybody is give
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,14 +25,13 @@ from remote_runner.jobs.scheduler import Scheduler
 from remote_runner.jobs.source import Source
 from remote_runner.jobs.task import Task
 
-log = logging.getLogger(__name__)
-
 #: Tasks that are taken in at once, and that wait before more are.
 TAKEN_IN = 5000
-#: Seconds between two looks for tasks that come one by one.
-LOOK = 0.05
+#: Seconds from one turn to the next at least, while hosts have enough at hand: much less than `times.AHEAD`.
+PACE = 0.01
 
-Validate = Callable[[Mapping[str, object], Mapping[str, 'bytes | Path']], str]
+#: Why what the task at this position brought is not accepted; '': it is.
+Validate = Callable[[int, Mapping[str, 'bytes | Path']], str]
 
 
 class Hears(Protocol):
@@ -48,8 +46,11 @@ class Hears(Protocol):
     def hear(self, fact: Fact, *, counted: bool = True) -> None:
         """A fact; whether it counts."""
 
-    def give(self, results: list[Result]) -> Iterable[int]:
-        """Tasks that are settled for good; the numbers of those of which nobody need hear any more."""
+    def give(self, results: list[Result]) -> None:
+        """Tasks that are settled for good."""
+
+    def delivered(self) -> list[int]:
+        """The numbers of those of which nobody need hear any more, since this was asked last."""
 
 
 class _Wanted(NamedTuple):
@@ -68,7 +69,7 @@ class Master:
         engine: carries out.
         source: where tasks come from.
         hears: is told what happens.
-        validate: why what a task brought is not accepted; '': it is.
+        validate: looks at what tasks bring.
         keep_failed: whether working folders of failed attempts stay.
     """
 
@@ -99,16 +100,20 @@ class Master:
         self._hoped_for: set[str] = set()
         self._failures: dict[str, str] = {}
         self._was_up = False
+        #: Hosts that may hold something of a master before us, of which nothing was heard yet.
+        self._unvisited: set[str] = set()
         self._total = 0
         self._turn: _Turn = _Turn()
+        self._next_turn = 0.0
         self._requests: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
     # ---- before it runs ----------------------------------------------------------------------------------------
 
-    def restore(self, loaded: Loaded) -> None:
-        """Go on where another master was."""
+    def restore(self, loaded: Loaded, hosts: Iterable[str] = ()) -> None:
+        """Go on where another master was; `hosts` may still hold something of what it had them do."""
         self._total = loaded.tasks
+        self._unvisited.update(hosts)
         for number, position, task, attempts, failures, lost_on, live in loaded.unsettled:
             self._wanted[number] = _Wanted(position, task)
             if attempts:
@@ -117,6 +122,7 @@ class Master:
                 )
                 for attempt, host, ordered in live:
                     self._live.setdefault(host, {})[number, attempt] = ordered
+                self._hears.ordered([Start(number, attempt, host) for attempt, host, _ in live])
             else:
                 self._scheduler.add(number)
         for number, attempt, host in loaded.stray:
@@ -124,6 +130,10 @@ class Master:
         self._hears.expect(self._total, is_all=False)
 
     # ---- from other threads ------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Look at once at what there is to be done."""
+        self._engine.wake()
 
     def ask(self, request: Callable[[], None]) -> None:
         """Do this in the thread that runs the job, soon."""
@@ -140,21 +150,28 @@ class Master:
             hosts: those that the engine has.
 
         Raises:
-            HostsFailed: no host can be had, and none may come any more; the job can be resumed.
+            HostsFailed: no host could be had, or none may come any more; the job can be resumed.
             JournalFailed: it cannot be written any more.
             OSError: a result cannot be stored.
         """
         self._hoped_for.update(hosts)
+        self._unvisited &= self._hoped_for
         gone = [host for host in self._live if host not in self._hoped_for]
         for host in gone:
             self._hear_down(HostDown(host, 'it is not among the hosts any more', is_final=True))
+        self._take_in()
+        self._act()
+        if self._scheduler.is_over and not self._unvisited and not any(self._live.values()):
+            return  # nobody need be asked
         self._engine.open()
+        self._source.listen(self._engine.wake)
         while True:
             self._take_in()
             self._act()
-            if self._scheduler.is_over:
+            if self._scheduler.is_over and not self._unvisited:
                 return
             self._check_hosts()
+            self._gather()
             for fact in self._engine.poll(self._patience()):
                 self._hear(fact)
             with self._lock:
@@ -162,18 +179,25 @@ class Master:
             for request in requests:
                 request()
 
+    def _gather(self) -> None:
+        """Let short tasks end together: a turn costs more than they do, and no slot waits for us."""
+        now = time.monotonic()
+        if self._scheduler.is_ahead and now < self._next_turn:
+            time.sleep(self._next_turn - now)
+            now = self._next_turn
+        self._next_turn = now + PACE
+
     def _patience(self) -> float | None:
         now = time.monotonic()
         soon = self._scheduler.next_time(now)
         left = None if soon is None else max(0.0, soon - now)
-        if self._source.is_over or len(self._wanted) >= TAKEN_IN:
-            return left
-        wait = 0.0 if self._source.has_more else LOOK
-        return wait if left is None else min(left, wait)
+        return 0.0 if self._source.has_more and self._scheduler.waiting < TAKEN_IN else left
 
     def _take_in(self) -> None:
         """More tasks, where few are left."""
-        if self._scheduler.is_closed or len(self._wanted) >= TAKEN_IN:
+        if self._scheduler.is_halted:
+            self._scheduler.close()  # what was not read is not wanted any more
+        if self._scheduler.is_closed or self._scheduler.waiting >= TAKEN_IN:
             return
         tasks = self._source.take(TAKEN_IN)
         if tasks:
@@ -190,9 +214,10 @@ class Master:
             self._hears.expect(self._total, is_all=self._source.is_over)
 
     def _check_hosts(self) -> None:
-        if not self._hoped_for:
-            failures = [RemoteRunnerError(why, host=host) for host, why in self._failures.items()]
-            raise HostsFailed(failures, 'no host is left for the job')
+        """What is off now may come back later, but not where nothing ever came: then somebody has to know."""
+        if not (self._hoped_for if self._was_up else self._hoped_for - self._failures.keys()):
+            failures = [RemoteRunnerError(why) for why in self._failures.values()]
+            raise HostsFailed(failures, 'no host is left for the job' if self._was_up else 'no host could be had')
 
     # ---- facts -------------------------------------------------------------------------------------------------
 
@@ -205,7 +230,6 @@ class Master:
         elif isinstance(fact, HostUp):
             self._hear_up(fact)
         elif isinstance(fact, HostSilent):
-            log.warning('%s; it is tried again', fact.why)
             self._scheduler.host_silent(fact.host, time.monotonic())
             self._hears.hear(fact)
         else:
@@ -215,7 +239,7 @@ class Master:
         key = fact.number, fact.attempt
         wanted = self._wanted.get(fact.number)
         if self._validate is not None and wanted is not None and fact.outcome.cause is None:
-            why = self._validate(wanted.task.parameters, fact.results)
+            why = self._validate(wanted.position, fact.results)
             if why:
                 fact = fact._replace(outcome=Outcome(Cause.REJECTED, fact.outcome.status, why))
         counts = self._scheduler.ended(*key, fact.outcome, time.monotonic(), fact.seconds)
@@ -229,6 +253,7 @@ class Master:
 
     def _hear_up(self, fact: HostUp) -> None:
         self._was_up = True
+        self._unvisited.discard(fact.host)
         self._failures.pop(fact.host, None)
         self._lose(fact.host, 'its dispatcher knows nothing of it', fact.have)
         self._scheduler.host_up(fact.host, fact.slots, fact.have)
@@ -237,12 +262,13 @@ class Master:
     def _hear_down(self, fact: HostDown) -> None:
         if fact.is_final:
             self._hoped_for.discard(fact.host)
-        if self._failures.get(fact.host) != fact.why:
-            log.warning('%s%s', fact.why, '' if fact.is_final else '; it is tried again')
+        self._unvisited.discard(fact.host)
+        is_news = fact.is_final or self._failures.get(fact.host) != fact.why
         self._failures[fact.host] = fact.why
         self._lose(fact.host, fact.why)
         self._scheduler.host_down(fact.host, time.monotonic(), fact.why)
-        self._hears.hear(fact)
+        if is_news:
+            self._hears.hear(fact)
 
     def _lose(self, host: str, why: str, have: frozenset[Key] = frozenset()) -> None:
         """What is under way at a host is lost, but for what it has."""
@@ -264,7 +290,8 @@ class Master:
         orders = self._scheduler.orders(time.monotonic())
         settled = self._scheduler.settled()
         turn, self._turn = self._turn, _Turn()
-        if not (orders or settled or turn.ended or turn.delivered):
+        delivered = self._hears.delivered()
+        if not (orders or settled or turn.ended or delivered):
             return
         now = time.time()
         attempts: list[Attempt] = []
@@ -283,7 +310,7 @@ class Master:
                 ordered=[(number, attempt, host, now) for number, attempt, host, *_ in attempts],
                 ended=turn.ended,
                 settled=settled,
-                delivered=turn.delivered,
+                delivered=delivered,
             )
         )
         if cancelled:
@@ -295,7 +322,7 @@ class Master:
         if orders:
             self._hears.ordered(orders)
         if settled:
-            self._turn.delivered.extend(self._hears.give([self._result(one) for one in settled]))
+            self._hears.give([self._result(one) for one in settled])
 
     def _cancel(self, order: Cancel, turn: _Turn) -> None:
         key = order.task, order.attempt
@@ -319,9 +346,9 @@ class Master:
         return Result(position, task, ended._replace(outcome=outcome))
 
     def finish(self) -> None:
-        """Note what was delivered at last."""
-        if self._turn.delivered or self._turn.ended:
-            self._journal.write(Turn(ended=self._turn.ended, delivered=self._turn.delivered))
+        """Note what was heard and delivered at last."""
+        turn, self._turn = self._turn, _Turn()
+        self._journal.write(Turn(ended=turn.ended, delivered=self._hears.delivered()))
 
 
 class _Turn:
@@ -330,4 +357,3 @@ class _Turn:
     def __init__(self) -> None:
         self.ended: list[tuple[Ended, bool]] = []
         self.taken: list[tuple[str, Key, bool]] = []
-        self.delivered: list[int] = []

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
-from remote_runner.jobs.book import Book, Host, Live
+from remote_runner.jobs.book import UNPROVEN, Book, Host, Live
 from remote_runner.jobs.policy import Policy
 from remote_runner.jobs.times import Times, Watch
 
@@ -95,11 +95,14 @@ class Placement:
             self._copy(now)
 
     def _find_ahead(self, done: int) -> None:
-        """More at hand makes room on all hosts: looked at after as many tasks as there are hosts."""
+        """More at hand makes room on all hosts: looked at after as many tasks as there are hosts.
+
+        It becomes more little by little: the first tasks may be shorter than the others.
+        """
         if self._times.ahead < self._ahead:
             self._ahead = self._times.ahead
         elif self._times.ahead > self._ahead and done - self._done >= len(self._book.hosts):
-            self._ahead, self._done = self._times.ahead, done
+            self._ahead, self._done = min(self._times.ahead, max(UNPROVEN, 2 * self._ahead)), done
             self._book.roomy.update(dict.fromkeys(self._book.hosts.values()))
 
     def _give(self, source: _Source, now: float) -> None:
@@ -221,7 +224,7 @@ class _Queued:
         """It is not begun any more where it is, because it is begun here."""
         self._find(LOOKED_THROUGH)
         for place, live in enumerate(self._next):
-            if live.host is not host and self._book.may_run(live.task, host):
+            if self._book.may_run(live.task, host):
                 del self._next[place]
                 self._book.cancel(live, 'superseded')
                 return live.task

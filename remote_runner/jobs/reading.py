@@ -25,6 +25,11 @@ _SETTLED = (
     'WHERE number = ?'
 )
 _ATTEMPTS = 'SELECT * FROM attempt ORDER BY number, attempt'
+_HOSTS = (
+    "SELECT host, SUM(state = 1 AND cause IS NULL), SUM(state = 1 AND cause IS NOT NULL AND cause != 'lost'), "
+    "SUM(state = 1 AND cause IS 'lost'), SUM(state = 2), SUM(state = 0), COALESCE(SUM(seconds), 0.0) "
+    'FROM attempt GROUP BY host ORDER BY host'
+)
 _ATTEMPTS_AT = 'SELECT * FROM attempt WHERE number = ? ORDER BY attempt'
 
 
@@ -95,6 +100,28 @@ class TaskRow(NamedTuple):
     attempt: int | None
 
 
+class HostRow(NamedTuple):
+    """What a host did, in attempts.
+
+    Args:
+        host: its name.
+        done: that succeeded and count.
+        failed: that failed there by a fault of the task's.
+        lost: that were lost with it.
+        superseded: that did not count any more when they ended.
+        running: of whose end nothing is known.
+        seconds: how long all together took.
+    """
+
+    host: str
+    done: int
+    failed: int
+    lost: int
+    superseded: int
+    running: int
+    seconds: float
+
+
 class Reader:
     """Reads the journal of a job; `with`, or `close`. One thread uses it.
 
@@ -124,12 +151,13 @@ class Reader:
             try:
                 yield
             finally:
-                self._db.execute('COMMIT')
+                if self._db.in_transaction:
+                    self._db.execute('COMMIT')
 
     @property
     def meta(self) -> dict[str, Any]:
         """What whoever made the journal wanted to be known of the job as a whole."""
-        return {name: json.loads(value) for name, value in self._rows('SELECT name, value FROM meta')}
+        return {name: json.loads(value) for name, value in self.rows('SELECT name, value FROM meta')}
 
     def counts(self) -> Counts:
         """How far the job is."""
@@ -139,13 +167,13 @@ class Reader:
         )
         tasks = done = 0
         failed: Counter[Cause] = Counter()
-        for is_settled, cause, number in self._rows(sql):
+        for is_settled, cause, number in self.rows(sql):
             tasks += number
             if is_settled and cause is None:
                 done = number
             elif is_settled:
                 failed[Cause(cause)] = number
-        [[running]] = self._rows('SELECT COUNT(*) FROM live')
+        [[running]] = self.rows('SELECT COUNT(*) FROM live')
         return Counts(tasks, done, dict(failed), running)
 
     def tasks(self, *, position: int | None = None, only_failed: bool = False) -> Iterator[TaskRow]:
@@ -157,7 +185,7 @@ class Reader:
         sql += ' AND cause IS NOT NULL' if only_failed else ''
         values = () if position is None else (position,)
         sql += ' AND position = ?' if values else ''
-        for number, at, command, detail, is_settled, cause, status, why, attempt in self._rows(
+        for number, at, command, detail, is_settled, cause, status, why, attempt in self.rows(
             f'{sql} ORDER BY position', *values
         ):
             known = outcome(cause, status, why) if is_settled else None
@@ -165,36 +193,56 @@ class Reader:
 
     def settled(self, number: int) -> tuple[int, Task, int, Outcome] | None:
         """Of a task that is settled: its position, what it is, the attempt that counts, and what became of it."""
-        for position, command, detail, attempt, cause, status, why in self._rows(_SETTLED, number):
+        for position, command, detail, attempt, cause, status, why in self.rows(_SETTLED, number):
             return position, task_of(command, detail), attempt, outcome(cause, status, why)
         return None
 
+    def settled_tasks(self) -> Iterator[tuple[int, int]]:
+        """Number and position of all tasks that are wanted and settled."""
+        sql = 'SELECT number, position FROM settled JOIN task USING (number) WHERE position IS NOT NULL'
+        yield from self.rows(sql)
+
+    def version(self) -> int:
+        """Another number when somebody else has written since (sqlite.org/pragma.html, `data_version`)."""
+        [[version]] = self.rows('PRAGMA data_version')
+        return int(version)
+
     def attempts(self, number: int | None = None) -> Iterator[AttemptRow]:
         """All attempts, or those at one task, in their order."""
-        rows = self._rows(_ATTEMPTS) if number is None else self._rows(_ATTEMPTS_AT, number)
+        rows = self.rows(_ATTEMPTS) if number is None else self.rows(_ATTEMPTS_AT, number)
         return map(_attempt, rows)
 
     def attempt(self, number: int, attempt: int) -> AttemptRow | None:
         """One of them; None: it was never ordered."""
         sql = 'SELECT * FROM attempt WHERE number = ? AND attempt = ?'
-        return next(map(_attempt, self._rows(sql, number, attempt)), None)
+        return next(map(_attempt, self.rows(sql, number, attempt)), None)
+
+    def hosts(self) -> list[HostRow]:
+        """What each host did, by their names."""
+        return [HostRow(unpack(host), *rest) for host, *rest in self.rows(_HOSTS)]
+
+    def result_names(self) -> list[str]:
+        """All names that results have."""
+        return [unpack(name) for (name,) in self.rows('SELECT DISTINCT name FROM result ORDER BY name')]
 
     def results(self, number: int) -> dict[str, bytes | Path]:
         """What a task that succeeded has brought, by name: large ones are files, which must stay where they are."""
         sql = 'SELECT name, size, file, data FROM result WHERE number = ?'
         found: dict[str, bytes | Path] = {}
-        for name, size, file, data in self._rows(sql, number):
+        for name, size, file, data in self.rows(sql, number):
             if file is not None:
                 path = self.folder / RESULTS / file
                 if not is_whole(path, size):
-                    remedy = 'this machine lost its power when it was written: `jobs resume` runs its task again'
+                    remedy = (
+                        'this machine may have lost its power then; a resumed job makes it again if nobody was given it'
+                    )
                     raise JournalFailed(f'the result {path} is not there, or damaged', remedy=remedy)
                 found[unpack(name)] = path
             else:
                 found[unpack(name)] = data
         return found
 
-    def _rows(self, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
+    def rows(self, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
         with failing(self.folder, 'read'):
             rows = self._db.execute(sql, values)
             while some := rows.fetchmany(1000):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,9 @@ from remote_runner.defaults import FANOUT
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens
+from remote_runner.jobs.engines.base import Links, nothing
 from remote_runner.jobs.engines.link import Terms
-from remote_runner.jobs.engines.ssh import SshEngine, nothing
+from remote_runner.jobs.engines.ssh import SshEngine
 from remote_runner.jobs.journal import Journal, Loaded
 from remote_runner.jobs.master import Hears, Master, Validate
 from remote_runner.jobs.policy import Policy
@@ -39,6 +41,7 @@ class Job(NamedTuple):
         keep: of which attempts working folders stay: `all`, `failed` or `none`.
         environment: variables for all tasks.
         prepare: brings what tasks need to a host, see `SshEngine`.
+        give_up: lets `prepare` come to its end soon, wherever it is under way: the job is over.
         validate: see `Master`.
         fanout: hosts that are connected to at the same time.
     """
@@ -51,7 +54,8 @@ class Job(NamedTuple):
     on_lost: str = 'kill'
     keep: str = 'failed'
     environment: Mapping[str, str] = {}
-    prepare: Callable[[Host], str | None] = nothing
+    prepare: Callable[[Host], Links] = nothing
+    give_up: Callable[[], None] = lambda: None
     validate: Validate | None = None
     fanout: int = FANOUT
 
@@ -80,7 +84,8 @@ def run(
         KeyboardInterrupt: what ran on the hosts has been ended; the job can be resumed.
     """
     epoch = int(journal.meta.get('epoch', 0)) + 1
-    journal.note(epoch=epoch)
+    has_ended = journal.meta.get('ended') is not None
+    journal.note(epoch=epoch, ended=None)
     incoming = _incoming(journal.folder)
     terms = Terms(job.id, epoch, job.lease, job.on_lost, job.keep, job.environment, incoming)
     engine = SshEngine(job.addresses, connector, terms, job.prepare, job.fanout)
@@ -89,16 +94,16 @@ def run(
         journal, scheduler, engine, job.source, hears, validate=job.validate, keep_failed=job.keep != 'none'
     )
     meet(master, scheduler)
-    mode = 'kill'
     try:
         if loaded is not None:
-            master.restore(loaded)
+            master.restore(loaded, [] if has_ended else [host.host for host in journal.hosts()])
         master.run(engine.hosts)
-        mode = 'drain'
     finally:
-        engine.close(mode)
+        job.give_up()
+        engine.close('kill')  # what is still there does not count
         master.finish()
         _remove(incoming)
+    journal.note(ended=time.time())
 
 
 def _incoming(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from remote_runner.jobs.book import Begun, Book, Cancel, Host, Live, Order, Settled, Start
+from remote_runner.jobs.book import POISONOUS, Begun, Book, Cancel, Host, Live, Order, Settled, Start
 from remote_runner.jobs.health import ASIDE, STREAK, Health
 from remote_runner.jobs.placement import Placement
 from remote_runner.jobs.policy import Cause, Outcome, Policy
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ['ASIDE', 'POISONOUS', 'STREAK', 'Cancel', 'Order', 'Scheduler', 'Settled', 'Start']
-
-#: Different hosts on which a task is lost before it is given up.
-POISONOUS = 3
 
 _CANCELLED = Outcome(Cause.CANCELLED)
 
@@ -101,6 +98,11 @@ class Scheduler:
         self._placement.is_closed = True
 
     @property
+    def is_halted(self) -> bool:
+        """Whether nothing more is begun, ever."""
+        return self._is_halted
+
+    @property
     def is_closed(self) -> bool:
         """Whether no further task comes."""
         return self._placement.is_closed
@@ -114,6 +116,16 @@ class Scheduler:
     def unsettled(self) -> int:
         """How many tasks are not settled."""
         return len(self._book.waiting) + len(self._book.tasks)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether hosts have tasks at hand while others wait: none of their slots is idle if nothing is ordered now."""
+        return self._times.ahead > 0 and bool(self._book.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks no host was told of."""
+        return len(self._book.waiting) + len(self._book.again)
 
     def pause(self) -> None:
         """Begin nothing more; what hosts were told of goes on."""
@@ -185,9 +197,11 @@ class Scheduler:
         """Those are lost there. What only waited for a slot there cannot be what ended the host."""
         running = host.running()
         for live in lost:
+            if not live.is_live:
+                continue  # its task was given up meanwhile
             if live in running:
                 self._fail(live, Outcome(Cause.LOST, why=why), 0.0, 0.0)
-            elif live.is_live:
+            else:
                 self._book.forget(live)
                 self._go_on(live, Outcome(Cause.LOST, why=why))
 
@@ -247,10 +261,10 @@ class Scheduler:
         else:
             begun.failures[cause] = begun.failures.get(cause, 0) + 1
             is_excused = self._health.failed(live.host, live.task, cause, took, now)
-            if is_excused:
-                self._withdraw(live.host)
             is_spent = begun.failures[cause] > self.policy.retries or not self.policy.allows(outcome)
             self._go_on(live, outcome, is_retry=True, is_final=is_spent and not is_excused)
+            if is_excused:
+                self._withdraw(live.host)
 
     def _go_on(self, live: Live, outcome: Outcome, *, is_retry: bool = False, is_final: bool = False) -> None:
         """An attempt came to nothing: another copy goes on, or the task is tried again, or this was the last one."""
@@ -311,6 +325,8 @@ class Scheduler:
     def orders(self, now: float) -> list[Order]:
         """What is to be done now."""
         for live in self._placement.late(now):
+            if not live.is_live:
+                continue  # the job was given up meanwhile
             self._book.orders.append(Cancel(live.task, live.number, live.host.name, 'timeout'))
             self._fail(live, Outcome(Cause.TIMEOUT), max(0.0, now - (live.began or 0.0)), now)
         self._health.due(now)

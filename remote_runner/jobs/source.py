@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import BinaryIO, Protocol
 
@@ -29,6 +29,12 @@ class Source(Protocol):
     def take(self, most: int) -> list[Task]:
         """The next ones, as far as they are there."""
 
+    def wait(self) -> None:
+        """Until there are some, or none comes any more."""
+
+    def listen(self, hear: Callable[[], None]) -> None:
+        """Call `hear`, from any thread, when there are some again, or none comes any more."""
+
 
 class Given:
     """Tasks that can be made whenever they are asked for."""
@@ -48,6 +54,12 @@ class Given:
         self.is_over = len(found) < most
         return found
 
+    def wait(self) -> None:
+        """See `Source`."""
+
+    def listen(self, hear: Callable[[], None]) -> None:
+        """See `Source`."""
+
 
 class Streamed:
     """Commands that somebody writes, line by line, for as long as it takes: a thread waits for them.
@@ -64,6 +76,7 @@ class Streamed:
         self._changed = threading.Condition()
         self._has_ended = False
         self._failure: UsageError | None = None
+        self._hear: Callable[[], None] = lambda: None
         threading.Thread(target=self._read, name='commands', daemon=True).start()
 
     @property
@@ -86,8 +99,19 @@ class Streamed:
             if self._failure is not None and not self._tasks:
                 raise self._failure
             found = [self._tasks.popleft() for _ in range(min(most, len(self._tasks)))]
-            self._changed.notify()
+            self._changed.notify_all()
         return found
+
+    def wait(self) -> None:
+        """See `Source`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._tasks or self._has_ended)
+
+    def listen(self, hear: Callable[[], None]) -> None:
+        """See `Source`."""
+        with self._changed:
+            self._hear = hear
+        hear()
 
     def _read(self) -> None:
         try:
@@ -95,9 +119,16 @@ class Streamed:
                 with self._changed:
                     self._changed.wait_for(lambda: len(self._tasks) < ROOM)
                     self._tasks.append(task)
+                    is_first = len(self._tasks) == 1
+                    self._changed.notify_all()
+                if is_first:
+                    self._hear()
         except (OSError, UsageError) as error:
             self._failure = error if isinstance(error, UsageError) else UsageError(f'{self._name}: {error.strerror}')
-        self._has_ended = True
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
+        self._hear()
 
 
 def commands(lines: Iterable[bytes], name: str) -> Iterator[Task]:

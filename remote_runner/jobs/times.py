@@ -24,6 +24,8 @@ AHEAD = 0.05
 MOST_AHEAD = 50
 #: Seconds that a task must have run before a second copy of it is started.
 LEAST_SLOW = 0.2
+#: How many times as long as the median it must have run.
+SLOWER = 1.5
 
 
 class Times:
@@ -55,7 +57,7 @@ class Times:
         if median == self.median:
             return
         self.median = median
-        self.slow = max(LEAST_SLOW, median)
+        self.slow = max(LEAST_SLOW, SLOWER * median)
         if not self._policy.delay:
             self.ahead = min(MOST_AHEAD, int(AHEAD / max(median, 1e-6)))
         if self._policy.timeout_share is not None:

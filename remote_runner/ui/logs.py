@@ -11,18 +11,12 @@ from collections.abc import Sequence
 
 from remote_runner.deploy.logs import Line
 from remote_runner.deploy.seen import Seen
-from remote_runner.ui.text import harmless, width
+from remote_runner.ui.text import harmless, tame, width
 
 #: Colours of components (ECMA-48 SGR), one after the other.
 _COLORS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 #: Columns of a label to which the others are aligned.
 _WIDEST = 32
-# What a terminal obeys (ECMA-48): colours, the only group; other control sequences, command strings, single escapes,
-# each also where it is not whole, since it would take in what follows; C1 in UTF-8; C0 and DEL but for tab and return.
-_OBEYED = re.compile(
-    rb'(\x1b\[[0-9;:]*m)|\x1b\[[0-?]*[ -/]*[@-~]?|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?'
-    rb'|\xc2[\x80-\x9f]|[\x00-\x08\x0a-\x0c\x0e-\x1a\x1c-\x1f\x7f]'
-)
 
 
 class Printer:
@@ -85,7 +79,7 @@ class Printer:
         """
         text = line.text
         if self._terminal:
-            text = _OBEYED.sub(lambda found: found[1] or b'' if self._color else b'', text)
+            text = tame(text, color=self._color)
             text = text.rstrip(b'\r').rpartition(b'\r')[2]
             text += b'\x1b[0m' if b'\x1b' in text else b''
         return text

@@ -17,6 +17,8 @@ def preview_text(shown: Mapping[str, Any]) -> str:
     """The lines of `deploy.preview.preview`: a heading, then the components by start index."""
     components = [component for index in shown['indexes'] for component in index['components']]
     column = min(_WIDEST, max((width(_label(component)) for component in components), default=0))
+    if not components and shown.get('sweeps'):
+        return ''.join(f'{line}\n' for sweep in shown['sweeps'] for line in _sweep(sweep))
     lines = [
         f'session {harmless(shown["session"])}: {count(len(components), "component")} on '
         f'{count(len(shown["hosts"]), "host")}{_files(components)}'
@@ -27,7 +29,21 @@ def preview_text(shown: Mapping[str, Any]) -> str:
             label = _label(component)
             padding = ' ' * max(0, column - width(label))
             lines.append(f'  {label}{padding}  {_command(component)}{_files([component])}{_notes(component)}')
+    for sweep in shown.get('sweeps', ()):
+        lines += _sweep(sweep)
     return '\n'.join(lines) + '\n'
+
+
+def _sweep(sweep: Mapping[str, Any]) -> list[str]:
+    """`sweep latency: 10 tasks of rate, seed on 2 hosts, 1 file (1.2 MB)`, and its command."""
+    names = ', '.join(sweep['parameters'])
+    sizes = [file['size'] for file in (*sweep['files'], *sweep['executables']) if 'size' in file]
+    files = f', {count(len(sizes), "file")} ({size(sum(sizes))})' if sizes else ''
+    heading = f'sweep {sweep["name"]}: {count(sweep["tasks"], "task")}{f" of {names}" if names else ""}'
+    return [
+        harmless(f'{heading} on {count(len(sweep["hosts"]), "host")}{files}'),
+        f'  {harmless(sweep["command"])}',
+    ]
 
 
 def _label(component: Mapping[str, Any]) -> str:

@@ -10,6 +10,13 @@ import unicodedata
 _TAB = '\t'
 _HARMFUL = re.compile('[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 
+# What a terminal obeys (ECMA-48): colours, the only group; other control sequences, command strings, single escapes,
+# each also where it is not whole, since it would take in what follows; C1 in UTF-8; C0 and DEL but for tab and return.
+_OBEYED = re.compile(
+    rb'(\x1b\[[0-9;:]*m)|\x1b\[[0-?]*[ -/]*[@-~]?|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?'
+    rb'|\xc2[\x80-\x9f]|[\x00-\x08\x0a-\x0c\x0e-\x1a\x1c-\x1f\x7f]'
+)
+
 
 def harmless(text: str, keep: str = '') -> str:
     """`text` as a terminal can show it whatever is in it: control characters appear as `\\x1b`, they do nothing.
@@ -19,6 +26,11 @@ def harmless(text: str, keep: str = '') -> str:
         keep: control characters that are wanted, such as a newline.
     """
     return _HARMFUL.sub(lambda match: match[0] if match[0] in keep else _escaped(match[0]), text)
+
+
+def tame(line: bytes, *, color: bool) -> bytes:
+    """A line without its end, without what a terminal would obey but for colours, if these are wanted."""
+    return _OBEYED.sub(lambda found: found[1] or b'' if color else b'', line)
 
 
 def first_line(text: str) -> str:

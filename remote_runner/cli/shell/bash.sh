@@ -107,6 +107,10 @@ _remote_runner_values() {
             mapfile -t list < <(compgen -d -- "${XDG_STATE_HOME:-$HOME/.local/state}/remote_runner/runs/")
             _remote_runner_offer "${list[@]##*/}"
             ;;
+        jobs)
+            mapfile -t list < <(compgen -d -- "${XDG_STATE_HOME:-$HOME/.local/state}/remote_runner/jobs/")
+            _remote_runner_offer "${list[@]##*/}"
+            ;;
         hosts)
             if [[ $value == @* ]]; then
                 before+=@ value=${value#@}

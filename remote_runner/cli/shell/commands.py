@@ -18,6 +18,7 @@ _KINDS = {
     'DIR': 'folder',
     'FILE': 'file',
     'HOSTS': 'hosts',
+    'ID': 'jobs',
     'NAMES': 'components',
     'SRC': 'file',
 }
@@ -30,8 +31,8 @@ class Value(NamedTuple):
 
     Args:
         metavar: what help calls it.
-        kind: what completes it: `choice`, `command`, `components`, `file`, `folder`, `hosts`, `python` (a Python file),
-            `sessions`, or '' for nothing.
+        kind: what completes it: `choice`, `command`, `components`, `file`, `folder`, `hosts`, `jobs`, `python` (a
+            Python file), `sessions`, or '' for nothing.
         choices: the words that it may be, if only some may.
         many: there may be several.
     """

@@ -101,6 +101,14 @@ function __remote_runner_sessions
     end
 end
 
+function __remote_runner_jobs
+    set -l state "$XDG_STATE_HOME"
+    test -n "$state"; or set state ~/.local/state
+    for folder in $state/remote_runner/jobs/*/
+        path basename $folder
+    end
+end
+
 function __remote_runner_python
     set -l typed (__remote_runner_typed)
     __fish_complete_path $typed | string match -r '^[^\t]*(?:\.py|/)(?:\t.*)?$'

@@ -20,6 +20,7 @@ _FILES = {
     '~/.ssh/config, /etc/ssh/ssh_config': 'How hosts are reached, see ssh_config(5).',
     '~/.ssh/known_hosts, /etc/ssh/ssh_known_hosts': 'The keys of hosts. New ones that you agreed to go to the first.',
     '~/.local/state/remote_runner/runs/SESSION/RUN/': 'What is known here of a run; completion takes names from it.',
+    '~/.local/state/remote_runner/jobs/ID/': 'The journal of a job, and its results.',
     '~/.local/state/remote_runner/hosts/HOSTNAME/SESSION/RUN/': 'On a host: what components were started with, their '
     'state and output.',
     '~/.cache/remote_runner/': 'On a host: the agent, compiled.',

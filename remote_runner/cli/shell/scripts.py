@@ -94,6 +94,7 @@ def _zsh_value(value: Value) -> str:
         'file': '_files',
         'folder': '_files -/',
         'hosts': '_remote_runner_hosts',
+        'jobs': '_remote_runner_jobs',
         'python': '_files -g "*.py"',
         'sessions': '_remote_runner_sessions',
     }[value.kind]
@@ -158,6 +159,7 @@ def _fish_value(value: Value) -> str:
         'file': '-F',
         'folder': "-f -a '(__fish_complete_directories (__remote_runner_typed))'",
         'hosts': "-f -a '(__remote_runner_hosts)'",
+        'jobs': "-f -a '(__remote_runner_jobs)'",
         'python': "-f -a '(__remote_runner_python)'",
         'sessions': "-f -a '(__remote_runner_sessions)'",
     }[value.kind]

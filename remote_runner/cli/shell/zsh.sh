@@ -50,6 +50,13 @@ _remote_runner_sessions() {
     _wanted sessions expl session compadd -a found
 }
 
+_remote_runner_jobs() {
+    local expl
+    local -a found
+    found=(${XDG_STATE_HOME:-$HOME/.local/state}/remote_runner/jobs/*(N/:t))
+    _wanted jobs expl job compadd -a found
+}
+
 # Called by compinit's loader, which takes this file for the function, or sourced.
 if [[ $funcstack[1] == _remote_runner ]]; then
     _remote_runner "$@"

@@ -12,6 +12,14 @@ from remote_runner.jobs.task import Task
 #: (task, attempt): what names an attempt. Attempts count from 1.
 Key = tuple[int, int]
 
+#: What is to stand in working folders: paths there, and where each is a link to; None: it is a folder.
+Links = Mapping[str, str | None]
+
+
+def nothing(host: object) -> Links:
+    """Brings nothing to a host: its tasks need nothing."""
+    return {}
+
 
 class Attempt(NamedTuple):
     """One go at a task.

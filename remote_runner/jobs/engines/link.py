@@ -31,7 +31,7 @@ from remote_runner.errors import HostSilent as HostSilentError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Call, Host
 from remote_runner.hosts.pool import HEARTBEAT, Opens, connect
-from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent
+from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent, Links
 from remote_runner.jobs.engines.incoming import Incoming
 from remote_runner.wire import frames
 
@@ -83,7 +83,7 @@ class Engine(Protocol):
     @property
     def connecting(self) -> AbstractContextManager[object]: ...
 
-    def prepare(self, host: Host) -> str | None: ...
+    def prepare(self, host: Host) -> Links: ...
 
     def is_first(self, host: Host, link: Link) -> bool: ...
 
@@ -230,7 +230,7 @@ class Link:
     def _greet(self, host: Host) -> Call:
         """Begin to talk to its dispatcher, which is begun where there is none."""
         terms = self._terms
-        dependencies = self._engine.prepare(host)
+        links = self._engine.prepare(host)
         incoming = Incoming(self.name, terms.incoming)
         incoming.slots = self._address.slots or host.facts.cores
         with self._changed:
@@ -248,7 +248,7 @@ class Link:
             'environment': dict(terms.environment),
             'host': self.name,
             'slots': incoming.slots,
-            'dependencies': dependencies,
+            'links': dict(links),
         }
         call.send(0, frames.encode({'hello': hello}), WELCOME)
         until = time.monotonic() + WELCOME

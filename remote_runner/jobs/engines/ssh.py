@@ -14,7 +14,7 @@ from remote_runner.defaults import FANOUT
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import INTERRUPTIBLE, Host
 from remote_runner.hosts.pool import Opens
-from remote_runner.jobs.engines.base import Attempt, Ended, Fact, HostUp, Key
+from remote_runner.jobs.engines.base import Attempt, Ended, Fact, HostUp, Key, Links, nothing
 from remote_runner.jobs.engines.link import FAREWELL, LAST_TRY, Link, Terms
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.wire import frames
@@ -33,10 +33,6 @@ class _Order:
         self.size = 0
 
 
-def nothing(host: Host) -> None:
-    """Tasks of this job depend on nothing."""
-
-
 class SshEngine:
     """See `base.Engine`. A context manager; what was not let go of by `close` goes on until its lease ends.
 
@@ -44,7 +40,7 @@ class SshEngine:
         addresses: the hosts, with their slots; where these are not said, as many as the host has cores.
         connector: makes connections.
         terms: what dispatchers are told of the job.
-        prepare: brings what tasks need to a host, before the first of them; the path of their dependencies there.
+        prepare: brings what tasks need to a host, before the first of them; what is to stand in working folders.
         fanout: hosts that are connected to at the same time.
     """
 
@@ -55,7 +51,7 @@ class SshEngine:
         addresses: Iterable[Address],
         connector: Opens,
         terms: Terms,
-        prepare: Callable[[Host], str | None] = nothing,
+        prepare: Callable[[Host], Links] = nothing,
         fanout: int = FANOUT,
     ) -> None:
         self._prepare = prepare
@@ -167,7 +163,7 @@ class SshEngine:
 
     # ---- for links, from their threads -------------------------------------------------------------------------
 
-    def prepare(self, host: Host) -> str | None:
+    def prepare(self, host: Host) -> Links:
         """Bring what tasks need to a host."""
         return self._prepare(host)
 

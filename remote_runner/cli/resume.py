@@ -1,0 +1,107 @@
+"""`remote_runner jobs resume`: a job whose master is gone goes on."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from remote_runner.cli.options import Parser, add_connection_options, add_log_level, hosts_or_files
+from remote_runner.errors import UsageError
+from remote_runner.jobs.holding import master
+from remote_runner.jobs.journal import Journal
+from remote_runner.jobs.places import Place, find
+from remote_runner.jobs.policy import Cause
+
+log = logging.getLogger(__name__)
+#: What goes on with a job of each kind: modules with `make_parser` and `resume`.
+KINDS = {'batch': 'remote_runner.cli.batch', 'sweep': 'remote_runner.cli.sweep'}
+
+_DESCRIPTION = """\
+Go on with a batch or sweep where its master left it: it was interrupted, killed, or its machine was switched off. What
+has succeeded is not run again; what still runs on the hosts is taken over. The file of its commands is read again:
+what stands there now and was not run before is run, whatever its place. A job that runs and is paused goes on there.
+
+    remote_runner jobs resume
+    remote_runner jobs resume latency --retry-failed -H node[1-8]
+"""
+_AGAIN = (Cause.EXIT, Cause.TIMEOUT, Cause.REJECTED, Cause.RESOURCES, Cause.LOST, Cause.POISON)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's options."""
+    parser = Parser(
+        prog='remote_runner jobs resume',
+        description=_DESCRIPTION,
+        usage='%(prog)s [ID] [options]',
+        epilog='exit status: that of the job, as of `batch`',
+    )
+    parser.add_argument('id', nargs='?', metavar='ID', help='the job that is meant (default: the newest)')
+    parser.add_argument('--retry-failed', action='store_true', help='try once more what has finally failed')
+    what = 'other hosts than those that it was begun with, see `batch`'
+    parser.add_argument('-H', '--hosts', action='append', metavar='HOSTS', help=what)
+    parser.add_argument('--no-results', action='store_true', help='write no results to stdout')
+    add_log_level(parser)
+    add_connection_options(parser)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; its exit status."""
+    said = make_parser().parse_intermixed_args(arguments)
+    place = find(said.id)
+    if master(place.folder) is not None:
+        return _unpause(place)
+    with Journal.open(place.folder) as journal:
+        if journal.meta.get('kind') not in KINDS:
+            what = f'job {place.id} is a sweep of a config with components'
+            raise UsageError(what, remedy='run that again with `remote_runner -c`')
+        options = _options(place, journal, said)
+        causes = (Cause.CANCELLED, *_AGAIN) if said.retry_failed else (Cause.CANCELLED,)
+        forgiven = journal.forgive(causes)
+        if forgiven:
+            log.info('%d tasks are tried again', forgiven)
+        status: int = importlib.import_module(KINDS[journal.meta['kind']]).resume(place, journal, options)
+        return status
+
+
+def _unpause(place: Place) -> int:
+    """One that runs goes on after a pause."""
+    from remote_runner.jobs.control import ask
+    from remote_runner.ui.output import Output
+
+    ask(place.folder, {'do': 'resume'})
+    Output().write(f'job {place.id} goes on\n')
+    return 0
+
+
+def _options(place: Place, journal: Journal, said: argparse.Namespace) -> argparse.Namespace:
+    """The options with which it was begun, and over them those that were said now."""
+    meta = journal.meta
+    _stay(said)
+    try:
+        os.chdir(meta['folder'])
+    except OSError as error:
+        what = f'job {place.id} was begun in {meta["folder"]}, which cannot be entered: {error.strerror}'
+        raise UsageError(what) from error
+    module = importlib.import_module(KINDS[meta['kind']])
+    options: argparse.Namespace = module.make_parser().parse_intermixed_args(meta['arguments'])
+    usual = vars(make_parser().parse_intermixed_args([]))
+    for name, value in vars(said).items():
+        if value != usual[name] and name in options:
+            setattr(options, name, value)
+    if said.no_results:
+        options.format = None
+    return options
+
+
+def _stay(said: argparse.Namespace) -> None:
+    """Files that were named now mean the same from any folder."""
+    if said.ssh_config is not None and Path(said.ssh_config).is_file():
+        said.ssh_config = str(Path(said.ssh_config).absolute())
+    if said.hosts is not None:
+        texts = hosts_or_files(said.hosts)
+        said.hosts = [f'@{Path(text[1:]).absolute()}' if text.startswith('@') else text for text in texts]

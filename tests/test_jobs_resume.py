@@ -1,0 +1,367 @@
+"""Batches that are interrupted, killed, cut off from their hosts, and gone on with: `jobs resume` (AN4, AN8)."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from remote_runner.jobs.journal import Journal
+from tests.batching import PATIENCE, WAIT, Batches, batches, dispatchers, frames, marking, numbers, sleepers
+from tests.commands import Done, Running, environment
+from tests.days import FreshBed
+from tests.deploying import agents, kill
+from tests.testbed import Testbed
+from tests.testbed.process import wait_until
+
+#: How often a master is killed at a moment that nobody chose.
+KILLS = 20
+
+
+@pytest.fixture
+def site(bed: Testbed, tmp_path: Path) -> Iterator[Batches]:
+    with batches(bed, tmp_path) as site:
+        yield site
+
+
+def once(number: int) -> Counter[str]:
+    """Each of so many tasks was begun once."""
+    return Counter(map(str, range(number)))
+
+
+def settled(site: Batches) -> set[int]:
+    """The tasks of the newest job of which the journal says what became of them."""
+    with Journal.look(site.jobs[-1]) as reader:
+        return {row.number for row in reader.tasks() if row.outcome is not None}
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_nothing_is_left_and_the_rest_is_run_later(self, site: Batches, number: signal.Signals) -> None:
+        lines = [marking('echo $RR_TASK')] * 4 + [marking(f'{WAIT}; echo $RR_TASK')] * 8
+        with site.begin_batch(lines, '2/h1,2/h2', '--no-duplicates') as running:
+            site.wait_for_marks(8, running)
+            site.wait_for_ends(4)
+            running.signal(number)
+            done = running.end(PATIENCE)
+        assert done.status == 130
+        assert f'`remote_runner jobs resume {site.job.name}` goes on' in done.stderr
+        assert 'Traceback' not in done.stderr
+        site.leaves_nothing()
+        for host in site.up:
+            assert not sleepers(host)
+        [listed] = site.tell('list', '--json').objects
+        assert (listed['state'], listed['done'], listed['left']) == ('interrupted', 4, 8)
+        site.go()
+        again = site.resume()
+        assert sorted((done.out + again.out).split(), key=int) == [b'%d' % n for n in range(12)]
+        assert all(site.marks()[str(n)] == 1 for n in range(4))
+        assert all(site.marks()[str(n)] <= 2 for n in range(4, 12))
+        site.is_accounted_for(done=12)
+        site.leaves_nothing()
+
+    def test_twice_in_a_row(self, site: Batches) -> None:
+        """Impatient, while the first is being obeyed."""
+        with site.begin_batch(['trap "" TERM; while :; do sleep 1; done'] * 2, '1/h1,1/h2') as running:
+            wait_until(lambda: b'h2: ready' in running.err and b'h1: ready' in running.err, 'both', PATIENCE)
+            running.signal(signal.SIGINT)
+            running.signal(signal.SIGINT)
+            done = running.end(PATIENCE)
+        assert done.status == 130
+        assert 'Traceback' not in done.stderr
+
+    def test_with_a_host_that_is_cut_off(self, fresh_bed: FreshBed, tmp_path: Path) -> None:
+        """It ends what it runs when its lease is over."""
+        bed = fresh_bed(2)
+        with batches(bed, tmp_path) as site:
+            with site.begin_batch([marking('exec sleep 600')] * 4, '2/h1,2/h2', '--lease', '4') as running:
+                site.wait_for_marks(4, running)
+                bed['h2'].cut()
+                running.signal(signal.SIGINT)
+                assert running.end(PATIENCE).status == 130
+            site.is_clean()
+            bed['h2'].heal()
+            for host in bed.hosts:
+                assert not sleepers(host)
+
+
+class TestKilled:
+    """The master, by SIGKILL."""
+
+    LINES = (*[marking('echo $RR_TASK')] * 3, marking('exit 3'))
+    OPTIONS = ('--format', 'framed', '--no-duplicates', '--retries', '0', '--keep', 'none')
+
+    def killed_at(self, site: Batches, turn: int, when: str) -> Running:
+        argv = site.arguments_of(self.LINES, '1/h1,1/h2', self.OPTIONS)
+        words = [sys.executable, '-m', 'tests.batch_driver', str(turn), when, *argv]
+        return Running(words, cwd=site.home, env=environment(site.home))
+
+    @pytest.mark.timeout(600)
+    @pytest.mark.parametrize('when', ['before', 'after'])
+    def test_around_every_commit(self, site: Batches, when: str) -> None:
+        for turn in range(1, 1000):
+            site.forget()
+            with self.killed_at(site, turn, when) as running:
+                first = running.end(PATIENCE)
+            if first.status != -signal.SIGKILL:
+                assert first.status == 1, first
+                break
+            again = site.resume(status=1)
+            assert site.marks() == once(4), again
+            assert dict(frames(first.out)) | dict(frames(again.out)) == {n: b'%d\n' % n for n in range(3)}
+            site.is_accounted_for(done=3, failed=1)
+            site.leaves_nothing()
+        assert turn > 4, 'a run has several turns'
+        assert len(site.jobs) == turn
+
+    @pytest.mark.timeout(600)
+    def test_at_random_moments(self, site: Batches) -> None:
+        chance = random.Random(5)
+        lines = [marking('sleep 0.0$(($RR_TASK % 7)); echo $RR_TASK')] * 40
+        for _ in range(KILLS):
+            site.forget()
+            number = len(site.jobs)
+            with site.begin_batch(lines, '2/h1,2/h2', *self.OPTIONS) as running:
+                if chance.random() < 0.9:  # else it may be too early for a journal
+                    wait_until(lambda number=number: len(site.jobs) > number, 'a journal')  # type: ignore[misc]
+                with suppress(subprocess.TimeoutExpired):
+                    running.process.wait(chance.uniform(0.0, 1.2))
+                running.process.kill()
+                running.process.wait()
+                first = running.out
+            if len(site.jobs) == number:
+                assert site.marks() == Counter(), 'no journal, and yet something runs'
+                continue
+            before = settled(site)
+            again = site.resume()
+            assert site.marks() == once(40), (before, again)
+            assert dict(frames(first)) | dict(frames(again.out)) == {n: b'%d\n' % n for n in range(40)}
+            site.is_accounted_for(done=40)
+            site.leaves_nothing()
+        assert len(site.jobs) > KILLS // 3
+
+    def test_what_runs_is_adopted(self, site: Batches) -> None:
+        with site.begin_batch([marking(f'{WAIT}; echo $RR_TASK')] * 4, '2/h1,2/h2', '--no-duplicates') as running:
+            site.wait_for_marks(4, running)
+            running.process.kill()
+        site.go()
+        assert sorted(site.resume().stdout.split()) == ['0', '1', '2', '3']
+        assert site.marks() == once(4)
+        assert [each.attempt for each in site.attempts()] == [1] * 4
+        site.leaves_nothing()
+
+    def test_what_came_of_it_waits_for_the_next_master(self, site: Batches) -> None:
+        """It ends while there is none, and long after the lease, as it is told to."""
+        lines = [marking(f'{WAIT}; echo $RR_TASK')] * 4
+        options = ['--no-duplicates', '--lease', '2', '--on-lost', 'finish']
+        with site.begin_batch(lines, '2/h1,2/h2', *options) as running:
+            site.wait_for_marks(4, running)
+            running.process.kill()
+        site.go()
+        site.is_clean()
+        assert sorted(site.resume().stdout.split()) == ['0', '1', '2', '3']
+        assert site.marks() == once(4)
+        site.leaves_nothing()
+
+    def test_after_the_lease_nothing_runs(self, site: Batches) -> None:
+        with site.begin_batch([marking('exec sleep 600')] * 4, '2/h1,2/h2', '--lease', '2') as running:
+            site.wait_for_marks(4, running)
+            running.process.kill()
+        site.is_clean()
+        assert not any(sleepers(host) for host in site.up)
+
+    @pytest.mark.parametrize('on_lost', ['kill', 'finish'])
+    def test_a_master_that_sleeps_beyond_the_lease(self, site: Batches, on_lost: str) -> None:
+        """As on a laptop that is closed: its hosts do without it meanwhile, and then it goes on."""
+        lines = [marking(f'{WAIT}; echo $RR_TASK')] * 8
+        options = ['--no-duplicates', '--lease', '2', '--on-lost', on_lost]
+        with site.begin_batch(lines, '2/h1,2/h2', *options) as running:
+            site.wait_for_marks(4, running)
+            running.signal(signal.SIGSTOP)
+            if on_lost == 'kill':
+                site.is_clean()
+            site.go()
+            site.is_clean()
+            running.signal(signal.SIGCONT)
+            done = running.end(PATIENCE)
+        assert done.status == 0, done
+        assert sorted(map(int, done.stdout.split())) == list(range(8))
+        assert sorted(site.marks().values()) == ([1, 1, 1, 1, 2, 2, 2, 2] if on_lost == 'kill' else [1] * 8)
+        site.is_accounted_for(done=8)
+        site.leaves_nothing()
+
+    def test_commands_that_were_edited_since(self, site: Batches) -> None:
+        """Exactly what changed is run, whatever its place."""
+        old = [marking(f'echo {name}') for name in ('a', 'b', 'b', 'c')] + [marking(f'{WAIT}; echo d')]
+        with site.begin_batch(old, '1/h1,1/h2', '--format', 'jsonl', '--no-duplicates') as running:
+            site.wait_for_ends(4)
+            site.wait_for_marks(5, running)
+            running.process.kill()
+        site.forget()
+        site.lines([marking(f'echo {name}') for name in ('new', 'b', 'c', 'b', 'b', 'other')])
+        again = site.resume()
+        assert {one['stdout'].strip() for one in again.objects} - {'a', 'b', 'c'} == {'new', 'other'}
+        assert site.marks() == Counter({'0': 1, '4': 1, '5': 1}), again
+        site.is_accounted_for(done=6)
+        site.leaves_nothing()
+
+    def test_a_stream_cannot_be_read_again(self, site: Batches) -> None:
+        with site.begin_batch('-', 'h1', stdin=subprocess.PIPE) as running:
+            assert running.process.stdin is not None
+            running.process.stdin.write(b'echo a\n')
+            running.process.stdin.flush()
+            site.wait_for_ends(1)
+            running.process.kill()
+        again = site.resume()
+        assert 'the job was ended before all its commands were read' in again.stderr
+
+    def test_other_hosts_said_in_files_of_another_folder(self, site: Batches) -> None:
+        with site.begin_batch([marking(f'{WAIT}; echo $RR_TASK')] * 4, '2/h1', '--no-duplicates') as running:
+            site.wait_for_marks(2, running)
+            running.process.kill()
+        site.go()
+        site.file('else/where', site.ssh_config.read_text())
+        site.file('else/hosts', '2/h2\n')
+        again = site.tell('resume', '-F', 'where', '-H', '@hosts', cwd=site.folder / 'else')
+        assert sorted(again.stdout.split()) == ['0', '1', '2', '3']
+        counting = [each for each in site.attempts() if each.state == 'counts' and each.outcome]
+        assert {each.host for each in counting if each.outcome and each.outcome.cause is None} == {'h2'}
+
+    def test_once_more_what_failed(self, site: Batches) -> None:
+        lines = [marking('echo a'), marking('[ -e /tmp/go ] && echo b')]
+        site.batch(lines, 'h1', '--retries', '0', status=1)
+        assert site.resume(status=1).stdout == ''
+        site.go()
+        assert site.resume('--retry-failed').stdout == 'b\n'
+        assert site.marks() == Counter({'0': 1, '1': 2})
+
+
+class TestHostsThatGo:
+    """While the batch runs."""
+
+    LINES = (marking('sleep 0.3; echo $RR_TASK'),) * 40
+
+    def is_right(self, site: Batches, done: Done) -> None:
+        assert done.status == 0, done
+        assert sorted(map(int, done.stdout.split())) == list(range(40))
+        site.is_accounted_for(done=40)
+        site.leaves_nothing()
+
+    def begin(self, site: Batches, *options: str) -> Running:
+        return site.begin_batch(self.LINES, '2/h1,2/h2', '--json', '--no-duplicates', *options)
+
+    def test_cut_off_for_a_moment(self, fresh_bed: FreshBed, tmp_path: Path) -> None:
+        bed = fresh_bed(2)
+        with batches(bed, tmp_path) as site, self.begin(site) as running:
+            site.wait_for_marks(8, running)
+            bed['h2'].cut()
+            site.wait_for_marks(16, running)
+            bed['h2'].heal()
+            self.is_right(site, running.end(PATIENCE))
+            assert site.marks() == once(40)
+
+    def test_connections_that_end(self, fresh_bed: FreshBed, tmp_path: Path) -> None:
+        bed = fresh_bed(2)
+        with batches(bed, tmp_path) as site, self.begin(site) as running:
+            for number in (8, 16):
+                site.wait_for_marks(number, running)
+                bed['h2'].stop_sshd(sessions=True)
+                wait_until(lambda n=number: running.err.count(b'h2: connection lost') >= n // 8, 'the loss', PATIENCE)
+                bed['h2'].start_sshd()
+            done = running.end(PATIENCE)
+            self.is_right(site, done)
+            assert site.marks() == once(40)
+        assert {one['name']: one['lost'] for one in numbers(done)['hosts']} == {'h1': 0, 'h2': 0}
+
+    def test_agents_that_are_killed(self, site: Batches) -> None:
+        with self.begin(site) as running:
+            site.wait_for_marks(8, running)
+            for host in site.bed.hosts[:2]:
+                kill(host, signal.SIGKILL, *[agent.pid for agent in agents(host)])
+            self.is_right(site, running.end(PATIENCE))
+        assert site.marks() == once(40)
+
+    @pytest.mark.parametrize('finish', [False, True])
+    def test_cut_off_beyond_the_lease(self, fresh_bed: FreshBed, tmp_path: Path, finish: bool) -> None:
+        """What ran there runs elsewhere; what comes of it later does not count."""
+        bed = fresh_bed(2)
+        options = ['--lease', '3', *(['--on-lost', 'finish'] if finish else [])]
+        lines = [marking(f'[ $RR_HOST = h1 ] || {WAIT}; sleep 0.2; echo $RR_TASK')] * 40
+        lines.append(marking('while [ ! -e /tmp/end ]; do sleep 0.02; done; echo $RR_TASK'))
+        with batches(bed, tmp_path) as site:
+            lines = [lines[-1], *lines[:-1]]
+            with site.begin_batch(lines, '2/h1,2/h2', '--no-duplicates', '--json', *options) as running:
+                wait_until(lambda: bed['h2'].path('/tmp/mark').exists(), 'tasks on h2', PATIENCE)
+                site.wait_for_marks(4, running)
+                bed['h2'].cut()
+                site.wait_for_ends(42)  # two of them are lost
+                bed['h2'].path('/tmp/go').touch()
+                bed['h2'].heal()
+                wait_until(lambda: running.err.count(b'h2: ready') == 2, 'h2 to be back', PATIENCE)
+                for host in bed.hosts:
+                    host.path('/tmp/end').touch()
+                done = running.end(PATIENCE)
+            assert done.status == 0, done
+            assert sorted(map(int, done.stdout.split())) == list(range(41))
+            site.is_accounted_for(done=41)
+            site.leaves_nothing()
+
+    def test_dispatchers_that_are_killed(self, site: Batches) -> None:
+        """With all that they run: that runs again, and costs no try."""
+        with self.begin(site, '--retries', '0') as running:
+            site.wait_for_marks(8, running)
+            kill(site.bed['h2'], signal.SIGKILL, *[each.pid for each in dispatchers(site.bed['h2'])])
+            done = running.end(PATIENCE)
+            self.is_right(site, done)
+        again = [task for task, count in site.marks().items() if count > 1]
+        assert len(again) <= 4
+
+
+class TestTold:
+    """Of a batch that runs, and told what to do, from another terminal."""
+
+    def test_paused_and_gone_on_with(self, site: Batches) -> None:
+        with site.begin_batch([marking('sleep 0.2')] * 40, '1/h1,1/h2', '--no-duplicates') as running:
+            site.wait_for_marks(4, running)
+            assert 'is paused' in site.tell('pause').stdout
+            site.wait_for_ends(len(site.attempts()))
+            begun = site.marks().total()
+            assert begun < 40
+            why = site.tell('explain', '39').stdout
+            assert 'paused' in why
+            assert site.marks().total() == begun
+            assert 'goes on' in site.tell('resume').stdout
+            assert running.end(PATIENCE).status == 0
+        assert site.marks() == once(40)
+
+    def test_cancelled(self, site: Batches) -> None:
+        with site.begin_batch([marking('exec sleep 600')] * 40, '2/h1,2/h2', '--json') as running:
+            site.wait_for_marks(4, running)
+            [shown] = site.tell('show', '--json').objects
+            assert (shown['state'], shown['tasks'], shown['running'] >= 4) == ('running', 40, True)
+            assert 'runs' in site.tell('explain', '0').stdout
+            assert 'is cancelled' in site.tell('cancel').stdout
+            done = running.end(PATIENCE)
+        assert done.status == 1
+        assert numbers(done)['cancelled'] == 40
+        site.leaves_nothing()
+        assert not any(sleepers(host) for host in site.up)
+        assert site.tell('pause', status=1).stderr.count('ERROR') == 1
+
+    def test_beside_another_on_the_same_hosts(self, site: Batches) -> None:
+        with site.begin_batch([marking(f'{WAIT}; echo a')] * 2, '1/h1,1/h2', '--no-duplicates') as first:
+            site.wait_for_marks(2, first)
+            site.lines([marking('echo b')], 'others')
+            second = site.batch(site.folder / 'others', '1/h1,1/h2', '--name', 'second')
+            assert second.stdout == 'b\n'
+            assert [one['state'] for one in site.tell('list', '--json').objects] == ['done', 'running']
+            site.go()
+            assert first.end(PATIENCE).stdout == 'a\na\n'
+        site.leaves_nothing()
