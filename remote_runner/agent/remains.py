@@ -35,7 +35,7 @@ def recall(folder: str) -> "Dict[Key, Attempt]":
 
 
 def _files(folder: str) -> "Dict[Key, Set[str]]":
-    """The files of each attempt, spares aside, by what comes after its name: '' for its folder, `stdout`, `json`, ..."""
+    """The files of each attempt, by what comes after its name: '' for its folder, `stdout`, `json`, ... Spares go."""
     found: "Dict[Key, Set[str]]" = {}
     for name in os.listdir(folder):
         number, _, rest = name.partition('.')
