@@ -185,6 +185,13 @@ class TestFailures:
         assert (job['name'], job['done'], job['failed']) == ('s', 0, {'cancelled': 4})
         assert [path.read_text() for path in fetched(study, 'other.log')] == ['here\n']
 
+    @pytest.mark.parametrize('moment', ['0.05', '0.1', '0.15', '0.2', '0.3'])
+    def test_its_death_at_any_moment_of_the_beginning(self, study: Study, moment: str) -> None:
+        server = sh('server', 'h1', f'touch ready; sleep {moment}; exit 3', "ready=ready.file('ready'), critical=True")
+        study.write(server, adding(command="'exec sleep 100000'"))
+        assert 'server@h1 has failed and is critical' in study.deploy(status=1).stderr
+        all_is_over(study)
+
     def test_a_server_that_does_not_get_ready(self, study: Study) -> None:
         study.file('server.py', 'raise SystemExit("no")\n')
         study.write(server(), asking(study))

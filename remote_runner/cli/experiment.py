@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from remote_runner.deploy.sweeps import SweepPlan
     from remote_runner.hosts.pool import Opens
 
+#: Seconds after which a sweep that goes on is told again that it is cancelled.
+AGAIN = 0.05
+
 
 class Sweeps:
     """See `deploy.outcome.Experiment`.
@@ -39,9 +42,9 @@ class Sweeps:
         self._paused = paused
         self._connector = connector
         self._options = sweep.make_parser().parse_args([options.config, '--fanout', str(options.fanout)])
-        self._lock = threading.Lock()
-        self._cancel: Callable[[], None] | None = None
-        self._is_cancelled = False
+        self._cancel: Callable[[], None] = lambda: None
+        self._is_cancelled = threading.Event()
+        self._is_over = threading.Event()
 
     def run(self) -> None:
         """Run them.
@@ -49,30 +52,27 @@ class Sweeps:
         Raises:
             SweepFailed: tasks have failed for good, or it was cancelled.
         """
-        with self._paused():
-            failed = [plan.name for plan in self._sweeps if not self._has_succeeded(plan)]
+        try:
+            with self._paused():
+                failed = [plan.name for plan in self._sweeps if not self._has_succeeded(plan)]
+        finally:
+            self._is_over.set()
         if failed:
             which = f'sweep {failed[0]}' if len(failed) == 1 else f'sweeps {", ".join(failed)}'
-            what = 'cancelled' if self._is_cancelled else 'not done: tasks have failed'
+            what = 'cancelled' if self._is_cancelled.is_set() else 'not done: tasks have failed'
             raise SweepFailed(f'{which}: {what}', remedy='`remote_runner jobs failed` lists them')
 
     def _has_succeeded(self, plan: SweepPlan) -> bool:
-        if self._is_cancelled:
+        if self._is_cancelled.is_set():
             return False
         meta: dict[str, object] = {'kind': 'sweep of a run', 'sweep': plan.name, 'what': self._options.config}
         return sweep.begin(plan, self._options, self._connector, meta, self._meet) == 0
 
     def cancel(self) -> None:
-        """See `Experiment`."""
-        with self._lock:
-            self._is_cancelled = True
-            cancel = self._cancel
-        if cancel is not None:
-            cancel()
+        """See `Experiment`. Waits until they are over; a sweep that has just begun hears of it when it can."""
+        self._is_cancelled.set()
+        while not self._is_over.wait(AGAIN):
+            self._cancel()
 
     def _meet(self, cancel: Callable[[], None]) -> None:
-        with self._lock:
-            self._cancel = cancel
-            is_cancelled = self._is_cancelled
-        if is_cancelled:
-            cancel()
+        self._cancel = cancel

@@ -25,7 +25,7 @@ class Experiment(Protocol):
         """
 
     def cancel(self) -> None:
-        """Let `run` come to its end soon. From any thread."""
+        """Let `run` come to its end soon, and wait for that. From any other thread."""
 
 
 class RunOptions(NamedTuple):
