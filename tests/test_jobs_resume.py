@@ -339,6 +339,9 @@ class TestHostsThatGo:
             self.is_right(site, done)
         again = [task for task, count in site.marks().items() if count > 1]
         assert len(again) <= 4
+        said = numbers(done)
+        assert 0 < {one['name']: one['lost'] for one in said['hosts']}['h2'] <= 4
+        assert said['copies']['begun'] == 0
 
 
 class TestTold:

@@ -170,6 +170,18 @@ def test_a_host_that_goes_takes_what_ran_there_with_it() -> None:
     assert (fed.host().state, fed.host().why, fed.host().slots) == (State.UP, '', 3)
 
 
+def test_a_host_that_is_back_and_knows_not_all() -> None:
+    """Its dispatcher was killed, say, and another one was begun: what runs again is no second copy."""
+    fed = Fed(h1=3)
+    fed.start(0)
+    fed.start(1)
+    fed.all.hear(HostSilent('h1', 'its dispatcher has ended'))
+    fed.all.hear(HostUp('h1', 3, frozenset({(1, 1)})))
+    assert (fed.host().running, fed.host().lost, fed.view().lost) == (1, 1, 1)
+    fed.start(0, 2)
+    assert (fed.view().retried, fed.view().copies.begun, fed.host().running) == (1, 0, 2)
+
+
 def test_attempts_that_an_engine_says_are_lost() -> None:
     fed = Fed(h1=1)
     fed.start(0)

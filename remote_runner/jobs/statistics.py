@@ -323,6 +323,7 @@ class Statistics:
             host.slots, host.state, host.why = fact.slots, State.UP, ''
             if host.up_since is None:
                 host.up_since = now
+            self._lose(host, [key for key in host.live if key not in fact.have], 'its dispatcher was gone', now)
             return
         host.why = fact.why
         if isinstance(fact, HostSilent):
@@ -330,14 +331,18 @@ class Statistics:
             return
         host.down(now)
         host.state = State.GONE if fact.is_final else State.DOWN
-        for key, began in host.live.items():
+        self._lose(host, list(host.live), fact.why, now)
+
+    def _lose(self, host: _Host, keys: list[Key], why: str, now: float) -> None:
+        """Attempts are lost with their host, or with what ran them there."""
+        for key in keys:
+            began = host.live.pop(key)
             self._where.pop(key, None)
             self._copies.discard(key)
             host.busy += 0.0 if began is None else now - began
-            self._trouble[key[0]] = Failure(key[0], Cause.LOST, host.name, None, fact.why, '')
-        host.lost += len(host.live)
-        self._lost += len(host.live)
-        host.live.clear()
+            self._trouble[key[0]] = Failure(key[0], Cause.LOST, host.name, None, why, '')
+        host.lost += len(keys)
+        self._lost += len(keys)
 
 
 def last_line(text: str) -> str:
