@@ -104,12 +104,14 @@ def test_dependencies_that_nobody_has_used_for_long_go(litter: Litter, job: Job)
 
 
 def test_a_job_marks_the_dependencies_that_it_uses(litter: Litter, tmp_path: Path) -> None:
-    folder = litter.home / 'brought'
-    folder.mkdir()
-    os.chown(folder, litter.account.uid, litter.account.gid)
+    inside = '.cache/remote_runner/dependencies/brought'
+    folder = litter.home / inside
+    (folder / 'data').mkdir(parents=True)
+    links = {'dependencies': f'{litter.account.home}/{inside}/data'}
+    litter.host.run(['chown', '-R', litter.user, f'{litter.account.home}/.cache'])
     os.utime(folder, (1, 1))
     with Connector(SshOptions(config_file=str(litter.site.ssh_config))) as connector:
-        job = Job(tmp_path, litter.where, connector, prepare=lambda host: f'{litter.account.home}/brought')
+        job = Job(tmp_path, litter.where, connector, prepare=lambda host: links)
         job.up()
         job.engine.close('drain')
     assert folder.stat().st_mtime > time.time() - 3600

@@ -28,6 +28,7 @@ from tests.dispatching import (
     own_processes,
     parent_of,
     pid_in,
+    socket_of,
     stopped,
     work_folder,
 )
@@ -111,6 +112,7 @@ def test_the_guard_is_killed_while_no_master_is_there(job: Job, tmp_path: Path) 
     os.kill(guard, signal.SIGKILL)
     gone(pid)
     gone(dispatcher)
+    assert not socket_of(job).exists()
     job.connect(epoch=2)
     assert job.up().have == frozenset()
 
@@ -260,13 +262,13 @@ def test_large_frames_that_come_slowly_are_signs_of_life(home: Path, tmp_path: P
     from remote_runner.wire import frames
 
     with local_host() as host:
-        master = Raw(host, 'slow', lease=1.5)
+        master = Raw(host, 'slow', lease=4.0)
         master.hear('welcome')
         data = frames.encode({'start': [[0, 1, 0, 'wc -c', 0, None, [['stdin', 40_000]]]]}, bytes(40_000))
         clock = select.poll()
-        for start in range(0, len(data), 5000):
-            master._call.send(0, data[start : start + 5000])
-            clock.poll(400)
+        for start in range(0, len(data), 3500):
+            master._call.send(0, data[start : start + 3500])
+            clock.poll(500)
         assert master.hear('ended')[0][3] is None
         master.say({'close': 'kill'})
         master.ends()

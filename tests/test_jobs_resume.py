@@ -77,6 +77,23 @@ class TestInterrupted:
         assert done.status == 130
         assert 'Traceback' not in done.stderr
 
+    @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+    def test_again_and_again(self, site: Batches, number: signal.Signals) -> None:
+        """It is no fault of a task, nor of a host, that nobody was there: on no matter how many hosts."""
+        arguments = site.arguments_of([marking(f'{WAIT}; echo done')], '1/h1,1/h2,1/h3', ['--lease', '2'])
+        for times in range(1, 5):
+            with site.start(*arguments) as running:
+                site.wait_for_marks(times, running)
+                running.signal(number)
+                running.end(PATIENCE)
+            site.is_clean()
+            arguments = ['jobs', 'resume', '-F', site.ssh_config]
+        site.go()
+        assert site.resume().stdout == 'done\n'
+        assert [each.outcome and each.outcome.cause for each in site.attempts() if each.state == 'counts'] == [None]
+        site.is_accounted_for(done=1)
+        site.leaves_nothing()
+
     def test_with_a_host_that_is_cut_off(self, fresh_bed: FreshBed, tmp_path: Path) -> None:
         """It ends what it runs when its lease is over."""
         bed = fresh_bed(2)

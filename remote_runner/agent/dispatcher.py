@@ -83,7 +83,9 @@ def main(folder: str, path: str) -> int:
         pass  # who asked for us is gone: the next one may come
     os.dup2(0, 1)
     try:
-        return Dispatcher(folder, listening, signals).run()
+        code = Dispatcher(folder, listening, signals).run()
+        records.forget(path)  # the guard may have been killed
+        return code
     except BaseException:
         sys.excepthook(*sys.exc_info())
         os._exit(1)  # a fault of ours: the guard ends the tasks

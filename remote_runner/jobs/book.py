@@ -50,7 +50,7 @@ class Settled(NamedTuple):
 class Live:
     """An attempt that was ordered, and of whose end nothing is known."""
 
-    __slots__ = ('began', 'host', 'is_copy', 'is_limited', 'is_live', 'number', 'task')
+    __slots__ = ('began', 'host', 'is_copy', 'is_inherited', 'is_limited', 'is_live', 'number', 'task')
 
     def __init__(self, task: int, number: int, host: Host, *, is_copy: bool = False) -> None:
         self.task = task
@@ -62,6 +62,8 @@ class Live:
         self.is_copy = is_copy
         #: Whether its host knows how long it may take.
         self.is_limited = True
+        #: Whether another master ordered it, and its host has not said yet whether it knows it.
+        self.is_inherited = False
         #: Until it is forgotten.
         self.is_live = True
 

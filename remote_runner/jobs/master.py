@@ -94,6 +94,8 @@ class Master:
         self._wanted: dict[int, _Wanted] = {}
         #: Of each host what it was told of and has not told the end of, with the time when it was.
         self._live: dict[str, dict[Key, float]] = {}
+        #: What a master before us had hosts do: when they do not know it, that may be because nobody was there.
+        self._inherited: set[Key] = set()
         #: How the last attempt ended of tasks that are not settled.
         self._last: dict[int, Ended] = {}
         #: Hosts that may still come, and why others do not.
@@ -122,6 +124,7 @@ class Master:
                 )
                 for attempt, host, ordered in live:
                     self._live.setdefault(host, {})[number, attempt] = ordered
+                    self._inherited.add((number, attempt))
                 self._hears.ordered([Start(number, attempt, host) for attempt, host, _ in live])
             else:
                 self._scheduler.add(number)
@@ -256,6 +259,7 @@ class Master:
         self._unvisited.discard(fact.host)
         self._failures.pop(fact.host, None)
         self._lose(fact.host, 'its dispatcher knows nothing of it', fact.have)
+        self._inherited.difference_update(fact.have)
         self._scheduler.host_up(fact.host, fact.slots, fact.have)
         self._hears.hear(fact)
 
@@ -274,7 +278,8 @@ class Master:
         """What is under way at a host is lost, but for what it has."""
         live = self._live.get(host, {})
         for key in [key for key in live if key not in have]:
-            self._end_here(host, key, live.pop(key), Outcome(Cause.LOST, None, why), counts=key[0] in self._wanted)
+            counts = key[0] in self._wanted and key not in self._inherited
+            self._end_here(host, key, live.pop(key), Outcome(Cause.LOST, None, why), counts=counts)
 
     def _end_here(self, host: str, key: Key, ordered: float, outcome: Outcome, *, counts: bool) -> None:
         """Nobody else says that an attempt is over."""
@@ -346,7 +351,11 @@ class Master:
         return Result(position, task, ended._replace(outcome=outcome))
 
     def finish(self) -> None:
-        """Note what was heard and delivered at last."""
+        """Note what was heard and delivered at last, and that what is under way does not count."""
+        for host, live in self._live.items():
+            for key, ordered in live.items():
+                self._end_here(host, key, ordered, Outcome(Cause.CANCELLED, None, 'the job was ended'), counts=False)
+            live.clear()
         turn, self._turn = self._turn, _Turn()
         self._journal.write(Turn(ended=turn.ended, delivered=self._hears.delivered()))
 

@@ -87,7 +87,8 @@ class Scheduler:
         self._retried += begun.is_retried
         for number, name in sorted(live):
             begun.attempts = max(begun.attempts, number)
-            self._book.put(begun, Live(task, number, self._host(name), is_copy=bool(begun.live)))
+            inherited = self._book.put(begun, Live(task, number, self._host(name), is_copy=bool(begun.live)))
+            inherited.is_inherited = True
         if self._is_halted:
             self._settle(task, begun.attempts, _CANCELLED, 'cancelled')
         elif not begun.live:
@@ -160,6 +161,8 @@ class Scheduler:
             self._lose(host, [live for key, live in host.attempts.items() if key not in have], _UNKNOWN)
             strange = sorted(key for key in have if key not in host.attempts)
             self._book.orders += [Cancel(*key, name, 'superseded') for key in strange]
+            for live in host.attempts.values():
+                live.is_inherited = False
         host.slots, host.is_up, host.is_silent = slots, True, False
         self._look_at(host)
         self._placement.heard_of(host)
@@ -194,12 +197,15 @@ class Scheduler:
         self._health.look_at(host)
 
     def _lose(self, host: Host, lost: list[Live], why: str) -> None:
-        """Those are lost there. What only waited for a slot there cannot be what ended the host."""
+        """Those are lost there. What only waited for a slot there cannot be what ended the host.
+
+        Nor is that said of what another master ordered: the host may have ended it because nobody was there.
+        """
         running = host.running()
         for live in lost:
             if not live.is_live:
                 continue  # its task was given up meanwhile
-            if live in running:
+            if live in running and not live.is_inherited:
                 self._fail(live, Outcome(Cause.LOST, why=why), 0.0, 0.0)
             else:
                 self._book.forget(live)
