@@ -121,7 +121,7 @@ _SHARE = 'N is a whole number from 1, N% a share above 0 and below 100'
             "argument --timeout: '100%': half of all tasks take longer than the median; it is above 100%",
         ),
         (['--delay', 'x'], f"argument --delay: 'x' {_TIME}"),
-        (['--lease', '0'], "argument --lease: '0' is no time above 0"),
+        (['--lease', '0'], "argument --lease: '0' is shorter than 1 s, in which nobody can be heard of"),
         (
             ['--duplicates', '--no-duplicates'],
             'argument --no-duplicates: not allowed with argument --duplicates',

@@ -55,7 +55,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog='remote_runner batch',
         description=_DESCRIPTION,
         usage='%(prog)s COMMANDS [DEPENDENCIES] -H HOSTS [options]',
-        epilog='exit status: 0 all succeeded, 1 some failed, 2 wrong usage, 3 no host could be had, 130 interrupted',
+        epilog='exit status: 0 all succeeded, 1 some failed, 2 wrong usage, 3 no host could be had, 130 interrupted,\n'
+        '141 nobody reads the results any more',
     )
     parser.add_argument('commands', metavar='COMMANDS', help='a file with a command a line; -: standard input')
     parser.add_argument(
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     format_of(options)
     source = _source(options.commands)
     if options.dry_run:
+        _addresses(options)
         return _show(source)
     if options.detach_to is not None:
         from remote_runner.cli.elsewhere import begin_batch
@@ -93,7 +95,8 @@ def main(arguments: Sequence[str]) -> int:
     with connector, ExitStack() as stack:
         prepare = _prepare(options.dependencies, stack)
         place = make(options.name or '')
-        journal = stack.enter_context(Journal.create(place.folder, meta_of('batch', arguments)))
+        meta = {**meta_of('batch', arguments), 'what': _what(options)}
+        journal = stack.enter_context(Journal.create(place.folder, meta))
         job = _job(options, place, addresses, source, prepare)
         return Running(job, place, Told.of(options)).begin(journal, connector)
 
@@ -115,6 +118,8 @@ def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
         matched = journal.match(list(_tasks(path)))
         if matched.new or matched.dropped:
             log.info('%s has changed: %d commands are new, %d are gone', path, matched.new, matched.dropped)
+    elif journal.meta.get('is_complete') and options.commands != '-':
+        log.warning('%s is not there any more: the commands are those that were read when the job was begun', path)
     elif not journal.meta.get('is_complete'):
         log.warning('the job was ended before all its commands were read: what was not read then is not run')
     with connector, ExitStack() as stack:
@@ -126,18 +131,14 @@ def _detach(options: argparse.Namespace, arguments: Sequence[str], source: Sourc
     """Let it be run in the background; the exit status."""
     from remote_runner.cli.detach import check_credentials, detach
     from remote_runner.cli.job import meta_of
-    from remote_runner.hosts.address import parse_hosts
     from remote_runner.jobs.journal import Journal
     from remote_runner.jobs.places import make
     from remote_runner.ui.log import configure
 
     configure(options.log_level)
-    addresses = parse_hosts(hosts_or_files(options.hosts), exclude=options.exclude)
-    if not addresses:
-        raise UsageError('no host is left', remedy='see HOSTS and -x')
-    check_credentials(options, addresses)
+    check_credentials(options, _addresses(options))
     place = make(options.name or '')
-    with Journal.create(place.folder, meta_of('batch', arguments)) as journal:
+    with Journal.create(place.folder, {**meta_of('batch', arguments), 'what': _what(options)}) as journal:
         position = 0
         while not source.is_over:
             tasks = source.take(1000)
@@ -146,6 +147,21 @@ def _detach(options: argparse.Namespace, arguments: Sequence[str], source: Sourc
             source.wait()
         journal.note(is_complete=True)
     return detach(place, options)
+
+
+def _addresses(options: argparse.Namespace) -> Sequence[Address]:
+    """The hosts that are meant.
+
+    Raises:
+        UsageError: none is left.
+        AddressError: one cannot be understood.
+    """
+    from remote_runner.hosts.address import parse_hosts
+
+    addresses = parse_hosts(hosts_or_files(options.hosts), exclude=options.exclude)
+    if not addresses:
+        raise UsageError('no host is left', remedy='see HOSTS and -x')
+    return addresses
 
 
 def _job(
@@ -169,6 +185,11 @@ def _job(
         prepare=prepare,
         fanout=options.fanout,
     )
+
+
+def _what(options: argparse.Namespace) -> str:
+    """What it is, for lists of jobs."""
+    return f'{options.commands} on {",".join(options.hosts)}'
 
 
 def _source(name: str) -> Source:

@@ -88,7 +88,7 @@ class Running:
         self._delivery: Delivery | None = None
         #: Where tasks stand in what the user wrote, where that may have changed.
         self._positions: dict[int, int] = {}
-        self._is_paused = False
+        self._is_paused = self._is_given_up = False
         #: Whether tasks were cancelled.
         self.is_cancelled = False
         self.statistics = Statistics(lambda number: self._positions.get(number, number))
@@ -109,12 +109,15 @@ class Running:
 
     def cancel(self) -> None:
         """End what runs, and begin nothing more. From any thread."""
+        self._is_given_up = True
         master, scheduler = self._master, self._scheduler
         if master is not None and scheduler is not None:
             master.ask(scheduler.cancel)
 
     def _meet(self, master: Master, scheduler: Scheduler) -> None:
         self._master, self._scheduler = master, scheduler
+        if self._is_given_up:
+            scheduler.cancel()
 
     def _run(self, journal: Journal, connector: Opens, loaded: Loaded | None) -> int:
         told = self._told
@@ -143,7 +146,12 @@ class Running:
                     self.statistics.saved(self._scheduler.progress.saved)
         journal.note(statistics=self.statistics.to_dict())
         view = self.statistics.view()
+        if not view.total:
+            log.warning('there were no commands')
         self.is_cancelled = view.cancelled > 0
+        if self.is_cancelled:
+            what = 'it was cancelled' if self._is_given_up else 'so many have failed that it was given up (halt)'
+            log.warning('job %s: %s; %s', self._place.id, what, f'`remote_runner jobs resume {self._place.id}` goes on')
         return 1 if audience.refused or view.has_failed or view.cancelled else 0
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -155,11 +163,13 @@ class Running:
         if what == 'pause':
             self._is_paused = True
             master.ask(scheduler.pause)
+        elif what == 'resume' and not self._is_paused:
+            raise ControlFailed('the job runs, and is not paused', remedy='`remote_runner jobs attach` follows it')
         elif what == 'resume':
             self._is_paused = False
             master.ask(scheduler.resume)
         elif what == 'cancel':
-            master.ask(scheduler.cancel)
+            self.cancel()
         elif what == 'status':
             return {'state': 'paused' if self._is_paused else 'running', **self.statistics.to_dict()}
         elif what == 'explain':

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 FORMATS = ('framed', 'jsonl', 'text')
 #: Seconds for which hosts that have lost their master wait for it.
 LEASE = 60.0
+#: The shortest of such times.
+LEAST_LEASE = 1.0
 _RETRIED = ('exit', 'timeout', 'rejected', 'resources')
 _RETRY_ON = 'exit, exit:N, timeout, rejected or resources'
 _HALT = 'soon,fail=N, soon,fail=N%, now,fail=N or now,fail=N%'
@@ -48,7 +50,7 @@ def add_policy_options(parser: argparse.ArgumentParser, *, duplicates: bool) -> 
     what = 'working folders that stay there: those of failed attempts, of all, or none (default: failed)'
     group.add_argument('--keep', choices=('all', 'failed', 'none'), default='failed', help=what)
     what = f'time after which a host that does not hear of us any more does without (default: {LEASE:g})'
-    group.add_argument('--lease', type=_positive_length, default=LEASE, metavar='TIME', help=what)
+    group.add_argument('--lease', type=_lease, default=LEASE, metavar='TIME', help=what)
     what = 'what it does then: kill what runs (default), or finish, and keep the results for us'
     group.add_argument('--on-lost', choices=('kill', 'finish'), default='kill', help=what)
 
@@ -167,8 +169,18 @@ def _length(text: str, more: str = '') -> float:
     return value
 
 
+def _lease(text: str) -> float:
+    value = _length(text)
+    if value < LEAST_LEASE:
+        raise argparse.ArgumentTypeError(f'{text!r} is shorter than {LEAST_LEASE:g} s, in which nobody can be heard of')
+    return value
+
+
 def _file(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+    path = Path(text).expanduser().absolute()
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f'there is no folder {path.parent}')
+    return path
 
 
 def _name(text: str) -> str:

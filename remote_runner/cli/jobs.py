@@ -284,7 +284,7 @@ def _clean(options: argparse.Namespace) -> int:
             if job.master is not None:
                 raise JobHeld(f'job {job.place.id} is running ({job.master})', remedy='end it first')
     else:
-        jobs = [job for job in jobs if job.state in ('done', 'failed')]
+        jobs = [job for job in jobs if job.state in ('done', 'failed', 'cancelled')]
     if options.older is not None:
         jobs = [job for job in jobs if job.changed <= time.time() - options.older]
     wanted = [(job, room(job.place)) for job in jobs]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from remote_runner.cli.options import Parser, add_connection_options, add_log_level, hosts_or_files
-from remote_runner.errors import UsageError
+from remote_runner.errors import JobHeld, UsageError
 from remote_runner.jobs.holding import master
 from remote_runner.jobs.journal import Journal
 from remote_runner.jobs.places import Place, find
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     said = make_parser().parse_intermixed_args(arguments)
     place = find(said.id)
     if master(place.folder) is not None:
-        return _unpause(place)
+        return _unpause(place, said)
     with Journal.open(place.folder) as journal:
         if journal.meta.get('kind') not in KINDS:
             what = f'job {place.id} is a sweep of a config with components'
@@ -68,11 +68,20 @@ def main(arguments: Sequence[str]) -> int:
         return status
 
 
-def _unpause(place: Place) -> int:
-    """One that runs goes on after a pause."""
+def _unpause(place: Place, said: argparse.Namespace) -> int:
+    """One that runs goes on after a pause.
+
+    Raises:
+        JobHeld: options were said that only another master could follow.
+        ControlFailed: it is not paused.
+    """
     from remote_runner.jobs.control import ask
     from remote_runner.ui.output import Output
 
+    usual = vars(make_parser().parse_intermixed_args([]))
+    others = {name for name, value in vars(said).items() if value != usual[name]} - {'id', 'log_level'}
+    if others:
+        raise JobHeld(f'job {place.id} runs, as it was begun', remedy='`remote_runner jobs attach` follows it')
     ask(place.folder, {'do': 'resume'})
     Output().write(f'job {place.id} goes on\n')
     return 0

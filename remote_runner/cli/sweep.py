@@ -60,6 +60,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('config', metavar='SWEEP', help='the config, a Python program')
     parser.add_argument('names', nargs='*', metavar='NAMES', help='sweeps of it (default: all, one after the other)')
+    what = 'run on these hosts, in the place of those that the config names, see `batch`'
+    parser.add_argument('-H', '--hosts', action='append', metavar='HOSTS', help=what)
     add_muddler_options(parser.add_argument_group('what to run'))
     add_policy_options(parser, duplicates=False)
     add_result_options(parser, default=None)
@@ -175,10 +177,6 @@ def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
     configure(options.log_level)
     options.names = [journal.meta['sweep']]
     [plan] = _plans(options)
-    if options.hosts:
-        from remote_runner.hosts.address import parse_hosts
-
-        plan = plan._replace(hosts=tuple(parse_hosts(hosts_or_files(options.hosts))))
     matched = journal.match(list(tasks_of(plan)))
     if matched.new or matched.dropped:
         log.info('%s has changed: %d tasks are new, %d are gone', options.config, matched.new, matched.dropped)
@@ -208,6 +206,11 @@ def _plans(options: argparse.Namespace) -> Sequence[SweepPlan]:
 
             raise UsageError(f'there is no sweep {name!r}', remedy=f'the nearest is {nearest(name, known)!r}')
     wanted = [known[name] for name in options.names or known]
+    if options.hosts:
+        from remote_runner.hosts.address import parse_hosts
+
+        hosts = tuple(parse_hosts(hosts_or_files(options.hosts)))
+        wanted = [sweep._replace(hosts=hosts) for sweep in wanted]
     return [telling_stderr(sweep) for sweep in wanted] if is_apart else wanted
 
 
@@ -276,6 +279,9 @@ def _collect(plan: SweepPlan, journal: Journal, running: Running, status: int) -
         return status
     if running.is_cancelled:
         log.warning('sweep %s was cancelled: its results are in the journal, and are not collected', plan.name)
+        return status
+    if not journal.counts().done:
+        log.warning('no task of sweep %s has succeeded: nothing is collected', plan.name)
         return status
     from remote_runner.jobs.sweeping import collect
     from remote_runner.ui.text import count

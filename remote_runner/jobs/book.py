@@ -14,6 +14,8 @@ from remote_runner.jobs.policy import Cause, Outcome
 
 #: Different hosts on which a task is lost before it is given up.
 POISONOUS = 3
+#: Times that it is lost before that, on however few hosts.
+LOSSES = 12
 #: Tasks that a slot has at hand at most at first, and while its host has done nothing yet.
 UNPROVEN = 4
 

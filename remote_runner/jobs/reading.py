@@ -182,7 +182,7 @@ class Reader:
             'SELECT task.number, position, command, detail, settled.number IS NOT NULL, cause, status, why, attempt '
             'FROM task LEFT JOIN settled USING (number) WHERE position IS NOT NULL'
         )
-        sql += ' AND cause IS NOT NULL' if only_failed else ''
+        sql += " AND cause IS NOT NULL AND cause != 'cancelled'" if only_failed else ''
         values = () if position is None else (position,)
         sql += ' AND position = ?' if values else ''
         for number, at, command, detail, is_settled, cause, status, why, attempt in self.rows(

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from remote_runner.jobs.book import POISONOUS, Begun, Book, Cancel, Host, Live, Order, Settled, Start
+from remote_runner.jobs.book import LOSSES, POISONOUS, Begun, Book, Cancel, Host, Live, Order, Settled, Start
 from remote_runner.jobs.health import ASIDE, STREAK, Health
 from remote_runner.jobs.placement import Placement
 from remote_runner.jobs.policy import Cause, Outcome, Policy
@@ -266,7 +266,8 @@ class Scheduler:
             self._settle(live.task, live.number, outcome)
         elif cause is Cause.LOST:
             begun.lost_on.add(live.host.name)
-            if len(begun.lost_on) >= POISONOUS:
+            begun.failures[cause] = begun.failures.get(cause, 0) + 1
+            if len(begun.lost_on) >= POISONOUS or begun.failures[cause] >= LOSSES:
                 self._settle(live.task, live.number, outcome._replace(cause=Cause.POISON))
             else:
                 self._go_on(live, outcome, is_retry=True)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from remote_runner.jobs.holding import Master, master
 from remote_runner.jobs.journal import Journal
 from remote_runner.jobs.places import JOURNAL, Place
+from remote_runner.jobs.policy import Cause
 from remote_runner.jobs.reading import Counts, Reader
 
 
@@ -29,11 +30,13 @@ class Summary(NamedTuple):
 
     @property
     def state(self) -> str:
-        """`running`, `interrupted` (nobody works on it, and something is left), `failed` (in part), or `done`."""
+        """`running`, `interrupted` (nobody works on it, something is left), `cancelled`, `failed` (in part), `done`."""
         if self.master is not None:
             return 'running'
         if self.counts.left or not self.meta.get('ended'):
             return 'interrupted'
+        if Cause.CANCELLED in self.counts.failed:
+            return 'cancelled'
         return 'failed' if self.counts.failed else 'done'
 
     def to_dict(self) -> dict[str, Any]:
