@@ -200,7 +200,7 @@ class TestHosts:
 
     def test_two_names_of_one(self, site: Batches) -> None:
         site.ssh_config = ssh_config(site.folder, site.bed, alias_of(site.bed, 'h1', 'first'))
-        done = site.batch([marking()] * 30, '2/h1,2/first,1/h2')
+        done = site.batch([marking()] * 30, '2/h1,2/first,1/h2', '--no-duplicates')
         assert set(site.marks()) == {str(n) for n in range(30)}
         assert site.marks().total() == 30
         assert 'another name of a host' in done.stderr
@@ -374,9 +374,12 @@ class TestBadHosts:
         with batches(bed, tmp_path) as site:
             bed['h2'].stop_sshd()
             bed['h3'].kill()
-            lines = [marking(f'[ $RR_HOST = h1 ] || {WAIT}; echo $RR_TASK')] * 40
+            # Those on h1 wait until there are some on h4, however late that comes.
+            wait = 'while [ $RR_HOST = h1 ] && [ ! -e /tmp/begin ]; do sleep 0.05; done'
+            lines = [marking(f'{wait}; [ $RR_HOST = h1 ] || {WAIT}; echo $RR_TASK')] * 40
             with site.begin_batch(lines, 'h1,h2,h3,h4', '--lease', '5', '--no-duplicates', '--json') as running:
                 wait_until(lambda: bed['h4'].path('/tmp/mark').exists(), 'tasks on h4', PATIENCE)
+                bed['h1'].path('/tmp/begin').touch()
                 bed['h4'].kill()
                 done = running.end(PATIENCE)
             assert done.status == 0, done

@@ -34,6 +34,14 @@ class Background(Site):
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
+def _link(source: str, target: str) -> None:
+    """A copy, or where that can be another name."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 @pytest.fixture
 def background(bed: Testbed, tmp_path: Path) -> Iterator[Background]:
     with Background(bed, tmp_path) as site:
@@ -124,8 +132,9 @@ class TestElsewhere:
         shutil.copytree(ROOT / 'remote_runner', package / 'remote_runner', ignore=shutil.ignore_patterns('__pycache__'))
         command = home / '.local/bin/remote_runner'
         command.parent.mkdir(parents=True)
-        libraries = sysconfig.get_paths()['purelib']
-        path = f'PYTHONPATH=/root/package:{libraries}'
+        # Hosts do not see what lies in /tmp here, where the project may be.
+        shutil.copytree(sysconfig.get_paths()['purelib'], package / 'libraries', copy_function=_link)
+        path = 'PYTHONPATH=/root/package:/root/package/libraries'
         command.write_text(f'#!/bin/sh\n{path} exec /usr/bin/python3 -P -m remote_runner "$@"\n')
         command.chmod(0o755)
         config = bed.ssh_config.read_text()
@@ -138,7 +147,7 @@ class TestElsewhere:
         yield host
         for name in ('.ssh/config', '.ssh/bed_key', '.ssh/bed_known_hosts', '.local/bin/remote_runner'):
             (home / name).unlink()
-        shutil.rmtree(package)
+        shutil.rmtree(package, ignore_errors=True)
         shutil.rmtree(home / '.cache/remote_runner/detached', ignore_errors=True)
         shutil.rmtree(home / '.local/state/remote_runner/jobs', ignore_errors=True)
 
