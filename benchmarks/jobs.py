@@ -159,9 +159,8 @@ def grow(stage: Stage, sizes: Sizes, say: Callable[[str], None]) -> tuple[list[L
     contender = ours(stage, 'many', ['true'] * sizes.many)
     peaks: dict[str, int] = defaultdict(int)
     with _running(contender) as process:
-        while process.poll() is None:
+        while not _has_ended(process):
             _look(stage, process.pid, peaks)
-            time.sleep(LOOK)
     if process.returncode or _fault(contender):
         raise RuntimeError(f'many: {process.returncode}, {_fault(contender)}\n{_said(contender)}')
     first, last, whole = _costs(_journal(contender))
@@ -276,9 +275,15 @@ def _running(contender: Contender) -> Iterator[subprocess.Popen[bytes]]:
 def _wait(process: subprocess.Popen[bytes], is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not is_so():
-        if process.poll() is not None or time.monotonic() > deadline:
+        if _has_ended(process) or time.monotonic() > deadline:
             raise RuntimeError(f'the job ended too early, or not at all: {process.returncode}')
-        time.sleep(LOOK)
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has, or does within the time between two looks."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(LOOK)
+    return process.returncode is not None
 
 
 def _size(path: Path) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -121,7 +120,6 @@ def test_the_disk_is_full() -> None:
     assert len(os.listdir('/proc/self/fd')) == before
 
 
-@pytest.mark.skipif(shutil.which('parallel') is None, reason='GNU parallel is not installed')
 def test_gnu_parallel_writes_the_same_columns(path: Path, tmp_path: Path) -> None:
     theirs = tmp_path / 'theirs'
     commands = ['true', 'exit 3']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ class UnknownAttributeError(AttributeError):
     """An attribute that nothing of this kind has; the message names the nearest that it has."""
 
 
-class Attributed:
+class Attributed(ABC):
     """Has the attributes of a table and no others; a subclass says of which, and what messages call it."""
 
     LEGAL_ATTRS: ClassVar[frozenset[str]]
@@ -54,9 +55,9 @@ class Attributed:
         return f'<{self._KIND} {self.label}>'
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """What messages call it."""
-        raise NotImplementedError
 
     def get_missing_attributes(self) -> list[str]:
         """The names of required attributes that are not set."""

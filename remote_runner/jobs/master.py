@@ -108,6 +108,7 @@ class Master:
         self._turn: _Turn = _Turn()
         self._next_turn = 0.0
         self._requests: list[Callable[[], None]] = []
+        self._is_asked = threading.Event()
         self._lock = threading.Lock()
 
     # ---- before it runs ----------------------------------------------------------------------------------------
@@ -142,6 +143,7 @@ class Master:
         """Do this in the thread that runs the job, soon."""
         with self._lock:
             self._requests.append(request)
+        self._is_asked.set()
         self._engine.wake()
 
     # ---- the main story ----------------------------------------------------------------------------------------
@@ -187,8 +189,9 @@ class Master:
         """Let short tasks end together: a turn costs more than they do, and no slot waits for us."""
         now = time.monotonic()
         if self._scheduler.is_ahead and now < self._next_turn:
-            time.sleep(self._next_turn - now)
-            now = self._next_turn
+            self._is_asked.wait(self._next_turn - now)
+            now = time.monotonic()
+        self._is_asked.clear()
         self._next_turn = now + PACE
 
     def _patience(self) -> float | None:
