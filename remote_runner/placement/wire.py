@@ -23,14 +23,11 @@ Light to import: every command of dsh does.
 
 import os
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Optional
-
 #: The environment variable that names another socket.
 SOCKET = 'RR_DSHD_SOCKET'
+FOLDER = '/tmp/remote_runner'  # noqa: S108  # and the user id; as `agent/screen.py` has it, and as carefully made
 
 
-def socket_path(folder: "Optional[str]" = None) -> str:
-    """Where the daemon of this user listens: in `folder`, else the private folder (0700) under /tmp."""
-    return os.environ.get(SOCKET) or os.path.join(folder or f'/tmp/remote_runner-{os.getuid()}', 'dshd')
+def socket_path() -> str:
+    """Where the daemon of this user listens: in the private folder (0700) of sockets, or where `SOCKET` says."""
+    return os.environ.get(SOCKET) or f'{FOLDER}-{os.getuid()}/dshd'
