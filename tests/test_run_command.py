@@ -192,6 +192,12 @@ class TestStreams:
         assert next(call.parts()) == ('closed', b'')
         call.cancel()
 
+    def test_it_is_told_when_nobody_reads_its_output(self, host: Host) -> None:
+        call = start(host, 'sh', '-c', 'yes >&2; kill -l $?; exec yes')
+        for part, _ in call.parts():
+            host.write({'id': call._number, 'part': ['close', part]})
+        assert call.result() == {'status': 128 + signal.SIGPIPE}
+
     def test_what_it_leaves_behind_stays_and_is_not_waited_for(self, far: Host, bed: Testbed) -> None:
         assert script(far, 'sleep 1011 & echo $!').status == 0
         ran = script(far, 'setsid sh -c "yes | head -c 100000000 >&2; exec sleep 1012" & echo started')

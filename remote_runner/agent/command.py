@@ -73,7 +73,8 @@ def run(request: "Request") -> "Dict[str, object]":
     `{"term": ..., "rows": ..., "columns": ...}` for one of its own. What is no UTF-8 travels as lone surrogates.
 
     Parts to here: `in` with a body, null for the end of input; `["signal", NUMBER]` for the process group of the
-    command, with a terminal for the one in front; `["size", ROWS, COLUMNS]` of the terminal. Only bodies need credit.
+    command, with a terminal for the one in front; `["size", ROWS, COLUMNS]` of the terminal; `["close", "out"]` (or
+    `err`): nobody reads that any more, so that whoever writes to it is told by SIGPIPE. Only bodies need credit.
     Parts from here: `out` and `err` (with a terminal all is `out`); `closed`: nobody reads its input any more.
 
     The result is `{"status": 0..255}`: 128 + the number of the signal that ended it. Where it could not be executed it
@@ -245,6 +246,9 @@ class Command:
                 self._signal(part[1])
             elif part[0] == 'size':
                 self._resize(part[1], part[2])
+            elif part[0] == 'close':
+                for fd in [fd for fd, name in self._sources.items() if name == part[1] and fd != self._master]:
+                    self._drop(fd)
         if self._request.is_gone and not self._is_cancelled:
             self._cancel()
 
