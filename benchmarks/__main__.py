@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from benchmarks import deploy, exec, files, jobs, lifecycle, peers, report, startup  # noqa: A004  (as the command)
+from benchmarks import deploy, dsh, exec, files, jobs, lifecycle, peers, report, startup  # noqa: A004  (as the command)
 from benchmarks.measure import Series
 from benchmarks.report import Chapter, Limit
 from benchmarks.stage import Stage
 from tests.testbed import Testbed
 
 RESULTS = Path(__file__).resolve().parent / 'RESULTS.md'
-WHAT = ('deploy', 'exec', 'startup', 'lifecycle', 'files', 'jobs')
+WHAT = ('deploy', 'exec', 'startup', 'lifecycle', 'files', 'jobs', 'dsh')
 RUNS = 7
 DEPLOY_HOSTS, EXEC_HOSTS = 10, 40
 STARTUP_RUNS = 20
 JOBS_RUNS = 3
+DSH_RUNS = 3
 MEMORY_LIMIT = 120.0
 
 
@@ -216,6 +217,33 @@ def _jobs(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
     yield Chapter('Jobs: large outputs', text, series, _limits(limits, choice), busy, notes)
 
 
+def _dsh(bed: Testbed, choice: Choice) -> Iterator[Chapter]:
+    runs = choice.runs_of(DSH_RUNS)
+    busy = _busy()
+    with Stage.on(bed) as stage:
+        series, limits = dsh.measure_commands(stage, runs, choice.wanted, _sayer('dsh: one command'))
+    text = (
+        f'`true` {dsh.COMMANDS} times one after the other and {dsh.AT_ONCE} times at once, milliseconds a command: '
+        f'here, by `dsh` with a daemon of {dsh.BUILD_HOSTS} hosts, by ssh with a new connection each time, and over '
+        'one that a control master holds.'
+    )
+    yield Chapter('dsh: one command', text, series, _limits(limits, choice), busy)
+    busy = _busy()
+    with Stage.on(bed) as stage:
+        series, limits, notes = dsh.measure_build(stage, runs, choice.wanted, _sayer('dsh: make'))
+    text = (
+        f'A C project of {dsh.FILES} files, from its sources to the program, which must run: by gcc here, and by '
+        f'`make CC="remote_runner dsh gcc"` over {dsh.BUILD_HOSTS} hosts that share its folder.'
+    )
+    yield Chapter('dsh: make', text, series, _limits(limits, choice), busy, notes)
+    if choice.wanted('ours'):
+        busy = _busy()
+        with Stage.on(bed) as stage:
+            limits = dsh.rest(stage, _sayer(f'dsh: a daemon of {dsh.HOSTS} hosts'))
+        text = f'The daemon keeps the loads of {dsh.HOSTS} hosts, and nobody asks; for {dsh.IDLE:g} s.'
+        yield Chapter('dsh: the daemon', text, [], limits, busy)
+
+
 #: By name, how many hosts a benchmark needs, how many timed runs it usually has, and the benchmark.
 _BENCHMARKS: dict[str, tuple[int, int, Callable[[Testbed, Choice], Iterator[Chapter]]]] = {
     'deploy': (DEPLOY_HOSTS, RUNS, _deploy),
@@ -224,6 +252,7 @@ _BENCHMARKS: dict[str, tuple[int, int, Callable[[Testbed, Choice], Iterator[Chap
     'lifecycle': (EXEC_HOSTS, RUNS, _lifecycle),
     'files': (files.HOSTS, files.RUNS, _files),
     'jobs': (jobs.HOSTS, JOBS_RUNS, _jobs),
+    'dsh': (dsh.HOSTS, DSH_RUNS, _dsh),
 }
 
 

@@ -14,7 +14,7 @@ VENV = HERE / '.peers'
 #: Newest of these when the venv is made; remove the folder .peers to have them anew.
 FROM_PYPI = ('pyinfra>=3.10,<4', 'ansible-core', 'clustershell', 'distributed', 'hyperqueue')
 _OF_TASKS = ('distributed', 'hyperqueue')
-FROM_DEBIAN = ('parallel', 'pssh', 'rsync')
+FROM_DEBIAN = ('parallel', 'pssh', 'rsync', 'gcc', 'libc6-dev', 'make')
 
 
 def install() -> None:
@@ -51,6 +51,7 @@ def versions() -> dict[str, str]:
         'OpenSSH': _output('ssh', '-V').split(',')[0].removeprefix('OpenSSH_'),
         'screen': debian_version('screen'),
         'rsync': debian_version('rsync'),
+        'gcc, make': f'{debian_version("gcc")}, {debian_version("make")}',
     }
 
 
