@@ -18,6 +18,7 @@ import pytest
 
 from remote_runner.deploy.holder import lock
 from remote_runner.errors import ConnectionLost, SessionHeld
+from tests.commands import Commands
 from tests.days import COUNTER, FreshBed, Standing, is_watched, is_whole, numbers, standing, watching_agent
 from tests.deploying import is_alive, kill, the_agent
 from tests.living import connected
@@ -297,6 +298,34 @@ def test_a_new_run_ends_what_a_killed_launcher_left(one: Standing) -> None:
     one.start_all()
     assert one.deployment.processes(word) == []
     assert list(one.seen(status=0)) == ['sleeper@h1']
+
+
+@pytest.mark.parametrize('command', ['status', 'stop', 'a new run'])
+def test_what_a_killed_launcher_left_of_an_earlier_run_is_ended_too(one: Standing, command: str) -> None:
+    """Others, who have no record of that run, have added components to the session since then."""
+    word = add_hydra(one.deployment, 'hydra')
+    one.deployment.components[-1]['stop_timeout'] = 0.2
+    one.start_all()
+    wait_for_heads(one.deployment, word)
+    launcher = one.pids()
+    one.deployment.clear()
+    one.deployment.sleep('added')
+    _, _, _, *arguments = one.deployment.command('--no-kill')
+    Commands(one.folder / 'another home', one.ssh_config).run(*arguments)
+    assert one.state('added')['run'] > one.state('hydra')['run']
+    kill(one.bed['h1'], signal.SIGKILL, *launcher)
+    wait_until(lambda: not any(is_alive(one.bed['h1'], pid) for pid in launcher), 'their end')
+    elsewhere = ('-H', 'h1', '-F', one.ssh_config)
+    if command == 'status':
+        seen = one.seen(*elsewhere, status=1)
+        assert (seen['hydra@h1']['state'], seen['added@h1']['state']) == ('killed', 'started')
+        assert seen['hydra@h1']['left']
+        wait_until(lambda: one.deployment.processes(word) == [], 'the end of what was left')
+    elif command == 'stop':
+        one.tell('stop', *elsewhere)
+    else:
+        one.start_all()
+    assert one.deployment.processes(word) == []
 
 
 def test_stop_leaves_nothing_of_programs_that_are_hard_to_end(two: Standing) -> None:
