@@ -485,6 +485,6 @@ def reported() -> Iterator[None]:
 
 
 def new_run_id() -> str:
-    """A name for a run, by UTC: in the order of names runs stand in the order of their beginnings, wherever these were."""
+    """A name for a run, by UTC: in the order of names runs stand in that of their beginnings, wherever these were."""
     now = time.time()
     return time.strftime('%Y%m%d-%H%M%S', time.gmtime(now)) + f'-{int(now % 1 * 1000):03}{secrets.token_hex(1)}'
