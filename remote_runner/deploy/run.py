@@ -394,7 +394,9 @@ class _Run:
                 log.warning('--terminate has no effect: no component has wait=True')
             return
         self._unlock()
-        wait_for_components(self._board, waited, self._reconnect, lambda: bool(self._board.failed_critical()))
+        # The others may be critical, are ended or fetched from: their hosts must be in reach, too.
+        has_failed = self._board.failed_critical
+        wait_for_components(self._board, waited, self._reconnect, lambda: bool(has_failed()), beside=everything)
         try:
             self._end_of_wait(waited)
         except RemoteRunnerError:
