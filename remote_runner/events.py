@@ -267,12 +267,16 @@ class ResultsFetching(Event):
 
 
 class ResultsFetched(Event):
-    """What components of a host wrote is here: `files` came (`bytes` bytes), `unchanged` were here already."""
+    """What components of a host wrote is here: `files` came (`bytes` bytes), `unchanged` were here already.
+
+    `folders`: the results folder of each component, by `name@host`.
+    """
 
     files: int
     bytes: int
     unchanged: int
     seconds: float
+    folders: dict[str, str]
 
 
 class RunEnded(Event):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.deploying import deploying
+from tests.schema import is_event
 from tests.testbed import Testbed, TestbedError, TestHost
 from tests.testbed.process import wait_until
 
@@ -56,7 +57,7 @@ class Done:
     def events(self, kind: str, **fields: object) -> list[dict[str, Any]]:
         """The events of this kind (`files_sent`) that have these values, from `--json`."""
         wanted = {'event': kind, **fields}.items()
-        return [event for event in self.objects if wanted <= event.items()]
+        return [event for event in self.objects if wanted <= event.items() and is_event(event)]
 
     def event(self, kind: str, **fields: object) -> dict[str, Any]:
         """The only such event."""

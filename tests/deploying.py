@@ -26,6 +26,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.schema import is_event
 from tests.testbed import HostProcess, Testbed, TestHost
 from tests.testbed.process import children, wait_until
 
@@ -144,6 +145,7 @@ class Running:
             raise
         for reader in self._readers:
             reader.join(PATIENCE)
+        assert all(is_event(line) for line in self.events if 'event' in line)
         return Ended(status, self.events, ''.join(self._lines), ''.join(self._errors))
 
     def _read(self, stream: Any, into: list[str]) -> None:

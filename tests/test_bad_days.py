@@ -18,6 +18,7 @@ import pytest
 
 from remote_runner.deploy.holder import lock
 from remote_runner.errors import ConnectionLost, SessionHeld
+from tests.commands import Commands
 from tests.days import COUNTER, FreshBed, Standing, is_watched, is_whole, numbers, standing, watching_agent
 from tests.deploying import is_alive, kill, the_agent
 from tests.living import connected
@@ -299,6 +300,34 @@ def test_a_new_run_ends_what_a_killed_launcher_left(one: Standing) -> None:
     assert list(one.seen(status=0)) == ['sleeper@h1']
 
 
+@pytest.mark.parametrize('command', ['status', 'stop', 'a new run'])
+def test_what_a_killed_launcher_left_of_an_earlier_run_is_ended_too(one: Standing, command: str) -> None:
+    """Others, who have no record of that run, have added components to the session since then."""
+    word = add_hydra(one.deployment, 'hydra')
+    one.deployment.components[-1]['stop_timeout'] = 0.2
+    one.start_all()
+    wait_for_heads(one.deployment, word)
+    launcher = one.pids()
+    one.deployment.clear()
+    one.deployment.sleep('added')
+    _, _, _, *arguments = one.deployment.command('--no-kill')
+    Commands(one.folder / 'another home', one.ssh_config).run(*arguments)
+    assert one.state('added')['run'] > one.state('hydra')['run']
+    kill(one.bed['h1'], signal.SIGKILL, *launcher)
+    wait_until(lambda: not any(is_alive(one.bed['h1'], pid) for pid in launcher), 'their end')
+    elsewhere = ('-H', 'h1', '-F', one.ssh_config)
+    if command == 'status':
+        seen = one.seen(*elsewhere, status=1)
+        assert (seen['hydra@h1']['state'], seen['added@h1']['state']) == ('killed', 'started')
+        assert seen['hydra@h1']['left']
+        wait_until(lambda: one.deployment.processes(word) == [], 'the end of what was left')
+    elif command == 'stop':
+        one.tell('stop', *elsewhere)
+    else:
+        one.start_all()
+    assert one.deployment.processes(word) == []
+
+
 def test_stop_leaves_nothing_of_programs_that_are_hard_to_end(two: Standing) -> None:
     words = {host: add_hydra(two.deployment, 'hydra', host) for host in ('h1', 'h2')}
     two.deployment.sleep(start_index=1)
@@ -523,8 +552,9 @@ def test_who_comes_second_is_told_who_changes_the_session(two: Standing) -> None
     assert two.seen(status=0)['hydra@h1']['state'] == 'started'
 
 
-@pytest.mark.parametrize('is_cut', [False, True], ids=['killed', 'killed while the link is cut'])
-def test_a_dead_master_holds_a_session_no_longer_than_its_connection(one: Standing, is_cut: bool) -> None:
+@pytest.mark.parametrize('how', ['killed', 'killed while the link is cut', 'with its machine'])
+def test_a_dead_master_holds_a_session_no_longer_than_its_connection(one: Standing, how: str) -> None:
+    """Of a machine that lost its power nobody hears any more: a minute of silence is the end of its connection."""
     host = one.bed['h1']
     word = add_hydra(one.deployment, 'hydra')
     one.deployment.components[-1]['stop_timeout'] = 1000
@@ -533,11 +563,13 @@ def test_a_dead_master_holds_a_session_no_longer_than_its_connection(one: Standi
     with one.begin_to('stop') as first:
         wait_until(lambda: one.seen()['hydra@h1']['state'] == 'stopping', 'it to begin')
         agent = the_agent(host)
-        if is_cut:
+        if how != 'killed':
             host.cut()
         first.signal(signal.SIGKILL)
         first.end()
-    if is_cut:
+    if how == 'with its machine':
+        wait_until(lambda: not is_alive(host, agent.pid), 'the agent to miss it', 120)
+    if how != 'killed':
         host.heal()
     one.deployment.ends(agent.pid)
     heads = one.deployment.processes(word) + one.deployment.sleepers()

@@ -94,7 +94,7 @@ def test_fetching() -> None:
     )
     line = picture(progress, now=2)[0]
     assert line == 'h0  fetching:  50 %, 1.0 MB of 2.0 MB, 2 of 3 files, 500.0 kB/s, 2 s left  2 s'
-    progress.apply(e.ResultsFetched(host='h0', files=3, bytes=2_000_000, unchanged=0, seconds=3), 3)
+    progress.apply(e.ResultsFetched(host='h0', files=3, bytes=2_000_000, unchanged=0, seconds=3, folders={}), 3)
     assert picture(progress, now=3) == ['h0  ready', '1 of 1 host ready  3 s']
 
 

@@ -151,6 +151,16 @@ class TestWhatThereIs:
         assert done.stderr == b''
 
 
+def test_what_ends_without_a_newline_stands_in_the_order_of_times(site: Standing) -> None:
+    site.write(
+        sh('asks', 'h2', 'printf "a question? "; exec sleep 1000'),
+        sh('goes-on', 'h1', 'sleep 0.5; echo something else; exec sleep 1000', start_index=1),
+    )
+    site.deploy()
+    wait_until(lambda: 'something else' in site.later('logs').stdout, 'its output')
+    assert site.later('logs').stdout == 'asks@h2    | a question? \ngoes-on@h1 | something else\n'
+
+
 class TestFollowing:
     """`-f`."""
 

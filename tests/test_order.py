@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+from pathlib import Path
 
 from remote_runner.config import ready
-from tests.deploying import PATIENCE, Deployment
+from tests.days import FreshBed
+from tests.deploying import PATIENCE, Deployment, connections, deploying, kill
 from tests.living import Lives, status
 from tests.testbed.process import wait_until
 
@@ -93,6 +96,41 @@ def test_a_critical_component_may_end_with_success(deployment: Deployment) -> No
     ended = deployment.run()
     assert ended.status == 0, ended.stderr
     assert deployment.runs(ended.pid('sleeper'))
+
+
+def test_a_broken_connection_hides_no_end_of_a_critical_component(deployment: Deployment) -> None:
+    """Though what is waited for runs on another host."""
+    deployment.sleep('waited', wait=True)
+    deployment.sh('it', 'while [ ! -e /tmp/fail ]; do sleep 0.01; done; exit 3', critical=True, host='h2')
+    running = deployment.begin()
+    running.wait_for('component_started', 'it')
+    running.wait_for('component_started', 'waited')
+    host = deployment.host('h2')
+    kill(host, signal.SIGKILL, *(sshd.pid for sshd in connections(host)))
+    running.wait_for('host_lost', host='h2')
+    host.run(['touch', '/tmp/fail'])
+    ended = running.finish()
+    host.run(['rm', '/tmp/fail'])
+    assert ended.status == 1
+    assert 'it@h2 has failed and is critical' in ended.stderr
+    assert ended.labels('component_stopped') == ['waited@h1']
+    assert deployment.sleepers() == []
+
+
+def test_a_critical_component_that_went_with_its_host_ends_the_run(fresh_bed: FreshBed, tmp_path: Path) -> None:
+    with deploying(fresh_bed(2), tmp_path) as deployment:
+        deployment.sleep('waited', wait=True)
+        deployment.sleep('it', critical=True, host='h2')
+        running = deployment.begin()
+        running.wait_for('component_started', 'it')
+        running.wait_for('component_started', 'waited')
+        deployment.host('h2').kill()
+        deployment.host('h2').boot()
+        ended = running.finish()
+        assert ended.status == 1
+        assert 'it@h2 has failed and is critical' in ended.stderr
+        assert ended.labels('component_stopped') == ['waited@h1']
+        assert deployment.sleepers() == []
 
 
 def test_a_run_without_wait_stays_for_its_critical_components(deployment: Deployment) -> None:

@@ -44,7 +44,9 @@ def test_what_was_waited_for_comes_home_by_itself(deployment: Deployment) -> Non
         'client@h1/deep/b.txt': 'more\n',
         'server@h2/output.log': 'serving\n',
     }
-    assert ended.the('results_fetched', host='h1')['files'] == 4
+    fetched = ended.the('results_fetched', host='h1')
+    assert fetched['files'] == 4
+    assert fetched['folders'] == {'client@h1': str(run / 'client@h1')}
 
 
 def test_not_with_no_fetch_and_elsewhere_with_results(deployment: Deployment, tmp_path: Path) -> None:

@@ -337,6 +337,14 @@ class TestRecords:
         assert len(kept) == 50
         assert kept[0] == '20200101-000012-abcde'
 
+    def test_the_newest_is_that_whatever_the_clocks_of_those_who_began_them_show(self, site: Standing) -> None:
+        site.write(component('one', 'h1'))
+        site.deploy(variables={'TZ': 'Asia/Tokyo'})
+        site.write(component('two', 'h1'))
+        site.deploy(variables={'TZ': 'America/Los_Angeles'})
+        site.later('stop')
+        assert list(site.states()) == list(site.states(*site.elsewhere('h1'))) == ['two@h1']
+
     @pytest.mark.parametrize(
         'damage',
         [

@@ -219,14 +219,13 @@ def quit_session(request: "Request") -> "Dict[str, object]":
 
 
 def end_leftovers(request: "Request") -> None:
-    """End what launchers left that were killed. The status files of the newest run tell whether there may be some."""
+    """End what launchers left that were killed. Status files tell whether there may be some."""
     from remote_runner.agent import folders
 
     name = request.header['session']
     root = folders.state_folder(name)
-    runs = [run for run in os.listdir(root) if os.path.isdir(os.path.join(root, run))]
-    newest = folders.component_folders(os.path.join(root, max(runs))) if runs else []
-    states = [(folders.read_status(folder) or {}).get('state') for folder in newest]
+    own = [folder for run in folders.run_names(root) for folder in folders.component_folders(os.path.join(root, run))]
+    states = [(folders.read_status(folder) or {}).get('state') for folder in own]
     if all(state is None or state in folders.OVER for state in states):
         return
     from remote_runner.agent import survey  # takes a millisecond

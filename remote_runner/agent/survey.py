@@ -136,28 +136,40 @@ def in_session(
 ) -> "List[Found]":
     """The components of a session, of these runs or of the newest, and those of others that are alive.
 
-    Where `names` are given, those alone.
+    Alive is also that of which a killed launcher has left something. Where `names` are given, those alone.
     """
     root = os.path.join(folders.state_root(), session)
-    by_name: "Dict[str, Found]" = {}
+    own: "List[Tuple[bool, Found]]" = []
     for position, run in enumerate(folders.run_names(root)):
         is_wanted = run in runs if runs is not None else position == 0
         for folder in folders.component_folders(os.path.join(root, run)):
             try:
                 spec = folders.read_spec(folder)
-                if names is not None and spec['name'] not in names:
-                    continue
-                one = Found(folder, spec)
+                if names is None or spec['name'] in names:
+                    own.append((is_wanted, Found(folder, spec)))
             except folders.UNREADABLE:
                 continue  # its spec was never written, or not whole
-            known = by_name.get(one.spec['name'])
-            if (known is None and (is_wanted or one.peer is not None)) or (
-                known is not None and known.peer is None and one.peer is not None
-            ):
-                by_name[one.spec['name']] = one
-            elif one.peer is not None:
-                one.peer.sock.close()
+    remains = _of_which_something_is_left(one for _, one in own)
+    by_name: "Dict[str, Found]" = {}
+    for is_wanted, one in own:
+        known = by_name.get(one.spec['name'])
+        lives = one.peer is not None or one in remains
+        if (known is None and (is_wanted or lives)) or (
+            known is not None and lives and known.peer is None and known not in remains
+        ):
+            by_name[one.spec['name']] = one
+        elif one.peer is not None:
+            one.peer.sock.close()
     return sorted(by_name.values(), key=lambda one: (one.spec['about']['index'], one.spec['run'], one.folder))
+
+
+def _of_which_something_is_left(found: "Iterable[Found]") -> "Set[Found]":
+    """Those whose keepers vanished, and not all of their processes."""
+    lost = {(one.spec['run'], one.spec['name']): one for one in found if one.has_lost_keeper}
+    if not lost:
+        return set()
+    left = {(run, name) for _, run, name in marked()}
+    return {one for key, one in lost.items() if key in left or one.guard_lives()}
 
 
 def ask_how_they_are(found: "Iterable[Found]") -> None:

@@ -104,22 +104,27 @@ def main(arguments: Sequence[str]) -> int:
         kind = FoldedLines if options.fold else JsonObjects if options.json else PrefixedLines
         how = {'with_time': options.time, 'color': color, 'terminal': sys.stdout.isatty()}
         printer = kind([source.seen for source in sources], options.grep, **how)
-        lines = TAIL if options.follow and options.lines is None and options.since is None else options.lines
-        try:
-            for line in history(session, sources, lines, options.since):
-                printer(line)
-        except HostError as error:
-            if not options.follow:
-                raise
-            log.warning('%s', error)
         if options.follow:
+            lines = TAIL if options.lines is None and options.since is None else options.lines
+            try:
+                for line in history(session, sources, lines, options.since):
+                    printer(line)
+            except HostError as error:
+                log.warning('%s', error)
             printer.flush()
             try:
                 follow(session, sources, printer, printer.flush, lines, options.since)
             except KeyboardInterrupt:
                 status = EXIT_INTERRUPTED
-        for source in sources:
-            for line in source.flush():
-                printer(line)
+            for source in sources:
+                for line in source.flush():
+                    printer(line)
+        else:
+            try:
+                for line in history(session, sources, options.lines, options.since, is_all=True):
+                    printer(line)
+            except HostError:
+                printer.end()
+                raise
         printer.end()
     return status

@@ -148,9 +148,14 @@ class Board:
             return [tracked for tracked in (self.all() if among is None else among) if tracked.state in states]
 
     def failed_critical(self) -> list[Tracked]:
-        """The critical components that have failed."""
+        """The critical components that have failed, and those that their hosts have lost."""
         with self._changed:
-            return [tracked for tracked in self.all() if tracked.plan.critical and tracked.has_failed]
+            critical = [tracked for tracked in self.all() if tracked.plan.critical]
+            return [
+                tracked
+                for tracked in critical
+                if tracked.has_failed or (tracked.state is State.UNKNOWN and tracked.host not in self.lost)
+            ]
 
     def wait(self, ready: Callable[[], bool], deadline: float | None = None) -> bool:
         """Wait until `ready()`, which is asked after every change; False at `deadline` (time.monotonic)."""

@@ -110,7 +110,12 @@ class Source:
 
 
 def history(
-    session: Session, sources: Sequence[Source], lines: int | None = None, since: float | None = None
+    session: Session,
+    sources: Sequence[Source],
+    lines: int | None = None,
+    since: float | None = None,
+    *,
+    is_all: bool = False,
 ) -> Iterator[Line]:
     """What there is, in the order of times. Where a connection breaks the rest is told before that is raised.
 
@@ -119,6 +124,7 @@ def history(
         sources: the components, each from its position on, if it has one.
         lines: how many of each that has none, the last ones; None: all.
         since: only what was written then (Unix time) or later; None: ever.
+        is_all: nothing will be read after it: what stands at an end without a newline is a line.
 
     Raises:
         HostError: a connection broke.
@@ -130,7 +136,8 @@ def history(
     for source in sources:
         host = session.pool.hosts[source.seen.at]
         try:
-            streams.append(_read(source, host, _begin(session, host, source, lines, since), failures))
+            call = _begin(session, host, source, lines, since)
+            streams.append(_read(source, host, call, failures, is_all))
         except HostError as error:
             failures.append(error)
     yield from heapq.merge(*streams, key=lambda line: line.time)
@@ -153,7 +160,9 @@ def _begin(session: Session, host: Host, source: Source, lines: int | None, sinc
     return host.call('logs', **asked)
 
 
-def _read(source: Source, host: Host, call: Call, failures: list[RemoteRunnerError]) -> Iterator[Line]:
+def _read(
+    source: Source, host: Host, call: Call, failures: list[RemoteRunnerError], is_all: bool
+) -> Iterator[Line]:
     try:
         for (_, *place), data in call.parts():
             if place:
@@ -161,6 +170,8 @@ def _read(source: Source, host: Host, call: Call, failures: list[RemoteRunnerErr
         source.position = call.result()['positions'].get(source.seen.name, source.position)
     except RemoteRunnerError as error:
         failures.append(error)
+    if is_all:
+        yield from source.flush()
 
 
 def follow(

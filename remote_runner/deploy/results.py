@@ -42,8 +42,10 @@ def bring_home(pool: Pool, components: Iterable[Seen], root: Path, events: Event
         FetchIncomplete: some files, or what a host had, could not be brought.
     """
     wanted: dict[str, list[Wanted]] = {}
+    folders: dict[str, dict[str, str]] = {}
     for seen in components:
         wanted.setdefault(seen.at, []).extend(wanted_of(seen, root))
+        folders.setdefault(seen.at, {})[seen.label] = str(results_folder(root, seen.run, seen.name, seen.host))
     listings: dict[str, Listing] = {}
     failures: list[FetchFailed] = []
     for host, found in pool.each(lambda host: look(host, wanted[host.name]) if host.name in wanted else None):
@@ -56,7 +58,7 @@ def bring_home(pool: Pool, components: Iterable[Seen], root: Path, events: Event
     check_distinct(listings.values())
 
     def work(host: Host) -> tuple[FetchFailed, ...]:
-        return _bring(host, listings[host.name], events) if host.name in listings else ()
+        return _bring(host, listings[host.name], folders[host.name], events) if host.name in listings else ()
 
     for host, outcome in pool.each(work):
         failures += [FetchFailed.of(outcome, host.name)] if isinstance(outcome, RemoteRunnerError) else outcome
@@ -64,7 +66,7 @@ def bring_home(pool: Pool, components: Iterable[Seen], root: Path, events: Event
         raise FetchIncomplete(failures)
 
 
-def _bring(host: Host, listing: Listing, events: Events) -> tuple[FetchFailed, ...]:
+def _bring(host: Host, listing: Listing, folders: dict[str, str], events: Events) -> tuple[FetchFailed, ...]:
     begun = time.monotonic()
 
     def progress(arrived: int, of: int, files: int, of_files: int) -> None:
@@ -78,6 +80,7 @@ def _bring(host: Host, listing: Listing, events: Events) -> tuple[FetchFailed, .
             bytes=fetched.bytes,
             unchanged=len(fetched.skipped),
             seconds=time.monotonic() - begun,
+            folders=folders,
         )
     )
     return fetched.failures

@@ -394,7 +394,9 @@ class _Run:
                 log.warning('--terminate has no effect: no component has wait=True')
             return
         self._unlock()
-        wait_for_components(self._board, waited, self._reconnect, lambda: bool(self._board.failed_critical()))
+        # The others may be critical, are ended or fetched from: their hosts must be in reach, too.
+        has_failed = self._board.failed_critical
+        wait_for_components(self._board, waited, self._reconnect, lambda: bool(has_failed()), beside=everything)
         try:
             self._end_of_wait(waited)
         except RemoteRunnerError:
@@ -485,6 +487,6 @@ def reported() -> Iterator[None]:
 
 
 def new_run_id() -> str:
-    """A name for a run; in the order of names runs stand in the order of their beginnings."""
+    """A name for a run, by UTC: in the order of names runs stand in that of their beginnings, wherever these were."""
     now = time.time()
-    return time.strftime('%Y%m%d-%H%M%S', time.localtime(now)) + f'-{int(now % 1 * 1000):03}{secrets.token_hex(1)}'
+    return time.strftime('%Y%m%d-%H%M%S', time.gmtime(now)) + f'-{int(now % 1 * 1000):03}{secrets.token_hex(1)}'

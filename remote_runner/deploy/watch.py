@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from remote_runner.deploy.board import OVER, Board, State, Tracked
@@ -30,6 +30,7 @@ def wait_for_components(
     reconnect: Callable[[str], None],
     enough: Callable[[], bool] = lambda: False,
     *,
+    beside: Iterable[Tracked] = (),
     settled: Callable[[Tracked], bool] = lambda tracked: tracked.state in OVER,
     deadline: float | None = None,
 ) -> bool:
@@ -39,9 +40,10 @@ def wait_for_components(
 
     Args:
         enough: ends the waiting earlier.
+        beside: not waited for, but their hosts, too, are connected to again.
         settled: what is waited for, where that is not the end.
     """
-    hosts = set(by_host(waited))
+    hosts = set(by_host([*waited, *beside]))
     reconnecting: set[str] = set()
     over = threading.Event()
 

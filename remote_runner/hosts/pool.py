@@ -202,6 +202,7 @@ class Pool:
         if self._closed.is_set():
             host.close()
             raise ConnectionLost('the command has ended', host=host.name)
+        host.beat()  # from now on its agent misses us, however soon we are gone
         return host
 
     def each(
