@@ -31,6 +31,8 @@ def best_name(hosts: list[Known], wanted: Wanted = Wanted()) -> str | None:  # n
     ('better', 'worse'),
     [
         (host('a', load=1.0), host('b', load=2.0)),
+        (host('a', load=0.1), host('b 2.0')),
+        (host('a', load=0.1, cores=8), host('b', cores=1)),
         (host('a', load=3.0, cores=8), host('b', load=2.0)),
         (host('a', load=1.0, virtual=0.5), host('b', load=1.0, virtual=1.0)),
         (host('a 0.5', load=3.0), host('b', load=2.0)),

@@ -112,8 +112,8 @@ def test_loads_are_as_fresh_as_they_are_told(keep: Keep, burdens: dict[str, Burd
     assert h1.report is not None
     assert h2.report is not None
     assert h1.report.free_memory == GB // 1024 * 1024
-    assert h1.score == pytest.approx(2.5 / h1.report.cores + 0.1 * 7 / 8, rel=1e-3)
-    assert h2.score == pytest.approx(2 * 4.0 / h2.report.cores, abs=1e-3)
+    assert h1.score == pytest.approx((2.5 + 1) / h1.report.cores + 0.1 * 7 / 8, rel=1e-3)
+    assert h2.score == pytest.approx(2 * (4.0 + 1) / h2.report.cores, abs=1e-3)
 
 
 def test_the_best_one_follows_the_loads(keep: Keep, burdens: dict[str, Burden]) -> None:

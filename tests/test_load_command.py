@@ -144,7 +144,7 @@ def test_the_cluster_file_and_its_weights(commands: Commands) -> None:
     found = told(load(commands, '--json'))
     assert list(found) == ['h1', 'h2']
     assert (found['h1']['load_weight'], found['h1']['memory_weight']) == (0.1, 2.0)
-    assert found['h2']['score'] == pytest.approx(5 * 0.5 / found['h2']['report']['cores'])
+    assert found['h2']['score'] == pytest.approx(5 * (0.5 + 1) / found['h2']['report']['cores'])
     commands.variables['RR_CLUSTER'] = 'h3'
     assert list(told(load(commands, '--json'))) == ['h3']
     file.write_text('h1\nh2 zwei drei@\n')
@@ -216,10 +216,10 @@ def test_a_function_of_ones_own(commands: Commands) -> None:
 
 
 def test_the_daemon_is_asked(commands: Commands, burdens: dict[str, Burden]) -> None:
-    with daemon(commands, 'h1', 'h2 2', 'h3') as cluster:
+    with daemon(commands, 'h1', 'h2 1.2', 'h3') as cluster:
         found = told(load(commands, '--json'))
         assert list(found) == ['h2', 'h3', 'h1']
-        assert found['h2']['load_weight'] == 2.0
+        assert found['h2']['load_weight'] == 1.2
         assert found['h2']['identity'] == cluster.hosts()[1].identity
         assert load(commands, '--best', '--peek').stdout == 'h2\n'
         assert told(load(commands, '--json'))['h2']['virtual'] == 0

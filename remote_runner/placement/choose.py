@@ -1,8 +1,8 @@
 """Which host is the best one: pure decisions over what the hosts report.
 
-    score = (load average per core + virtual load) x load weight + MEMORY x share of memory in use / memory weight
+    score = (load average + virtual load + 1) / cores x load weight + MEMORY x share of memory in use / memory weight
 
-The lowest score is the best. The load average follows what runs with a delay (it is an average over a minute, see
+The lowest score is the best: it is how busy a host would be with one more command. The load average follows what runs with a delay (it is an average over a minute, see
 proc(5), `/proc/loadavg`), so what was just given to a host counts there as virtual load: each command as one more
 running process, which fades as the average takes it in.
 """
@@ -108,7 +108,8 @@ def load_per_core(host: Known) -> float:
 def score(host: Known) -> float:
     """The score of a host: see the top of this file."""
     used = 1.0 - host.report.free_memory / host.report.memory if host.report.memory else 0.0
-    return load_per_core(host) * host.load_weight + MEMORY * used / host.memory_weight
+    would_be = host._replace(virtual=host.virtual + 1)
+    return load_per_core(would_be) * host.load_weight + MEMORY * used / host.memory_weight
 
 
 def why_not(host: Known, wanted: Wanted) -> str | None:
