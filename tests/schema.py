@@ -30,7 +30,7 @@ def _is(value: Any, hint: Any) -> bool:
     if origin is tuple:
         return isinstance(value, list) and all(_is(item, parts[0]) for item in value)
     if origin is dict:
-        keys_are_right = parts[0] is str or all(key.isdecimal() for key in value)
+        keys_are_right = parts[0] is str or all(key.removeprefix('-').isdecimal() for key in value)
         return isinstance(value, dict) and keys_are_right and all(_is(item, parts[1]) for item in value.values())
     if hint in (int, float) and isinstance(value, bool):
         return False

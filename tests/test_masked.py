@@ -154,6 +154,22 @@ def test_the_password_of_this_command(site: Standing, command: Command) -> None:
     assert 'of its own' not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize('way', ['record', 'hosts'])
+def test_the_password_that_a_config_passes_on(site: Standing, way: str) -> None:
+    """Whoever deploys names it; commands that come later know of none."""
+    script = 'systemd-notify --status="to $1 with $PASS"; echo "from $1"; exit 3'
+    line = sh('logs-in', 'h1', '', 'ready=ready.notify()', env={'PASS': 0}, args=['-c', script, 'x', 'url?pw=0'])
+    line = line.replace("{'PASS': 0}", "{'PASS': options.ssh_pass}")
+    site.write(line.replace("'url?pw=0'", "'url?pw=' + options.ssh_pass"))
+    deployed = site.deploy('-p', SECRET, status=1)
+    assert deployed.event('component_failed')['output'] == f'from url?pw={MASK}\r\n'
+    options = [] if way == 'record' else ['-F', site.ssh_config, '-H', 'h1']
+    done = masked(site.later('restart', 'logs-in', '--json', *options, status=1))
+    assert done.event('component_said')['text'] == f'to url?pw={MASK} with {MASK}'
+    assert done.event('component_failed')['output'] == f'from url?pw={MASK}\r\n'
+    masked(site.later('status', '--json', *options, status=1))
+
+
 def test_half_a_secret_is_none(site: Standing) -> None:
     site.write(
         sh('long', 'h1', _SAYS_MUCH, 'ready=ready.notify()', env_file='secrets'),

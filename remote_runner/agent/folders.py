@@ -281,6 +281,7 @@ def _new_spec(header: "Dict[str, Any]", item: "Dict[str, Any]", number: str) -> 
         'user': user,
         'env': environment,
         'secrets': item['secrets'],
+        'hidden': [_encode(text) for text in item['hidden']],
         'umask': umask,
         'stop_signal': signal_number(item['stop_signal']),
         'stop_timeout': float(item['stop_timeout']),

@@ -19,9 +19,9 @@ def in_order(secrets: "Iterable[Optional[str]]") -> "Tuple[str, ...]":
 
 
 def of_spec(spec: "Dict[str, Any]") -> "Tuple[str, ...]":
-    """The values of a component's secret variables. A spec of an earlier version names none."""
+    """The values of a component's secret variables, and what else of it is secret. Old specs name none."""
     names = [name.encode('utf-8', 'surrogateescape') for name in spec.get('secrets', ())]
-    values = [spec['env'][name] for name in names]
+    values = [spec['env'][name] for name in names] + list(spec.get('hidden', ()))
     # As output and names of files are decoded: bytes that are no UTF-8 stand there in two ways.
     return in_order(value.decode('utf-8', how) for value in values for how in ('replace', 'surrogateescape'))
 

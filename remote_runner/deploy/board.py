@@ -298,7 +298,7 @@ class Board:
             if tracked.state in RUNNING and state == 'killed':
                 self._end(tracked, State.FAILED, 'its launcher was killed, and the program was ended')
             elif tracked.state in RUNNING:
-                self._end(tracked, State.UNKNOWN, 'its launcher is gone; was the host restarted?')
+                self._end(tracked, State.UNKNOWN, 'its launcher is gone; was the host restarted, or was it killed?')
 
     # ---- what agents say --------------------------------------------------------------------------------------
 

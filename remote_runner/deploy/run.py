@@ -165,7 +165,7 @@ class _Run:
 
     def _describe(self, tracked: Tracked) -> Header:
         base_dir = self._preparation.base_dirs[tracked.key]
-        return described(tracked.plan, base_dir, self.outcome.run, self.outcome.session)
+        return described(tracked.plan, base_dir, self.outcome.run, self.outcome.session, self._plan.secrets)
 
     # ---- hosts ------------------------------------------------------------------------------------------------
 

@@ -39,6 +39,11 @@ class Secrets:
         """`text` without them."""
         return rules.mask(text, self._secrets)
 
+    def within(self, value: Any) -> list[str]:
+        """Those that would be masked in a value for JSON."""
+        plain = rules.mask_all(value, ())
+        return [secret for secret in self._secrets if rules.mask_all(value, (secret,)) != plain]
+
     def mask_all(self, value: Any) -> Any:
         """A value for JSON, with all texts in it masked; the names of fields are not."""
         return rules.mask_all(value, self._secrets)

@@ -167,5 +167,5 @@ def _explained(seen: Seen) -> str:
     if seen.left:
         return f'its launcher was killed; {len(seen.left)} processes that it left are being ended'
     if seen.state == 'gone':
-        return 'nobody saw its end; was the host restarted?'
+        return 'nobody saw its end; was the host restarted, or its launcher killed?'
     return ''

@@ -13,6 +13,7 @@ from typing import Any
 from remote_runner.agent.tree import describe_status
 from remote_runner.deploy.board import PENDING, Board, State, Tracked
 from remote_runner.deploy.plan import ComponentPlan
+from remote_runner.deploy.secrets import Secrets
 from remote_runner.errors import ConnectionLost, HostError, RemoteRunnerError, RequestFailed
 from remote_runner.hosts.host import Call, Header
 from remote_runner.hosts.pool import Pool
@@ -282,8 +283,12 @@ class Starter:
                 call.result(max(0.0, deadline - time.monotonic()))
 
 
-def described(plan: ComponentPlan, base_dir: str, run: str, session: str) -> Header:
-    """What a host is told of a component of this run, whose absolute base_dir on the host is given."""
+def described(plan: ComponentPlan, base_dir: str, run: str, session: str, secrets: Secrets) -> Header:
+    """What a host is told of a component of this run, whose absolute base_dir on the host is given.
+
+    Which of the run's `secrets` stand in its arguments and the like it is told, too: it shall mask them for commands
+    that do not know them. It is told none that it does not get anyway.
+    """
     own = {
         **dict(plan.env),
         'RR_RUN': run,
@@ -320,6 +325,7 @@ def described(plan: ComponentPlan, base_dir: str, run: str, session: str) -> Hea
         'environment': {**dict(plan.secret_env), **own},
         # The variables whose values the host masks in what it tells; those that others win over are none.
         'secrets': [name for name, _ in plan.secret_env if name not in own],
+        'hidden': secrets.within([plan.executable, plan.args, own, plan.ready]),
     }
 
 
