@@ -1,4 +1,4 @@
-"""`remote_runner dsh COMMAND…` where the daemon runs: streams, signals and exit status of the command, as if it ran here.
+"""`remote_runner dsh` where the daemon runs: streams, signals and exit status of a command elsewhere, as if it ran here.
 
 It starts for every command, maybe for each file that is compiled, so it imports next to nothing: modules that Python
 has loaded anyway, or that are built into it. What it does not understand at once (`--help`, wrong options, hosts other
@@ -77,7 +77,7 @@ _FLAGS = {
     '-v': 'is_verbose', '--verbose': 'is_verbose',
     '-n': 'has_no_input', '--no-input': 'has_no_input',
 }  # fmt: skip
-_LISTS = {'--prefer': 'prefer', '--exclude': 'exclude', '-x': 'exclude', '--env': 'env'}
+_HOSTS = {'--prefer': 'prefer', '--exclude': 'exclude', '-x': 'exclude'}
 
 
 def main(arguments: list[str]) -> int | None:
@@ -110,8 +110,10 @@ def read(arguments: list[str]) -> Options | None:
         name, equals, value = word.partition('=')
         if not equals:
             value = next(words, '')
-        if name in _LISTS and value:
-            getattr(options, _LISTS[name]).append(value)
+        if name == '--env' and value:
+            options.env.append(value)
+        elif name in _HOSTS and _is_plain(value):
+            getattr(options, _HOSTS[name]).append(value)
         elif name == '--platform' and value:
             options.platform = value
         elif name == '--min-memory' and value[:-1].isdecimal() and value[-1] in _UNITS:
@@ -120,6 +122,11 @@ def read(arguments: list[str]) -> Options | None:
             return None
     options.command = rest + list(words)
     return options if options.command else None
+
+
+def _is_plain(name: str) -> bool:
+    """Whether this is one host, or a pattern for fnmatch(3), and nothing that has to be unfolded first."""
+    return name.translate({ord(character): None for character in '.-_*?'}).isalnum()
 
 
 def fill_streams() -> None:
