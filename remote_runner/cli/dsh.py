@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from remote_runner.cli.options import Parser, add_connection_options, add_log_level, ssh_options
+from remote_runner.cli.options import Parser, add_connection_options, add_log_level, seconds, ssh_options
 from remote_runner.cli.wanted import add_wanted_options, wanted
 from remote_runner.errors import UsageError
 from remote_runner.placement import client
@@ -61,6 +61,19 @@ def make_parser() -> argparse.ArgumentParser:
     what = 'it reads nothing, as with </dev/null: in loops that read a list'
     parser.add_argument('-n', '--no-input', action='store_true', help=what)
     add_wanted_options(parser)
+    group = parser.add_argument_group(
+        'directory', 'The command runs in this directory, which the host must share with us, as over NFS.'
+    )
+    what = 'run in this directory of the host, which need not be shared; ~ is the home there'
+    group.add_argument('--dir', metavar='DIR', help=what)
+    group.add_argument(
+        '--wait-files',
+        type=_seconds,
+        default=client.WAIT_FILES,
+        metavar='SECONDS',
+        help='how long the host may take until it sees the files that the command names as they are here, and we those '
+        f'that it wrote (default: {client.WAIT_FILES:g}; 0: do not look, nor whether the directory is shared)',
+    )
     group = parser.add_argument_group('environment', _ENVIRONMENT)
     group.add_argument(
         '--env',
@@ -94,6 +107,10 @@ def main(arguments: Sequence[str]) -> int:
     return status if status >= 0 else client.die_by(-status)
 
 
+def _seconds(text: str) -> float:
+    return 0.0 if text == '0' else seconds(text)
+
+
 def split(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Our options, and the command: it begins at the first word that is no option, or behind `--`."""
     with_value = {name for name, action in parser._option_string_actions.items() if action.nargs is None}
@@ -118,6 +135,7 @@ def _asked(options: argparse.Namespace, command: list[str]) -> client.Options:
     asked.prefer, asked.exclude = list(wish.prefer), list(wish.exclude)
     asked.min_memory, asked.platform = wish.min_memory, wish.platform
     asked.env = options.env
+    asked.folder, asked.wait_files = options.dir, options.wait_files
     asked.is_terminal, asked.is_verbose, asked.has_no_input = options.terminal, options.verbose, options.no_input
     asked.command = command
     return asked
