@@ -297,8 +297,9 @@ def complain(what: str, host: str | None = None, remedy: str | None = None, stat
     """Say what is wrong on stderr; the status."""
     from remote_runner.errors import RemoteRunnerError
 
-    text = 'ERROR: {}\n'.format(str(RemoteRunnerError(what, host=host, remedy=remedy)).replace('\n', '\nERROR: '))
-    _write_all(2, text.replace('\nERROR:  ', '\n  ').encode('utf-8', 'surrogateescape'))
+    lines = str(RemoteRunnerError(what, host=host, remedy=remedy)).split('\n')
+    text = ''.join(f'{line}\n' if line[:1] == ' ' else f'ERROR: {line}\n' for line in lines)
+    _write_all(2, text.encode('utf-8', 'surrogateescape'))
     return status
 
 
