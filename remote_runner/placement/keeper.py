@@ -5,8 +5,8 @@
         cluster.wait_until_up(30.0)
         [(name, host)] = cluster.choose(Wanted(min_memory=2 << 30))
 
-A host that is silent for three reports, or whose connection breaks, is lost: it is not chosen, and it is connected to
-again after delays that grow. Where commands of ours still run on a host that has become silent, its connection is left
+A host that is silent (`SILENCE`), or whose connection breaks, is lost: it is not chosen, and it is connected to again
+after delays that grow. Where commands of ours still run on a host that has become silent, its connection is left
 alone: the host speaks again, or the connection counts as dead (`hosts/transport.py`) and takes them with it.
 """
 
@@ -37,8 +37,8 @@ from remote_runner.placement.choose import Known, Report, Score, VirtualLoad, Wa
 
 #: Seconds between two reports of a host.
 INTERVAL = 1.5
-#: So many of them that do not come mean that it is lost.
-MISSED = 3
+#: So many of these without any report mean that a host is lost: of two that say the same it sends one.
+SILENCE = 4
 #: Seconds after which a host that was lost is connected to again: at first, and at most.
 FIRST_DELAY, MOST_DELAY = 1.0, 60.0
 #: Seconds after which one is tried again that has not let us in: many attempts may lock the user out.
@@ -343,8 +343,8 @@ class Cluster:
         """See what has become of a host; the lock is held."""
         if member.call is not None and member.call.ended:
             self._lose(member, _why_ended(member.call))
-        elif member.state == UP and now - member.heard > MISSED * self._interval:
-            self._lose(member, HostSilent(f'it has been silent for {MISSED * self._interval:g} s', host=member.name))
+        elif member.state == UP and now - member.heard > SILENCE * self._interval:
+            self._lose(member, HostSilent(f'it has been silent for {SILENCE * self._interval:g} s', host=member.name))
         if member.twin is not None and (member.twin.host is None or not member.twin.is_wanted):
             member.twin, member.due = None, now  # it can be had under this name alone
 
@@ -366,7 +366,7 @@ class Cluster:
         """Seconds until something may be due."""
         now = self._clock()
         times = [now + HEARTBEAT]
-        times += [member.heard + MISSED * self._interval for member in self._all() if member.state == UP]
+        times += [member.heard + SILENCE * self._interval for member in self._all() if member.state == UP]
         if self._connecting < self._fanout:
             times += [member.due for member in self._members.values() if member.due is not None]
         return max(0.01, min(times) - now)
