@@ -487,6 +487,70 @@ class TestWithoutADaemon:
         wait_until(lambda: '1060' not in words_of(alone.served), 'its end')
 
 
+class TestSync:
+    @pytest.fixture
+    def apart(self, dsh: Dsh, tmp_path: Path) -> Dsh:
+        """In a folder that no host has."""
+        dsh.folder = tmp_path / 'apart'
+        dsh.folder.mkdir()
+        return dsh
+
+    @pytest.fixture(params=['daemon', 'alone'])
+    def options(self, request: pytest.FixtureRequest, apart: Dsh) -> list[str]:
+        if request.param == 'alone':
+            apart.variables = {'RR_DSHD_SOCKET': str(apart.home / 'none')}
+        words = ['--sync', '-F', str(apart.ssh_config)]
+        return words if request.param == 'daemon' else [*words, '-H', 'h[1-2]']
+
+    def test_there_and_back(self, apart: Dsh, options: list[str]) -> None:
+        write_project(apart.folder, 3)
+        (apart.folder / 'link').symlink_to('main.c')
+        (apart.folder / 'tool').write_text('#!/bin/sh\nexec make "$@"\n')
+        (apart.folder / 'tool').chmod(0o755)
+        (apart.folder / 'in').mkdir()
+        (apart.folder / 'in/data').write_text('data')
+        before = (apart.folder / 'main.c').stat()
+        text = './tool && mkdir -p new/er && cat in/data link >new/er/file; rm f1.c; exit 3'
+        done = apart.script(text, *options, status=3)
+        assert done.stderr == ''
+        assert (apart.folder / 'new/er/file').read_text() == 'data' + (apart.folder / 'main.c').read_text()
+        assert (apart.folder / 'link').is_symlink()
+        assert (apart.folder / 'f1.c').exists()
+        after = (apart.folder / 'main.c').stat()
+        assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+        assert subprocess.run([apart.folder / 'all'], capture_output=True, check=True).stdout == b'"i386" 3\n'
+        for host in apart.served.bed.hosts:
+            assert host.run(['sh', '-c', 'ls -d /tmp/remote_runner-dsh-* || echo none']).stdout == b'none\n'
+
+    def test_what_was_changed_here_meanwhile_stays(self, apart: Dsh, options: list[str]) -> None:
+        (apart.folder / 'ours').write_text('old')
+        (apart.folder / 'theirs').write_text('old')
+        text = 'echo up; while read -r line; do echo "$line" >theirs; done'
+        with apart.begin(*options, 'sh', '-c', text, stdin=subprocess.PIPE) as command:
+            wait_until(lambda: command.out == b'up\n', 'it runs')
+            (apart.folder / 'ours').write_text('new')
+            assert command.process.stdin is not None
+            command.process.stdin.write(b'new\n')
+            command.process.stdin.close()
+            assert command.end().status == 0
+        assert ((apart.folder / 'ours').read_text(), (apart.folder / 'theirs').read_text()) == ('new', 'new\n')
+
+    def test_interrupted(self, apart: Dsh, options: list[str]) -> None:
+        with apart.begin(*options, 'sh', '-c', '>made; echo up; exec sleep 1080') as command:
+            wait_until(lambda: command.out == b'up\n', 'it runs')
+            command.signal(signal.SIGINT)
+            assert command.end().status == -signal.SIGINT
+        assert not (apart.folder / 'made').exists()
+        for host in apart.served.bed.hosts:
+            assert host.run(['sh', '-c', 'ls -d /tmp/remote_runner-dsh-* || echo none']).stdout == b'none\n'
+
+    def test_what_cannot_come_back(self, apart: Dsh, options: list[str]) -> None:
+        (apart.folder / 'place').mkdir()
+        done = apart.dsh(*options, 'sh', '-c', 'rmdir place; >place; >good', status=1)
+        assert 'place' in done.stderr
+        assert (apart.folder / 'good').exists()
+
+
 class TestLost:
     def test_the_host(self, fresh_bed: type[Testbed], tmp_path: Path) -> None:
         bed = fresh_bed(1)
@@ -494,7 +558,7 @@ class TestLost:
             dsh = Dsh(served, tmp_path / 'home', tmp_path)
             with dsh.begin('--dir', '/tmp', 'sh', '-c', 'echo up; sleep 1070') as command:
                 wait_until(lambda: command.out == b'up\n', 'it runs')
-                bed['h1'].kill()
+                bed['h1'].stop_sshd(sessions=True)
                 done = command.end(120)
             assert done.status == 3
             assert done.stderr.startswith('ERROR: h1: ')

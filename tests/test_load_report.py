@@ -301,4 +301,9 @@ def test_tasks(deployment: Deployment, agent: Host) -> None:
     becomes(told, 3)
     command.cancel()
     becomes(told, 2)
+    runs = [agent.call('run', argv=['sleep', '1001'], cwd='/', umask=0, env={}, terminal=None) for _ in range(2)]
+    becomes(told, 4)
+    for run in runs:
+        run.cancel()
+    becomes(told, 2)
     call.cancel()

@@ -21,6 +21,7 @@ from remote_runner.placement import client
 
 if TYPE_CHECKING:
     from remote_runner.hosts.address import Address
+    from remote_runner.placement.keeper import Cluster
 
 _DESCRIPTION = """\
 Run a command on the host that has the least to do, as if it ran here: in this directory, with this umask, our standard
@@ -64,8 +65,11 @@ def make_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group(
         'directory', 'The command runs in this directory, which the host must share with us, as over NFS.'
     )
+    where = group.add_mutually_exclusive_group()
     what = 'run in this directory of the host, which need not be shared; ~ is the home there'
-    group.add_argument('--dir', metavar='DIR', help=what)
+    where.add_argument('--dir', metavar='DIR', help=what)
+    what = 'bring this directory with all that is in it to the host, and what the command changed back'
+    where.add_argument('--sync', action='store_true', help=what)
     group.add_argument(
         '--wait-files',
         type=_seconds,
@@ -101,7 +105,11 @@ def main(arguments: Sequence[str]) -> int:
     configure(options.log_level)
     asked = _asked(options, command)
     addresses = find(options.cluster).read() if options.cluster else None
-    status = _by_daemon(asked, addresses)
+    status = None
+    if options.sync:
+        addresses = _best_of_daemon(asked, addresses) or addresses
+    else:
+        status = _by_daemon(asked, addresses)
     if status is None:
         status = _by_ourselves(asked, find().read() if addresses is None else addresses, options)
     return status if status >= 0 else client.die_by(-status)
@@ -160,13 +168,30 @@ def _by_daemon(asked: client.Options, addresses: Sequence[Address] | None) -> in
     return client.attend(sock, asked)
 
 
+def _best_of_daemon(asked: client.Options, addresses: Sequence[Address] | None) -> list[Address] | None:
+    """The host that the daemon chooses, if there is one that has these hosts (None: any).
+
+    Raises:
+        RequestFailed, RemoteRunnerError: see `ask`; also that no host will do.
+    """
+    from remote_runner.hosts.address import parse_address
+    from remote_runner.placement.choose import Wanted
+    from remote_runner.placement.loads import find_daemon
+
+    daemon = find_daemon(None, addresses)
+    if daemon is None:
+        return None
+    wish = Wanted((), tuple(asked.prefer), tuple(asked.exclude), asked.min_memory, asked.platform)
+    return [parse_address(name) for name in daemon.best(wish, 1, peek=False)]
+
+
 def _by_ourselves(asked: client.Options, addresses: Sequence[Address], options: argparse.Namespace) -> int:
     """Run it over connections of our own, by a server as the daemon's, for this command alone."""
     from remote_runner.hosts.ahead import Ahead
     from remote_runner.placement.keeper import Cluster
     from remote_runner.placement.server import Server
 
-    if asked.is_verbose or os.isatty(sys.stderr.fileno()):
+    if not options.sync and (asked.is_verbose or os.isatty(sys.stderr.fileno())):
         text = 'dsh: no daemon has these hosts, so they are connected to for this command alone; faster: '
         sys.stderr.write(f'{text}remote_runner dshd --background\n')
         sys.stderr.flush()
@@ -183,8 +208,30 @@ def _by_ourselves(asked: client.Options, addresses: Sequence[Address], options: 
         serving = threading.Thread(target=server.run, name='server', daemon=True)
         serving.start()
         try:
-            return client.attend(ours, asked)
+            return _with_folder(asked, ours, cluster) if options.sync else client.attend(ours, asked)
         finally:
             ours.close()
             server.stop()
             serving.join()
+
+
+def _with_folder(asked: client.Options, sock: socket.socket, cluster: Cluster) -> int:
+    """Run it where this folder is brought to, and what it changed comes back from; its exit status.
+
+    Raises:
+        NoHostFits: no host will do.
+        SourcesFailed, TransferFailed, FetchIncomplete, ConnectionLost: see `Errand`.
+    """
+    import glob
+
+    from remote_runner.deploy.errand import Errand
+    from remote_runner.placement.choose import Wanted
+
+    wish = Wanted((), tuple(asked.prefer), tuple(asked.exclude), asked.min_memory, asked.platform)
+    [(name, host)] = cluster.choose(wish, peek=True)
+    with Errand(host, client.folder()) as errand:
+        asked.hosts, asked.folder = [glob.escape(name)], errand.folder
+        status = client.attend(sock, asked)
+        if status >= 0:  # else somebody does not want it any more
+            errand.bring_back()
+    return status

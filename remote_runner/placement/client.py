@@ -279,9 +279,12 @@ def attend(sock: '_socket.socket', options: Options) -> int:
     except OSError as error:
         return complain(f'the folder in which this is cannot be found: {error.strerror}')
     command = _Attended(sock, options, has_terminal)
-    status = command.run(asked)
-    if command.changes:
-        status = command.await_files() or status
+    try:
+        status = command.run(asked)
+        if command.changes:
+            status = command.await_files() or status
+    finally:
+        command.release_signals()
     is_ended_by_ours = status - 128 in command.came and status - 128 != _signal.SIGQUIT  # we would leave a core dump
     return 128 - status if is_ended_by_ours else status
 
@@ -353,6 +356,7 @@ class _Attended:
         self._host: str | None = None
         self._answer: Header | None = None
         self._is_lost = False
+        self._handlers: dict[int, Any] = {}
         #: The signals of `ENDING` that came, in this order.
         self.came: list[int] = []
         #: What the command changed in our folder, as its host sees it.
@@ -541,12 +545,19 @@ class _Attended:
     # ---- signals, and the terminal -----------------------------------------------------------------------------
 
     def _catch_signals(self) -> None:
-        self._woken, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        _signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         for number in (*PASSED, _signal.SIGTSTP, _signal.SIGCONT, _signal.SIGWINCH):
             if _signal.getsignal(number) != _signal.SIG_IGN:  # as nohup(1) has it
-                _signal.signal(number, _noted)
-        _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+                self._handlers[number] = _signal.signal(number, _noted)
+
+    def release_signals(self) -> None:
+        """From now on they do what they did before."""
+        for number, handler in self._handlers.items():
+            _signal.signal(number, handler)
+        _signal.set_wakeup_fd(-1)
+        os.close(self._woken)
+        os.close(self._wake)
 
     def _hear_signals(self) -> None:
         for number in os.read(self._woken, 4096):
