@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from remote_runner.hosts.address import parse_hosts
+from remote_runner.hosts.address import Address, parse_hosts
 from remote_runner.hosts.ssh import Connector, SshOptions
-from remote_runner.placement.keeper import UP, Cluster
+from remote_runner.placement.keeper import LOST, UP, Cluster, HostState
 from remote_runner.placement.server import Server
+from remote_runner.ui.loads import loads_picture
 from tests.burdens import GB, Burden, burdened
 from tests.commands import COMMAND, Commands, Done, environment, nothing_runs
 from tests.testbed import Testbed
@@ -281,3 +282,17 @@ def test_watching_at_a_terminal(commands: Commands, burdens: dict[str, Burden]) 
             window.shows(lambda lines: 'status 130' in lines)
         finally:
             window.close()
+
+
+def test_what_there_is_no_room_for() -> None:
+    """The best hosts stay, and some of those that are lost."""
+    up = [HostState(Address(f'up{number}'), UP, None, None, 0.0, 0.0, float(number), None) for number in range(30)]
+    lost = [HostState(Address(f'lost{number}'), LOST, 'no', None, None, 0.0, None, None) for number in range(10)]
+    for height in range(1, 60):
+        lines = [''.join(text for text, _ in line) for line in loads_picture([*up, *lost], height)]
+        assert len(lines) <= height
+        assert lines[-1] == '40 hosts: 30 up, 10 lost'
+        shown = [line for line in lines[1:-1] if line.startswith(('up', 'lost'))]
+        assert not any(line.startswith('lost') for line in shown) or any(line.startswith('up0') for line in shown)
+        assert len(shown) == 40 or height < 4 or f'… and {40 - len(shown)} more' in lines
+    assert loads_picture([], 10) == [[('0 hosts', 'bold')]]

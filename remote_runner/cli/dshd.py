@@ -159,7 +159,7 @@ def _serve(options: argparse.Namespace, file: ClusterFile, rate: Score | None, c
         server = stack.enter_context(Server(cluster, lambda: about))
         about['ports'] = _offer_ports(options, cluster, server)
 
-        def be_ready() -> None:
+        def be_ready() -> bool:
             told = server.about()
             if child is not None:
                 said = json.dumps(told) if options.json else str(os.getpid())
@@ -168,6 +168,7 @@ def _serve(options: argparse.Namespace, file: ClusterFile, rate: Score | None, c
                 Output().write(json.dumps(told) + '\n')
             background.notify('READY=1')
             log.info('the daemon is ready, with the pid %d; %s', os.getpid(), summary(cluster.hosts()))
+            return child is not None
 
         daemon = Daemon(file, cluster, server, be_ready)
         _set_signals(server.stop, daemon.reread)

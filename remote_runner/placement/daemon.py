@@ -26,11 +26,11 @@ class Daemon:
         file: that names the hosts.
         cluster: these, not started yet.
         server: of the cluster; it is stopped by whoever has it.
-        on_ready: called in the loop once each host is up or has failed.
+        on_ready: called in the loop once each host is up or has failed; whether the log is another one from now on.
     """
 
     def __init__(
-        self, file: ClusterFile, cluster: Cluster, server: Server, on_ready: Callable[[], object]
+        self, file: ClusterFile, cluster: Cluster, server: Server, on_ready: Callable[[], bool]
     ) -> None:
         self._file = file
         self._cluster = cluster
@@ -69,11 +69,16 @@ class Daemon:
         self._server.loop.soon(self._be_ready)
 
     def _be_ready(self) -> None:
+        self._tell_news()
+        if self._on_ready():
+            self._told = {}
         self._look()
-        self._on_ready()
 
     def _look(self) -> None:
         self._server.loop.later(LOOK, self._look)
+        self._tell_news()
+
+    def _tell_news(self) -> None:
         try:
             states = self._cluster.hosts()
         except RemoteRunnerError as error:  # of the user's evaluation function
