@@ -166,6 +166,10 @@ class NoDaemon(RemoteRunnerError):
     """No daemon of this user keeps the loads of hosts on this machine, or not at the socket that was named."""
 
 
+class DaemonRuns(RemoteRunnerError):
+    """A daemon of this user runs already, and there is one at a time."""
+
+
 class HostsFailed(HostError):
     """Several hosts failed; one line each."""
 

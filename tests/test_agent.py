@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from remote_runner.errors import BootstrapFailed, ConnectionLost, HostError, HostSilent, RequestFailed
-from remote_runner.hosts.bootstrap import agent_key
+from remote_runner.hosts import local
+from remote_runner.hosts.bootstrap import NUDGE, agent_key
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.local import LocalConnection
 
@@ -258,3 +259,23 @@ def test_no_python_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('remote_runner.hosts.bootstrap._PYTHONS', 'python3')
     with pytest.raises(BootstrapFailed, match='install the package python3'):
         Host('localhost', LocalConnection(), ignore)
+
+
+def test_a_host_that_is_slow_to_load_its_agent(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start-up files may wait for input; once our own code runs there, nothing goes over that it did not ask for."""
+
+    class Slow(local.LocalChannel):
+        is_ours = False
+
+        def read(self, size: int, timeout: float | None = None) -> bytes:
+            if self.is_ours and timeout is not None and timeout <= NUDGE:
+                raise TimeoutError
+            return super().read(size, timeout)
+
+        def write(self, data: bytes | memoryview) -> None:
+            self.is_ours = True
+            super().write(data)
+
+    monkeypatch.setattr(local, 'LocalChannel', Slow)
+    with Host('localhost', LocalConnection(), ignore) as host:
+        assert host.request('describe')['pid'] == host.facts.pid

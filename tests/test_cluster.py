@@ -17,7 +17,7 @@ from remote_runner.hosts.address import parse_hosts
 from remote_runner.hosts.ssh import Connector, SshOptions
 from remote_runner.placement import keeper
 from remote_runner.placement.choose import Known, Wanted
-from remote_runner.placement.keeper import CONNECTING, LOST, UP, Cluster, HostState, delay_after
+from remote_runner.placement.keeper import CONNECTING, LOST, SILENCE, UP, Cluster, HostState, delay_after
 from tests.burdens import GB, Burden, burdened
 from tests.commands import alias_of, nothing_runs, ssh_config
 from tests.deploying import kill, the_agent
@@ -231,7 +231,7 @@ def test_a_cut_host_is_lost_and_comes_back(keep: Keep, own: Testbed, burdens: di
     own['h1'].cut()
     try:
         lost = watched.becomes('h1', LOST)
-        assert lost.error == f'it has been silent for {3 * INTERVAL:g} s'
+        assert lost.error == f'it has been silent for {SILENCE * INTERVAL:g} s'
         assert lost.score is None
         assert watched.names(count=5) == ['h2'] * 5
         assert watched.state('h2').state == UP

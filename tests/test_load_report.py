@@ -8,11 +8,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
+from typing import ClassVar
 
 import pytest
 
 from remote_runner.agent.limits import Limits
-from remote_runner.agent.load import load_average, memory_figures
+from remote_runner.agent.load import Reporter, are_alike, load, load_average, memory_figures
 from remote_runner.agent.logins import session_user, utmp_users
 from remote_runner.agent.request import Failure
 from remote_runner.errors import RequestFailed
@@ -90,6 +91,51 @@ def test_again_and_again_until_it_is_cancelled(h1: Host, burdens: dict[str, Burd
     with pytest.raises(RequestFailed, match='cancelled'):
         call.result(PATIENCE)
     assert look(h1).load == 7.5, 'the agent lives on'
+
+
+@pytest.mark.parametrize(
+    ('now', 'alike'),
+    [
+        ({}, True),
+        ({'load': 1.2, 'free_memory': 4 * GB - GB // 25, 'free_swap': GB // 25}, True),
+        ({'load': 1.3}, False),
+        ({'load': 0.7}, False),
+        ({'free_memory': 4 * GB - GB // 5}, False),
+        ({'free_swap': GB // 5}, False),
+        ({'tasks': 3}, False),
+        ({'users': 1}, False),
+        ({'cores': 3}, False),
+        ({'limited': 'cores'}, False),
+    ],
+)
+def test_what_is_worth_telling(now: dict[str, object], alike: bool) -> None:
+    told = {'load': 1.0, 'cores': 4, 'memory': 8 * GB, 'free_memory': 4 * GB, 'swap': GB, 'free_swap': 0}
+    told |= {'users': 0, 'tasks': 2, 'platform': 'linux-x86_64', 'limited': ''}
+    assert are_alike(told, told | now) is alike
+    assert not are_alike({}, told)
+
+
+def test_a_host_at_rest_says_half_as_much(h1: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = h1.request('load', interval=None)
+    loads = iter([0.0, 0.0, 0.0, 0.0, 5.0, 5.0, 5.0, 9.0, 9.0])
+
+    class Asked:
+        header: ClassVar = {'interval': 0.0}
+        told: ClassVar[list[float]] = []
+
+        def when_gone(self, wake: object) -> None:
+            pass
+
+        def check(self) -> None:
+            pass
+
+        def send(self, part: dict[str, float], body: bytes) -> None:
+            self.told.append(part['load'])
+
+    monkeypatch.setattr(Reporter, 'report', lambda reporter: {**report, 'load': next(loads)})
+    with pytest.raises(StopIteration):
+        load(Asked())  # type: ignore[arg-type]
+    assert Asked.told == [0.0, 0.0, 5.0, 5.0, 9.0]
 
 
 def test_figures_that_cannot_be_understood(h1: Host, burdens: dict[str, Burden]) -> None:
@@ -254,5 +300,10 @@ def test_tasks(deployment: Deployment, agent: Host) -> None:
     command = agent.call('exec', command='sleep 1000')
     becomes(told, 3)
     command.cancel()
+    becomes(told, 2)
+    runs = [agent.call('run', argv=['sleep', '1001'], cwd='/', umask=0, env={}, terminal=None) for _ in range(2)]
+    becomes(told, 4)
+    for run in runs:
+        run.cancel()
     becomes(told, 2)
     call.cancel()

@@ -1,13 +1,13 @@
 """How much of ours runs on this host, counted again and again at little cost.
 
 Components count one each (their launchers name their folders), and so do the tasks below the dispatchers of jobs and
-the commands below agents, whoever of this user's masters they work for.
+the commands below agents and their starters, whoever of this user's masters they work for.
 """
 
 import os
 
 from remote_runner.agent import tree
-from remote_runner.agent.living import is_agent, is_dispatcher, is_launcher
+from remote_runner.agent.living import is_agent, is_dispatcher, is_launcher, is_starter
 from remote_runner.agent.records import read_file
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOOKS = 2
 #: Counts after which everything is looked at anew: pids come again.
 THOROUGH = 40
-_DISPATCHER, _AGENT = 'dispatcher', 'agent'
+_DISPATCHER, _AGENT, _STARTER = 'dispatcher', 'agent', 'starter'
 
 
 class Census:
@@ -41,9 +41,10 @@ class Census:
         components = {kind for _, kind in self._known.values() if kind.startswith('/')}
         found = len(components)
         for pid, (_, kind) in self._known.items():
-            if kind in (_DISPATCHER, _AGENT):
-                # A process of the same kind below it is another half of it.
-                found += sum(1 for child in tree.children(pid) if self._known.get(child, (0, ''))[1] != kind)
+            if kind in (_DISPATCHER, _AGENT, _STARTER):
+                # A process of the same kind below it is another half of it, and a starter is one of its agent.
+                own = (kind, _STARTER)
+                found += sum(1 for child in tree.children(pid) if self._known.get(child, (0, ''))[1] not in own)
         return found
 
 
@@ -58,4 +59,6 @@ def _kind(pid: str) -> str:
         return os.path.join('/', os.fsdecode(argv[3]))
     if is_dispatcher(argv):
         return _DISPATCHER
+    if is_starter(argv):
+        return _STARTER
     return _AGENT if is_agent(argv) else ''

@@ -15,6 +15,7 @@ import _signal
 import _socket
 
 from remote_runner.agent import processes
+from remote_runner.agent.files import expand
 from remote_runner.agent.peers import Peer, pack
 from remote_runner.agent.request import Failure, Gone
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Dict, List, Optional
 
     from remote_runner.agent.request import Request
+    from remote_runner.agent.views import View
 
 PIECE = 1 << 16
 #: As shells have it: the exit status of what is not there, and of what is there and cannot be executed.
@@ -69,8 +71,10 @@ class Starter:
 def run(request: "Request") -> "Dict[str, object]":
     """Operation `run`: run a command in the folder `cwd`, with `umask`, and with `env` over the login environment.
 
-    Header fields: `argv` (the words, exactly), `cwd`, `umask`, `env` ({name: value}), and `terminal`: null, or
-    `{"term": ..., "rows": ..., "columns": ...}` for one of its own. What is no UTF-8 travels as lone surrogates.
+    Header fields: `argv` (the words, exactly), `cwd` (`~` is the home), `umask`, `env` ({name: value}), and `terminal`:
+    null, or `{"term": ..., "rows": ..., "columns": ...}` for one of its own. With `shared` the folder is the client's
+    own one, and what that has seen there is waited for: see `agent/views.py`. What is no UTF-8 travels as lone
+    surrogates (PEP 383).
 
     Parts to here: `in` with a body, null for the end of input; `["signal", NUMBER]` for the process group of the
     command, with a terminal for the one in front; `["size", ROWS, COLUMNS]` of the terminal; `["close", "out"]` (or
@@ -78,14 +82,16 @@ def run(request: "Request") -> "Dict[str, object]":
     Parts from here: `out` and `err` (with a terminal all is `out`); `closed`: nobody reads its input any more.
 
     The result is `{"status": 0..255}`: 128 + the number of the signal that ended it. Where it could not be executed it
-    is 127 (it was not found) or 126, with `why`. A command is over when its own process has ended and what that had
-    written is read: what it leaves behind stays, as with ssh, and is listened to no more.
+    is 127 (it was not found) or 126, with `why`. With `shared` it has `seen`: what changed. A command is over when its
+    own process has ended and what that had written is read: what it leaves behind stays, as with ssh, and is listened
+    to no more.
 
     When it is cancelled, or the connection ends, or the agent is killed, all that descends from the command ends:
     TERM (with a terminal HUP, too), and KILL two seconds later.
 
     Raises:
-        Failure: of kind `cwd`: there is no such folder here, or nobody may enter it.
+        Failure: of kind `cwd`: there is no such folder here, it is not the client's, or nobody may enter it; of kind
+            `late`: something that the client has seen is not seen here in time.
     """
     command = Command(request)
     request.agent.commands.add(request)
@@ -113,6 +119,10 @@ class Command:
         self._rest: "Dict[int, int]" = {}
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._control: "Optional[Peer]" = None
+        self._folder = expand(request.header['cwd'])
+        self._view: "Optional[View]" = None
+        #: Signals that came before it was there.
+        self._early: "List[int]" = []
         try:
             self._begin()
         except BaseException:
@@ -135,9 +145,14 @@ class Command:
         argv = [_encode(word) for word in header['argv']]
         environment = dict(processes.ENVIRONMENT)
         environment.update({_encode(name): _encode(value) for name, value in header['env'].items()})
-        words = [*argv, *environment, *environment.values(), _encode(header['cwd'])]
+        words = [*argv, *environment, *environment.values(), _encode(self._folder)]
         if not argv or any(b'\0' in word for word in words):
             raise Failure('there is no command, or a zero byte in a word of it', kind='usage')
+        self._request.when_changed(self._notify)
+        if header.get('shared'):
+            from remote_runner.agent.views import View
+
+            self._view = View(self._folder, header['argv'], header['shared'], self._pause)
         terminal = b''
         theirs: "List[int]" = []
         if header.get('terminal'):
@@ -151,10 +166,19 @@ class Command:
             for fd in theirs:
                 os.close(fd)
         try:
-            control.sock.sendall(pack((argv, environment, _encode(header['cwd']), header['umask'], terminal)))
+            control.sock.sendall(pack((argv, environment, _encode(self._folder), header['umask'], terminal)))
         except OSError:
             pass  # it says why, or nothing
-        self._request.when_changed(self._notify)
+        for number in self._early:
+            self._signal(number)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, for something that nobody tells us of."""
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        poll.poll(seconds * 1000)
+        self._hear()
+        self._request.check()
 
     def _open_pipes(self) -> "List[int]":
         theirs = []
@@ -208,6 +232,8 @@ class Command:
                 self._hear_minder()
             if self._is_cancelled and (self._result is not None or self._control is None):
                 raise Gone
+        if self._view is not None:
+            self._result['seen'] = self._view.changes()
         return self._result
 
     def _wanted(self) -> select.poll:
@@ -262,13 +288,16 @@ class Command:
             self._control.sock.shutdown(_socket.SHUT_WR)
 
     def _signal(self, number: int) -> None:
+        if self._control is None:
+            self._early.append(number)
+            return
         group = 0
         if self._master >= 0:
             try:
                 group = os.tcgetpgrp(self._master)
             except OSError:
                 pass  # the command is just starting, or ending
-        if self._control is not None and 0 < number < _signal.NSIG:
+        if 0 < number < _signal.NSIG:
             self._control.send(('signal', number, group))
 
     def _resize(self, rows: int, columns: int) -> None:
@@ -385,8 +414,8 @@ class Command:
                 status = NOT_FOUND if values[0] in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
                 self._end({'status': status, 'why': values[1]})
             elif kind == 'cwd':
-                path = self._request.header['cwd']
-                raise Failure('{}: {}'.format(path, values[1]), kind='cwd', errno_name=errno.errorcode[values[0]])
+                name = errno.errorcode[values[0]]
+                raise Failure('{}: {}'.format(self._folder, values[1]), kind='cwd', errno_name=name)
             elif self._is_cancelled:  # `left`: what nobody can end now
                 raise Gone
         if messages is None:

@@ -44,6 +44,11 @@ def is_agent(argv: "List[bytes]") -> bool:
     return len(argv) > 2 and argv[1] == b'-ISc' and argv[2].startswith(_AGENT)
 
 
+def is_starter(argv: "List[bytes]") -> bool:
+    """Whether this is the command line of the process that starts an agent's commands, or of one that sees to one."""
+    return len(argv) > 2 and argv[1] == b'-IS' and b'/remote_runner/agent/starter.py' in argv[2]
+
+
 class Living:
     """What lives now.
 

@@ -16,9 +16,14 @@ from remote_runner.agent.threads import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List
+    from typing import Any, Dict, List
 
     from remote_runner.agent.request import Request
+
+#: What of a processor and of the memory makes no difference, where all else is as it was.
+LITTLE_LOAD, LITTLE_MEMORY = 0.05, 0.01
+#: How many reports may be left out one after the other.
+MOST_LEFT_OUT = 1
 
 LOADAVG, MEMINFO = '/proc/loadavg', '/proc/meminfo'
 
@@ -26,7 +31,8 @@ LOADAVG, MEMINFO = '/proc/loadavg', '/proc/meminfo'
 def load(request: "Request") -> "Dict[str, object]":
     """Operation `load`: a part at once and one each `interval` seconds, until it is cancelled; None: one as the result.
 
-    A Failure of the kind `figures` tells what the kernel says that cannot be understood.
+    Of two that are alike the second is left out: who listens to many hosts has enough to do. A Failure of the kind
+    `figures` tells what the kernel says that cannot be understood.
     """
     reporter = Reporter()
     interval = request.header.get('interval')
@@ -35,8 +41,15 @@ def load(request: "Request") -> "Dict[str, object]":
     gone = Lock()
     gone.acquire()
     request.when_gone(lambda: gone.release() if gone.locked() else None)
+    sent: "Dict[str, object]" = {}
+    left_out = 0
     while True:
-        request.send(reporter.report(), b'')
+        report = reporter.report()
+        if left_out < MOST_LEFT_OUT and are_alike(sent, report):
+            left_out += 1
+        else:
+            request.send(report, b'')
+            sent, left_out = report, 0
         gone.acquire(True, interval)
         request.check()
 
@@ -78,6 +91,16 @@ class Reporter:
             platform=self._platform,
             limited=' '.join(limited),
         )
+
+
+def are_alike(one: "Dict[str, Any]", other: "Dict[str, Any]") -> bool:
+    """Whether two reports differ by so little that it makes no difference; one may be empty."""
+    little = {'load': LITTLE_LOAD * other['cores']}
+    little.update(dict.fromkeys(['free_memory', 'free_swap'], LITTLE_MEMORY * other['memory']))
+    return bool(one) and all(
+        abs(one[name] - value) <= little[name] if name in little else one[name] == value
+        for name, value in other.items()
+    )
 
 
 def load_average(text: str) -> float:

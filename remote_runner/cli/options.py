@@ -48,15 +48,14 @@ def _columns() -> int:
         return 100
 
 
-def add_connection_options(parser: argparse.ArgumentParser) -> None:
-    """How hosts are reached."""
+def add_connection_options(parser: argparse.ArgumentParser, password: Sequence[str] = ('-p', '--pass')) -> None:
+    """How hosts are reached; `password`: what the option is called."""
     group = parser.add_argument_group('connecting', 'Everything else comes from your ssh_config, as with ssh itself.')
     group.add_argument(
         '-u', '--user', type=_user, metavar='USER', help='remote user; user@ in a host beats it, it beats ssh_config'
     )
     group.add_argument(
-        '-p',
-        '--pass',
+        *password,
         dest='password',
         metavar='PASS',
         help='password for hosts and encrypted keys; others can see it in the list of processes, so better name a file '

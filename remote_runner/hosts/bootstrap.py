@@ -117,9 +117,12 @@ class _Reader:
             return PythonMissing(what, host=self._host, remedy='install the package python3 (3.6 or newer) there')
         return self.failure('the agent could not be started: the command ended')
 
-    def line_after(self, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
-        """Wait for a match; it and what stands before it are dropped, what follows stays in `buffer`."""
-        nudged = False
+    def line_after(self, pattern: re.Pattern[bytes], *, nudge: bool) -> re.Match[bytes]:
+        """Wait for a match; it and what stands before it are dropped, what follows stays in `buffer`.
+
+        `nudge`: send an empty line if nothing comes, which is skipped by who reads there.
+        """
+        nudged = not nudge
         while True:
             found = pattern.search(self.buffer)
             if found:
@@ -162,10 +165,10 @@ def start_agent(host: str, connection: Connection, python: str | None = None) ->
     channel = connection.open(command(a, b, python))
     reader = _Reader(host, channel, BOOTSTRAP_TIMEOUT)
     try:
-        marker = reader.line_after(re.compile(rb'%d\r?\n' % (a * b)))
+        marker = reader.line_after(re.compile(rb'%d\r?\n' % (a * b)), nudge=True)
         seconds = time.monotonic() - begun
         channel.write(_first_stage())
-        answer = reader.line_after(re.compile(rb'(have|need [\w.-]+)\n'))
+        answer = reader.line_after(re.compile(rb'(have|need [\w.-]+)\n'), nudge=False)  # a busy host takes its time
         printed = marker.string[: marker.start()] + channel.stderr()
         if answer.group().startswith(b'need'):
             sources = _bundle()

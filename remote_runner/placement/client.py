@@ -1,4 +1,4 @@
-"""`remote_runner dsh COMMAND…` where the daemon runs: streams, signals and exit status of the command, as if it ran here.
+"""`remote_runner dsh` where the daemon runs: a command elsewhere with our streams, signals and exit status.
 
 It starts for every command, maybe for each file that is compiled, so it imports next to nothing: modules that Python
 has loaded anyway, or that are built into it. What it does not understand at once (`--help`, wrong options, hosts other
@@ -9,11 +9,13 @@ import errno
 import os
 import select
 import sys
+import time
 from stat import S_ISREG
 
 import _signal
 import _socket
 
+from remote_runner.agent import seen
 from remote_runner.placement.wire import socket_path
 from remote_runner.wire import frames
 
@@ -38,10 +40,16 @@ CREDIT_STEP = frames.WINDOW // 4
 PASSED = tuple(getattr(_signal, 'SIG' + name) for name in ('INT', 'TERM', 'HUP', 'QUIT', 'USR1', 'USR2'))
 ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
 MOST_ENDING = 3
+#: Seconds that what one machine wrote has to be seen by another, on a network file system.
+WAIT_FILES = 10.0
 #: Exit status where a host or the daemon is lost, see `errors.py`.
 EXIT_LOST = 3
 _UNITS = {'k': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12}
 _NUMBER = 1
+_REMEDIES = {
+    'cwd': '--sync brings this folder over and back, --dir names a folder of the host',
+    'late': '--wait-files SECONDS waits longer',
+}
 
 
 class Options:
@@ -53,11 +61,15 @@ class Options:
         platform: such hosts alone.
         hosts: those of these names alone; none: all.
         env: what `--env` says: NAME, NAME=VALUE, a pattern, or one of these behind `-`, which is left out.
-        wait_files: seconds that a host has to see the files that are here.
+        folder: of the host, in which it runs; None: ours, which has to be shared.
+        wait_files: seconds that a host has to see the files that are here, and we have to see what it wrote.
         is_terminal: the command gets a terminal, if we have one.
         is_verbose: tell where it runs.
         has_no_input: its input is empty.
         command: its words.
+        outputs: files that its output and its errors go to.
+        ran_on: the host on which it runs, once that is known.
+        has_ended: it ran to its end, or could not be executed.
     """
 
     def __init__(self) -> None:
@@ -67,9 +79,13 @@ class Options:
         self.env: list[str] = []
         self.min_memory = 0
         self.platform: str | None = None
-        self.wait_files = 10.0
+        self.folder: str | None = None
+        self.wait_files = WAIT_FILES
         self.is_terminal = self.is_verbose = self.has_no_input = False
         self.command: list[str] = []
+        self.outputs = (1, 2)
+        self.ran_on: str | None = None
+        self.has_ended = False
 
 
 _FLAGS = {
@@ -77,7 +93,7 @@ _FLAGS = {
     '-v': 'is_verbose', '--verbose': 'is_verbose',
     '-n': 'has_no_input', '--no-input': 'has_no_input',
 }  # fmt: skip
-_LISTS = {'--prefer': 'prefer', '--exclude': 'exclude', '-x': 'exclude', '--env': 'env'}
+_HOSTS = {'--prefer': 'prefer', '--exclude': 'exclude', '-x': 'exclude'}
 
 
 def main(arguments: list[str]) -> int | None:
@@ -110,16 +126,25 @@ def read(arguments: list[str]) -> Options | None:
         name, equals, value = word.partition('=')
         if not equals:
             value = next(words, '')
-        if name in _LISTS and value:
-            getattr(options, _LISTS[name]).append(value)
+        if name == '--env' and value:
+            options.env.append(value)
+        elif name in _HOSTS and _is_plain(value):
+            getattr(options, _HOSTS[name]).append(value)
         elif name == '--platform' and value:
             options.platform = value
+        elif name == '--dir' and value:
+            options.folder = value
         elif name == '--min-memory' and value[:-1].isdecimal() and value[-1] in _UNITS:
             options.min_memory = int(value[:-1]) * _UNITS[value[-1]]
         else:
             return None
     options.command = rest + list(words)
     return options if options.command else None
+
+
+def _is_plain(name: str) -> bool:
+    """Whether this is one host, or a pattern for fnmatch(3), and nothing that has to be unfolded first."""
+    return name.translate({ord(character): None for character in '.-_*?'}).isalnum()
 
 
 def fill_streams() -> None:
@@ -196,12 +221,16 @@ def folder() -> str:
     return os.getcwd()
 
 
-def request(options: Options, here: str, has_terminal: bool) -> 'Header':
-    """What is asked for."""
+def request(options: Options, here: str | None, has_terminal: bool) -> 'Header':
+    """What is asked for; `here`: the folder in which we are, if it runs there."""
     umask = os.umask(0o77)
     os.umask(umask)
     given = environment(options.env)
-    given.setdefault('PWD', here)  # compilers write it into what they make
+    shared = None
+    if here is not None:
+        given.setdefault('PWD', here)  # compilers write it into what they make
+        if options.wait_files:
+            shared = {**seen.Place('.').facts(), 'files': sights(options.command), 'wait': options.wait_files}
     terminal = None
     if has_terminal:
         columns, rows = os.get_terminal_size(0)
@@ -217,12 +246,27 @@ def request(options: Options, here: str, has_terminal: bool) -> 'Header':
             'platform': options.platform,
         },
         'argv': [_text(word) for word in options.command],
-        'cwd': _text(here),
+        'cwd': _text(here or options.folder or '~'),
+        'shared': shared,
         'umask': umask,
         'env': {_text(name): _text(value) for name, value in given.items()},
         'terminal': terminal,
         'window': frames.WINDOW,
     }
+
+
+def sights(words: list[str]) -> dict[str, 'seen.Sight']:
+    """What we see of this folder, and of words that are paths on the same file system."""
+    device = os.stat('.').st_dev
+    found = {'.': seen.look('.')}
+    for word in seen.named(words):
+        try:
+            if os.stat(word).st_dev != device:
+                continue
+        except (OSError, ValueError):
+            continue
+        found[_text(word)] = seen.look(word)
+    return found
 
 
 def _text(word: str) -> str:
@@ -237,11 +281,18 @@ def attend(sock: '_socket.socket', options: Options) -> int:
     """
     has_terminal = options.is_terminal and os.isatty(0)
     try:
-        here = folder()
+        asked = request(options, folder() if options.folder is None else None, has_terminal)
     except OSError as error:
-        return complain(f'the folder that this is in cannot be found: {error.strerror}', status=1)
+        return complain(f'the folder in which this is cannot be found: {error.strerror}')
     command = _Attended(sock, options, has_terminal)
-    status = command.run(request(options, here, has_terminal))
+    try:
+        status = command.run(asked)
+        if command.changes:
+            status = command.await_files() or status
+    except frames.FrameError as error:
+        return complain(f'what the daemon says makes no sense: {error}', remedy='is it of another version?')
+    finally:
+        command.release_signals()
     is_ended_by_ours = status - 128 in command.came and status - 128 != _signal.SIGQUIT  # we would leave a core dump
     return 128 - status if is_ended_by_ours else status
 
@@ -257,8 +308,9 @@ def complain(what: str, host: str | None = None, remedy: str | None = None, stat
     """Say what is wrong on stderr; the status."""
     from remote_runner.errors import RemoteRunnerError
 
-    text = 'ERROR: {}\n'.format(str(RemoteRunnerError(what, host=host, remedy=remedy)).replace('\n', '\nERROR: '))
-    _write_all(2, text.replace('\nERROR:  ', '\n  ').encode('utf-8', 'surrogateescape'))
+    lines = str(RemoteRunnerError(what, host=host, remedy=remedy)).split('\n')
+    text = ''.join(f'{line}\n' if line[:1] == ' ' else f'ERROR: {line}\n' for line in lines)
+    _write_all(2, text.encode('utf-8', 'surrogateescape'))
     return status
 
 
@@ -304,16 +356,20 @@ class _Attended:
         self._has_terminal = has_terminal
         self._decoder = frames.Decoder()
         self._sending = bytearray()
-        self._outputs = {'out': _Output(1, 'out'), 'err': _Output(2, 'err')}
+        self._outputs = {
+            name: _Output(fd, name) for fd, name in zip(options.outputs, ('out', 'err'), strict=True)
+        }
         self._credit = frames.WINDOW
         self._owed = 0
         self._reads = not options.has_no_input
         self._is_in_front = True
-        self._host: str | None = None
         self._answer: Header | None = None
         self._is_lost = False
+        self._handlers: dict[int, Any] = {}
         #: The signals of `ENDING` that came, in this order.
         self.came: list[int] = []
+        #: What the command changed in our folder, as its host sees it.
+        self.changes: dict[str, seen.Sight] = {}
 
     def run(self, header: 'Header') -> int:
         """From asking for it to its end; its exit status."""
@@ -342,16 +398,42 @@ class _Attended:
         if 'error' in answer:
             error = answer['error']
             status = error.get('status') or (EXIT_LOST if error.get('kind') == 'lost' else 1)
-            return complain(error['what'], error.get('host') or self._host, error.get('remedy'), status)
+            remedy = error.get('remedy') or _REMEDIES.get(error.get('kind'))
+            return complain(error['what'], error.get('host') or self._options.ran_on, remedy, status)
         if 'result' in answer:
             result = answer['result']
+            self._options.has_ended = True
+            self.changes = result.get('seen', {})
             if result.get('why'):
-                complain(f'{self._options.command[0]}: {result["why"]}', self._host)
+                complain(f'{self._options.command[0]}: {result["why"]}', self._options.ran_on)
             return int(result['status'])
         if len(self.came) >= MOST_ENDING:
             return 128 + self.came[-1]
         what = 'the daemon has ended, and the command with it'
-        return complain(what, self._host, 'start it again: remote_runner dshd', EXIT_LOST)
+        return complain(what, self._options.ran_on, 'start it again: remote_runner dshd', EXIT_LOST)
+
+    def await_files(self) -> int:
+        """Wait until we see what the command wrote; 1 where we do not, else 0."""
+        wanted = {os.fsdecode(path.encode('utf-8', 'surrogateescape')): sight for path, sight in self.changes.items()}
+        if wanted.get('.', ()) is None:
+            del wanted['.']  # it was removed: while we are in it, it is still there for us
+        late = seen.wait(wanted, '', time.monotonic() + self._options.wait_files, self._pause)
+        if not late or self.came:
+            return 0
+        names = ', '.join(sorted(late)[:3]) + (f' and {len(late) - 3} more' if len(late) > 3 else '')
+        what = f'what the command has written is not seen here within {self._options.wait_files:g} s: {names}'
+        return complain(what, self._options.ran_on, _REMEDIES['late'])
+
+    def _pause(self, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        poll.poll(seconds * 1000)
+        try:
+            self.came += [number for number in os.read(self._woken, 4096) if number in ENDING]
+        except BlockingIOError:
+            return
+        if self.came:
+            die_by(self.came[-1])
 
     # ---- the loop ----------------------------------------------------------------------------------------------
 
@@ -416,9 +498,9 @@ class _Attended:
         elif 'credit' in header:
             self._credit += header['credit']
         elif 'host' in header:
-            self._host = header['host']
+            self._options.ran_on = header['host']
             if self._options.is_verbose:
-                _write_all(2, f'dsh: {self._host}\n'.encode('utf-8', 'surrogateescape'))
+                _write_all(2, f'dsh: {self._options.ran_on}\n'.encode('utf-8', 'surrogateescape'))
         else:
             self._answer = header
 
@@ -473,12 +555,19 @@ class _Attended:
     # ---- signals, and the terminal -----------------------------------------------------------------------------
 
     def _catch_signals(self) -> None:
-        self._woken, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        _signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         for number in (*PASSED, _signal.SIGTSTP, _signal.SIGCONT, _signal.SIGWINCH):
             if _signal.getsignal(number) != _signal.SIG_IGN:  # as nohup(1) has it
-                _signal.signal(number, _noted)
-        _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+                self._handlers[number] = _signal.signal(number, _noted)
+
+    def release_signals(self) -> None:
+        """From now on they do what they did before."""
+        for number, handler in self._handlers.items():
+            _signal.signal(number, handler)
+        _signal.set_wakeup_fd(-1)
+        os.close(self._woken)
+        os.close(self._wake)
 
     def _hear_signals(self) -> None:
         for number in os.read(self._woken, 4096):

@@ -5,8 +5,8 @@
         cluster.wait_until_up(30.0)
         [(name, host)] = cluster.choose(Wanted(min_memory=2 << 30))
 
-A host that is silent for three reports, or whose connection breaks, is lost: it is not chosen, and it is connected to
-again after delays that grow. Where commands of ours still run on a host that has become silent, its connection is left
+A host that is silent (`SILENCE`), or whose connection breaks, is lost: it is not chosen, and it is connected to again
+after delays that grow. Where commands of ours still run on a host that has become silent, its connection is left
 alone: the host speaks again, or the connection counts as dead (`hosts/transport.py`) and takes them with it.
 """
 
@@ -37,8 +37,8 @@ from remote_runner.placement.choose import Known, Report, Score, VirtualLoad, Wa
 
 #: Seconds between two reports of a host.
 INTERVAL = 1.5
-#: So many of them that do not come mean that it is lost.
-MISSED = 3
+#: So many of these without any report mean that a host is lost: of two that say the same it sends one.
+SILENCE = 4
 #: Seconds that the first one of a connection may take: the agent begins with it.
 FIRST = 30.0
 #: Seconds after which a host that was lost is connected to again: at first, and at most.
@@ -375,7 +375,7 @@ class Cluster:
 
     def _patience(self, member: _Member) -> float:
         """Seconds without a report after which a host is silent."""
-        return MISSED * self._interval if member.state == UP else max(FIRST, MISSED * self._interval)
+        return SILENCE * self._interval if member.state == UP else max(FIRST, SILENCE * self._interval)
 
     def _lose(self, member: _Member, error: RemoteRunnerError) -> None:
         """A host is of no use for now; the lock is held."""

@@ -30,19 +30,25 @@ class Loop:
         self._soon: deque[Callable[[], object]] = deque()
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
+        self._lock = threading.RLock()  # a handler of a signal may come while its own thread has it
+        self._is_over = False
         self.watch(self._bell, READ, lambda events: os.eventfd_read(self._bell))
 
     def __enter__(self) -> Loop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._selector.close()
-        os.close(self._bell)
+        with self._lock:
+            self._is_over = True
+            self._selector.close()
+            os.close(self._bell)
 
     def soon(self, work: Callable[[], object]) -> None:
-        """Call `work` in the loop. From any thread, and from handlers of signals."""
-        self._soon.append(work)
-        os.eventfd_write(self._bell, 1)
+        """Call `work` in the loop, if there is still one. From any thread, and from handlers of signals."""
+        with self._lock:
+            if not self._is_over:
+                self._soon.append(work)
+                os.eventfd_write(self._bell, 1)
 
     def later(self, seconds: float, work: Callable[[], object]) -> None:
         """Call `work` after so many seconds."""

@@ -133,5 +133,6 @@ class Run:
 
 def refusal(number: Any, error: RemoteRunnerError, kind: str, host: str | None = None) -> bytes:
     """The frame that answers a request with an error."""
-    told = {'what': error.what, 'kind': kind, 'host': host or error.host, 'remedy': error.remedy}
+    told: Header = {'what': error.what, 'kind': kind, 'host': host or error.host, 'remedy': error.remedy}
+    told['status'] = error.exit_status
     return frames.encode({'id': number, 'error': told})

@@ -16,15 +16,15 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from remote_runner import __version__
 from remote_runner.errors import ConnectionLost, RemoteRunnerError, UsageError
-from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Header, Host
-from remote_runner.placement.choose import Report, Wanted
+from remote_runner.placement.choose import Wanted
+from remote_runner.placement.keeper import Cluster
 from remote_runner.placement.loop import READ, Loop, Stream
 from remote_runner.placement.passing import Lane, Run, refusal
 from remote_runner.wire import frames
@@ -41,39 +41,6 @@ _UCRED = struct.Struct('3i')
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class HostState(Protocol):
-    """What is known of a host, see `keeper.HostState`."""
-
-    @property
-    def address(self) -> Address: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def report(self) -> Report | None: ...
-    @property
-    def age(self) -> float | None: ...
-    @property
-    def virtual(self) -> float: ...
-    @property
-    def score(self) -> float | None: ...
-    @property
-    def identity(self) -> str | None: ...
-
-
-class Hosts(Protocol):
-    """The connected hosts and what they report; `keeper.Cluster` is one."""
-
-    def hosts(self) -> Sequence[HostState]: ...
-
-    def choose(
-        self, wanted: Wanted, count: int = 1, peek: bool = False, key: object = None
-    ) -> list[tuple[str, Host]]: ...
-
-    def ended(self, name: str, key: object) -> None: ...
-
-
 class Server:
     """See the top of this file. A context manager that hangs up on everybody.
 
@@ -82,7 +49,7 @@ class Server:
         about: what `ping` says beside `pid`, `version`, `uptime` (seconds) and `runs` (commands under way).
     """
 
-    def __init__(self, cluster: Hosts, about: Callable[[], Header] = dict) -> None:
+    def __init__(self, cluster: Cluster, about: Callable[[], Header] = dict) -> None:
         self.cluster = cluster
         self.loop = Loop()
         self.runs: set[Run] = set()
@@ -98,8 +65,7 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for listening in self._listening:
-            listening.close()
+        self._close_doors()
         for client in list(self._clients):
             client.close()
         self.loop.__exit__()
@@ -117,8 +83,7 @@ class Server:
     def run(self) -> None:
         """Serve until `stop`, and end what is under way then."""
         self.loop.run(lambda: self._is_stopping)
-        for listening in self._listening:
-            self.loop.watch(listening.fileno(), 0, lambda events: None)
+        self._close_doors()
         stopped = RemoteRunnerError('the daemon has been stopped', remedy='start it again: remote_runner dshd')
         for client in self._clients:
             client.dismiss(stopped)
@@ -176,6 +141,12 @@ class Server:
         self.runs.discard(run)
         client.end(run)
         self.cluster.ended(run.name, key)
+
+    def _close_doors(self) -> None:
+        while self._listening:
+            listening = self._listening.pop()
+            self.loop.watch(listening.fileno(), 0, lambda events: None)
+            listening.close()
 
     def _give_up(self) -> None:
         self._is_over = True
@@ -346,23 +317,7 @@ _KINDS: dict[str, Any] = {
 
 
 def _hosts(server: Server, header: Header) -> Header:
-    return {'hosts': [_told(state) for state in server.cluster.hosts()]}
-
-
-def _told(state: HostState) -> Header:
-    load_weight, memory_weight = (*state.address.weights, 1.0, 1.0)[:2]
-    return {
-        'name': state.address.where,
-        'state': state.state,
-        'error': state.error,
-        'report': state.report and state.report._asdict(),
-        'age': state.age,
-        'virtual': state.virtual,
-        'score': state.score,
-        'load_weight': load_weight,
-        'memory_weight': memory_weight,
-        'identity': state.identity,
-    }
+    return {'hosts': [state.to_dict() for state in server.cluster.hosts()]}
 
 
 def _best(server: Server, header: Header) -> Header:

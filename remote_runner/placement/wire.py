@@ -8,7 +8,8 @@ answers, parts with credit. The daemon answers these itself:
   `virtual`, `score`, `load_weight`, `memory_weight`, `identity`.
 * `{"op": "best", "wanted": {...}, "peek": false, "count": 1}`: `{"hosts": [name, ...]}` by `choose.best`, `wanted` as
   `choose.Wanted`; each adds virtual load, unless `peek`.
-* `{"op": "ping"}`: `{"pid": ..., "version": ...}`.
+* `{"op": "ping"}`: `{"pid": ..., "version": ..., "uptime": ..., "runs": ...}`: seconds, and commands under way; of a
+  daemon also `socket`, `cluster`, `log` and `ports`.
 
 And it passes one on:
 

@@ -1,0 +1,513 @@
+"""`remote_runner dshd`: one daemon a user, that serves whoever asks and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from remote_runner.hosts.ssh import Connector, SshOptions
+from remote_runner.placement.keeper import Cluster
+from remote_runner.placement.seat import Seat
+from remote_runner.placement.server import Server
+from remote_runner.wire import frames
+from tests.commands import nothing_runs
+from tests.daemons import Client, Daemons, is_alive
+from tests.privileges import NOBODY, unprivileged
+from tests.testbed import Testbed
+from tests.testbed.process import wait_until
+
+HOSTS = {'h1': 'up', 'h2': 'up', 'h3': 'up'}
+
+
+@pytest.fixture
+def daemons(bed: Testbed, tmp_path: Path) -> Iterator[Daemons]:
+    with Daemons(bed, tmp_path) as daemons:
+        yield daemons
+    for host in bed.hosts:
+        nothing_runs(host)
+
+
+@pytest.fixture(scope='module')
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
+    """One that runs all the time, with hosts of its own."""
+    with Testbed(count=3) as own, Daemons(own, tmp_path_factory.mktemp('dshd')) as served:
+        served.begin('-t', '0', '-r', '0')
+        yield served
+        served.dshd('--stop')
+
+
+def words_on(daemons: Daemons) -> set[str]:
+    return {word for host in daemons.bed.hosts for process in host.processes() for word in process.argv}
+
+
+class TestLife:
+    def test_in_the_background(self, daemons: Daemons) -> None:
+        pid = daemons.begin()
+        status = daemons.status()
+        assert status['pid'] == pid
+        assert status['cluster'] == str(daemons.cluster)
+        assert {host['name']: host['state'] for host in status['hosts']} == HOSTS, 'before the pid was printed'
+        assert os.getsid(pid) == pid
+        assert stat.S_IMODE(daemons.socket.stat().st_mode) == 0o600
+        assert f'ready, with the pid {pid}; 3 hosts: 3 up' in daemons.log()
+        done = daemons.dshd('--status')
+        assert re.search(r'^h2 +up ', done.stdout, re.MULTILINE)
+        daemons.dshd('--stop')
+        assert not is_alive(pid)
+        assert not daemons.socket.exists()
+        assert 'stopped' in daemons.log()
+        for host in daemons.bed.hosts:
+            nothing_runs(host)
+
+    @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+    def test_in_the_foreground(self, daemons: Daemons, number: signal.Signals) -> None:
+        with daemons.start('dshd', '-F', daemons.ssh_config, '-f', daemons.cluster, '--json') as daemon:
+            wait_until(lambda: daemon.out, 'the daemon')
+            assert f'"pid": {daemon.pid}'.encode() in daemon.out
+            daemon.signal(number)
+            done = daemon.end()
+        assert done.status == 0
+        assert 'ERROR' not in done.stderr
+        assert not daemons.socket.exists()
+
+    def test_there_is_one_at_a_time(self, daemons: Daemons) -> None:
+        pid = daemons.begin()
+        for more in ([], ['-b']):
+            done = daemons.dshd('-F', daemons.ssh_config, '-H', 'h1', *more, status=1)
+            assert done.stderr.startswith(f'ERROR: a daemon runs already, with the pid {pid}')
+            assert done.stdout == ''
+        assert daemons.states() == HOSTS
+
+    def test_none_runs(self, daemons: Daemons) -> None:
+        for word in ('--stop', '--status'):
+            assert daemons.dshd(word, status=1).stderr.startswith('ERROR: no daemon runs')
+
+    def test_killed_and_started_again(self, daemons: Daemons) -> None:
+        first = daemons.begin()
+        daemons.kill(first)
+        assert daemons.socket.is_socket(), 'it is left behind'
+        assert daemons.dshd('--status', status=1).stderr.startswith('ERROR: no daemon runs')
+        second = daemons.begin()
+        assert daemons.status()['pid'] == second != first
+
+    def test_what_it_ran_ends_with_it_however_it_ends(self, daemons: Daemons) -> None:
+        for end in (daemons.kill, lambda pid: daemons.dshd('--stop')):
+            pid = daemons.begin()
+            with daemons.client() as client:
+                client.run('sh', '-c', 'trap "" HUP INT; sleep 4040 & sleep 4040')
+                wait_until(lambda: '4040' in words_on(daemons), 'the command')
+                end(pid)
+                for host in daemons.bed.hosts:
+                    nothing_runs(host)
+
+    def test_who_waits_for_a_command_is_told(self, daemons: Daemons) -> None:
+        daemons.begin()
+        with daemons.client() as client:
+            client.run('sleep', '4041')
+            daemons.dshd('--stop')
+            _, answer = client.output()
+        assert answer['error']['kind'] == 'stopped'
+        assert 'remote_runner dshd' in answer['error']['remedy']
+
+    def test_one_that_is_stopped_answers_nobody_and_is_not_taken_for_dead(self, daemons: Daemons) -> None:
+        pid = daemons.begin()
+        os.kill(pid, signal.SIGSTOP)
+        assert str(pid) in daemons.dshd('-F', daemons.ssh_config, '-H', 'h1', status=1).stderr
+        os.kill(pid, signal.SIGCONT)
+        assert daemons.states() == HOSTS
+
+    def test_hosts_that_are_out_of_reach_are_in_nobodys_way(self, daemons: Daemons, tmp_path: Path) -> None:
+        config = tmp_path / 'ssh_config'
+        config.write_text(f'Host dead\n  HostName 127.0.0.1\n  Port 9\nHost *\n  Include {daemons.ssh_config}\n')
+        daemons.name_hosts('h1', 'dead')
+        daemons.ssh_config = config
+        done = daemons.dshd('-F', config, '-H', daemons.cluster, '-b')
+        assert daemons.states() == {'h1': 'up', 'dead': 'lost'}
+        with daemons.client() as client:
+            assert client.ask('best', count=2)['result'] == {'hosts': ['h1', 'h1']}
+        for text in (done.stderr, daemons.log()):
+            assert re.search(r'WARNING: dead: .*refused.*tried again', text)
+        daemons.dshd('--stop')
+
+    def test_mistakes_are_seen_before_it_goes_into_the_background(self, daemons: Daemons) -> None:
+        start = ['-F', daemons.ssh_config, '-H', daemons.cluster, '-b']
+        with socket.create_server(('127.0.0.1', 0)) as taken:
+            done = daemons.dshd(*start, '-t', str(taken.getsockname()[1]), status=2)
+        assert 'in use' in done.stderr
+        daemons.name_hosts('h1 -')
+        assert f'{daemons.cluster}, line 1' in daemons.dshd(*start, status=2).stderr
+        daemons.name_hosts('h1')
+        daemons.variables['RR_DSHD_SOCKET'] = '/nowhere/socket'
+        assert 'RR_DSHD_SOCKET' in daemons.dshd(*start, status=1).stderr
+
+    def test_interrupted_before_it_is_set_up(self, daemons: Daemons, fresh_bed: type[Testbed]) -> None:
+        with socket.create_server(('127.0.0.1', 0)) as silent:  # no banner ever comes
+            config = daemons.home / 'ssh_config'
+            port = silent.getsockname()[1]
+            daemons.home.mkdir(exist_ok=True)
+            config.write_text(f'Host silent\n  HostName 127.0.0.1\n  Port {port}\n')
+            arguments = ['-F', config, '-H', 'silent', '-b', '--connect-timeout', '60']
+            with daemons.start('dshd', *arguments) as daemon:
+                lock = Path(f'{daemons.socket}.lock')
+                wait_until(lambda: lock.exists() and lock.read_text(), 'the daemon')
+                daemon.signal(signal.SIGTERM)
+                daemon.end()
+            assert daemons.dshd('--status', status=1).stderr.startswith('ERROR: no daemon runs')
+
+
+class TestCluster:
+    def test_it_is_read_again_when_it_changes(self, daemons: Daemons) -> None:
+        daemons.name_hosts('h1')
+        daemons.begin()
+        daemons.name_hosts('h1', 'h2 2.0')
+        daemons.becomes(h1='up', h2='up')
+        daemons.name_hosts('h2')
+        daemons.becomes(h2='up')
+        nothing_runs(daemons.bed['h1'])
+
+    def test_hup(self, daemons: Daemons) -> None:
+        pid = daemons.begin()
+        os.kill(pid, signal.SIGHUP)
+        wait_until(lambda: 'was read again' in daemons.log(), 'that it reads it')
+        assert daemons.states() == HOSTS
+
+    def test_a_mistake_is_told_and_changes_nothing(self, daemons: Daemons) -> None:
+        pid = daemons.begin()
+        daemons.name_hosts('h1 -')
+        wait_until(lambda: 'the hosts stay as they were' in daemons.log(), 'the fault in the log')
+        assert is_alive(pid)
+        assert daemons.states() == HOSTS
+
+    def test_a_score_of_ones_own(self, daemons: Daemons) -> None:
+        file = daemons.cluster.with_name('score.py')
+        file.write_text("def score(host):\n    return 1.0 if host.name == 'h3' else 2.0\n")
+        daemons.begin('--evaluate', file)
+        with daemons.client() as client:
+            assert client.ask('best', count=3)['result'] == {'hosts': ['h3'] * 3}
+
+
+class TestCommands:
+    def test_200_at_once(self, served: Daemons) -> None:
+        def run(number: int) -> tuple[bytes, int]:
+            with served.client() as client:
+                client.run('sh', '-c', f'read line; echo {number} $line')
+                client.send({'id': 1, 'part': 'in'}, b'x\n')
+                out, answer = client.output()
+                return out, answer['result']['status']
+
+        with ThreadPoolExecutor(200) as pool:
+            assert list(pool.map(run, range(200))) == [(b'%d x\n' % number, 0) for number in range(200)]
+
+    def test_many_of_one_client(self, served: Daemons) -> None:
+        with served.client() as client:
+            hosts = {client.run('cat', number=number) for number in range(1, 31)}
+            assert hosts == {'h1', 'h2', 'h3'}
+            for number in reversed(range(1, 31)):
+                client.send({'id': number, 'part': 'in'}, b'%d' % number)
+                client.send({'id': number, 'part': None})
+                out, answer = client.output(number)
+                assert (out, answer['result']) == (b'%d' % number, {'status': 0})
+
+    def test_a_client_that_does_not_read_is_in_nobodys_way(self, served: Daemons) -> None:
+        with served.client() as lazy, served.client() as greedy, served.client() as other:
+            lazy.run('yes')
+            greedy.run('yes', window=1 << 40)
+            for number in range(3, 13):
+                other.run('echo', str(number), number=number)
+                assert other.output(number)[0] == b'%d\n' % number
+            assert int(memory_of(served.status()['pid'])) < 150_000
+
+    def test_a_client_that_vanishes_takes_its_commands_with_it(self, served: Daemons) -> None:
+        with served.client() as client:
+            client.run('sleep', '4042')
+            client.run('sleep', '4042', number=2)
+            wait_until(lambda: '4042' in words_on(served), 'the commands')
+        wait_until(lambda: '4042' not in words_on(served), 'their end')
+        wait_until(lambda: served.status()['runs'] == 0, 'that they are over')
+
+    def test_cancel(self, served: Daemons) -> None:
+        with served.client() as client:
+            client.run('sleep', '4043')
+            client.send({'id': 1, 'cancel': True})
+            assert client.output()[1]['error']['kind'] == 'cancelled'
+
+    def test_signals_do_not_wait_behind_input(self, served: Daemons) -> None:
+        with served.client() as client:
+            client.run('sleep', '4044')
+            for _ in range(16):
+                client.send({'id': 1, 'part': 'in'}, bytes(1 << 16))
+            client.send({'id': 1, 'part': ['signal', signal.SIGTERM]})
+            assert client.output()[1]['result'] == {'status': 128 + signal.SIGTERM}
+
+    def test_a_host_that_is_cut_off_and_heals(self, fresh_bed: type[Testbed], tmp_path: Path) -> None:
+        bed = fresh_bed(2)
+        with Daemons(bed, tmp_path) as daemons:
+            daemons.begin()
+            with daemons.client() as client:
+                wanted = {'hosts': ['h1']}
+                client.send(run_of(1, wanted, 'cat'))
+                assert client.next()[0]['host'] == 'h1'
+                bed['h1'].cut()
+                for _ in range(16):  # as much as may be under way
+                    client.send({'id': 1, 'part': 'in'}, b'x' * (1 << 16))
+                client.send({'id': 1, 'part': None})
+                daemons.becomes(h1='lost', h2='up')
+                with daemons.client() as other:
+                    assert other.run('echo', 'fine') == 'h2'
+                    assert other.output()[0] == b'fine\n'
+                bed['h1'].heal()
+                out, answer = client.output()
+                assert (len(out), answer['result']) == (1 << 20, {'status': 0})
+                daemons.becomes(h1='up', h2='up')
+
+    def test_a_host_that_dies(self, fresh_bed: type[Testbed], tmp_path: Path) -> None:
+        bed = fresh_bed(2)
+        with Daemons(bed, tmp_path) as daemons:
+            daemons.begin()
+            with daemons.client() as client:
+                client.send(run_of(1, {'hosts': ['h1']}, 'sleep', '4045'))
+                bed['h1'].stop_sshd(sessions=True)
+                _, answer = client.output_after_host()
+                assert answer['error']['kind'] == 'lost'
+                assert answer['error']['host'] == 'h1'
+                assert answer['error']['status'] == 3
+            assert daemons.status()['runs'] == 0
+
+
+def run_of(number: int, wanted: dict[str, object], *argv: str) -> dict[str, object]:
+    rest = {'cwd': '/', 'umask': 0o22, 'env': {}, 'terminal': None}
+    return {'id': number, 'op': 'run', 'wanted': wanted, 'argv': list(argv), **rest}
+
+
+def memory_of(pid: int) -> str:
+    """Resident memory of a process, kB."""
+    found = re.search(r'^VmRSS:\s*(\d+) kB', Path(f'/proc/{pid}/status').read_text(), re.MULTILINE)
+    assert found
+    return found[1]
+
+
+class TestMistakes:
+    """Of clients: each is told, and nobody else hears of it."""
+
+    @pytest.mark.parametrize(
+        'data',
+        [
+            b'GET / HTTP/1.1\r\n\r\n',
+            struct.pack('>II', 5, 0) + b'hello',
+            struct.pack('>II', 2, 0) + b'[]',
+            struct.pack('>II', 1 << 30, 0),
+            struct.pack('>II', 2, (1 << 20) + 1),
+            frames.encode({'op': 'ping'}),
+            frames.encode({'id': 'seven', 'op': 'ping'}),
+            frames.encode({'id': 1}),
+            frames.encode({'id': 1, 'credit': 'much'}),
+            frames.encode({'id': 1, 'part': 'in', 'credit': 3}),
+        ],
+    )
+    def test_broken_frames(self, served: Daemons, data: bytes) -> None:
+        with served.client() as other, served.client() as client:
+            other.run('cat')
+            client.socket.sendall(data)
+            header, _ = client.next()
+            assert header['error']['kind'] == 'frame'
+            with pytest.raises(EOFError):
+                client.next()
+            other.send({'id': 1, 'part': None})
+            assert other.output()[1]['result'] == {'status': 0}
+
+    def test_more_than_there_is_credit_for(self, served: Daemons) -> None:
+        with served.client() as client:
+            client.run('sleep', '4046')
+            for _ in range(17):
+                client.send({'id': 1, 'part': 'in'}, bytes(1 << 16))
+            header, _ = client.next()
+            assert header['error']['kind'] == 'frame'
+            assert 'credit' in header['error']['what']
+        wait_until(lambda: '4046' not in words_on(served), 'its end')
+
+    @pytest.mark.parametrize(
+        ('op', 'fields'),
+        [
+            ('fly', {}),
+            (['run'], {}),
+            ('best', {'count': 0}),
+            ('best', {'count': 'all'}),
+            ('best', {'peek': 1}),
+            ('best', {'wanted': []}),
+            ('best', {'wanted': {'colour': 'red'}}),
+            ('best', {'wanted': {'hosts': 'h1'}}),
+            ('best', {'wanted': {'hosts': [1]}}),
+            ('best', {'wanted': {'min_memory': '2G'}}),
+            ('run', {'wanted': {'max_load': 'low'}}),
+            ('run', {'window': 'large'}),
+        ],
+    )
+    def test_requests_that_make_no_sense(self, served: Daemons, op: str, fields: dict[str, object]) -> None:
+        with served.client() as client:
+            answer = client.ask(op, **fields)
+            assert answer['error']['kind'] == 'usage'
+            assert answer['error']['status'] == 2
+            assert client.ask('ping', 2)['result']['pid'] == served.status()['pid']
+
+    def test_no_host_fits(self, served: Daemons) -> None:
+        with served.client() as client:
+            answer = client.ask('run', wanted={'platform': 'vax'}, argv=['true'])
+            assert answer['error']['kind'] == 'no host'
+            assert 'not vax' in answer['error']['what']
+
+    def test_what_the_host_cannot_do_is_said_by_it(self, served: Daemons) -> None:
+        with served.client() as client:
+            host = client.run('true', cwd='/nowhere')
+            _, answer = client.output()
+            assert answer['error']['kind'] == 'cwd'
+            assert answer['error']['host'] == host
+
+    def test_more_clients_than_files(self, daemons: Daemons) -> None:
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100))
+
+        daemons.begin(preexec_fn=limit)
+        with ExitStack() as clients:
+            many = [clients.enter_context(daemons.client()) for _ in range(200)]
+            wait_until(lambda: 'nobody else can connect' in daemons.log(), 'a warning')
+            for client in many[:150]:
+                client.socket.close()
+            assert many[-1].ask('ping')['result']['pid']
+
+
+class TestUsers:
+    def test_nobody_else_gets_in(self, served: Daemons) -> None:
+        if os.geteuid():
+            pytest.skip('only root can be another user')
+        served.socket.parent.chmod(0o755)
+        with unprivileged(), pytest.raises(PermissionError):
+            Client(served.socket)
+
+    def test_root_is_told_whose_it_is(self, tmp_path: Path) -> None:
+        """Whom the permissions do not keep out."""
+        if os.geteuid():
+            pytest.skip('only root can be another user')
+        folder = Path(tempfile.mkdtemp(dir='/tmp'))
+        os.chown(folder, NOBODY, NOBODY)
+        pid = os.fork()
+        if pid == 0:
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            serve_nothing(folder / 'socket')
+        try:
+            wait_until((folder / 'socket').exists, 'the socket')
+            with Client(folder / 'socket') as client:
+                answer = client.ask('ping', number=None)
+                assert answer['error']['kind'] == 'user'
+                assert f'serves user {NOBODY} alone' in answer['error']['what']
+                with pytest.raises(EOFError):
+                    client.next()
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            shutil.rmtree(folder)
+
+
+def serve_nothing(path: Path) -> NoReturn:
+    """Be a daemon without hosts."""
+    try:
+        connector = Connector(SshOptions())
+        with Seat(str(path)) as seat, Cluster(connector, []) as cluster, Server(cluster) as server:
+            server.listen(seat.listen())
+            server.run()
+    finally:
+        os._exit(1)
+
+
+class TestPorts:
+    def read(self, port: int, say: bytes = b'') -> list[str]:
+        with socket.create_connection(('127.0.0.1', port)) as connection:
+            connection.sendall(say)
+            with connection.makefile() as text:
+                return text.read().splitlines()
+
+    def test_the_list(self, served: Daemons) -> None:
+        lines = self.read(served.status()['ports']['list'])
+        assert {line.split()[0] for line in lines} == {'h1', 'h2', 'h3'}
+        for line in lines:
+            assert re.fullmatch(r'h\d up \d+\.\d\d \d+\.\d\d \d+\.\d\d \d+ \d+ \d+ \d+ \d+ \d+\.\d\d', line), line
+        scores = [float(line.split()[2]) for line in lines]
+        assert scores == sorted(scores)
+
+    def test_the_best_one_is_a_choice(self, served: Daemons) -> None:
+        port = served.status()['ports']['best']
+        found = [self.read(port, b'GET / HTTP/1.1\r\n\r\n' * 1000) for _ in range(12)]
+        assert {name for [name] in found} == {'h1', 'h2', 'h3'}
+        assert sum(host['virtual'] for host in served.status()['hosts']) > 3
+
+    def test_or_is_not(self, daemons: Daemons) -> None:
+        daemons.begin('-p', '-r', '0')
+        port = daemons.status()['ports']['best']
+        assert len({self.read(port)[0] for _ in range(5)}) == 1
+        assert sum(host['virtual'] for host in daemons.status()['hosts']) == 0
+
+    def test_as_it_was_always_written(self, daemons: Daemons) -> None:
+        with socket.create_server(('127.0.0.1', 0)) as one, socket.create_server(('127.0.0.1', 0)) as other:
+            ports = [str(each.getsockname()[1]) for each in (one, other)]
+        words = ['-f', daemons.cluster, '-b', '-p', '-t', ports[0], '-r', ports[1]]
+        daemons.dshd('-F', daemons.ssh_config, *words)
+        assert len(self.read(int(ports[0]))) == 3
+        assert len(self.read(int(ports[1]))) == 1
+        daemons.dshd('--stop')
+
+    def test_loopback_alone_unless_asked(self, daemons: Daemons) -> None:
+        daemons.begin('-t', '0')
+        assert self.listening(daemons) == {'127.0.0.1'}
+        daemons.dshd('--stop')
+        daemons.begin('-t', '0', '--listen', '::1')
+        assert self.listening(daemons) == {'[::1]'}
+
+    def listening(self, daemons: Daemons) -> set[str]:
+        status = daemons.status()
+        table = subprocess.run(['ss', '-Hltnp'], capture_output=True, text=True, check=True).stdout
+        own = [line.split()[3] for line in table.splitlines() if f'pid={status["pid"]},' in line]
+        assert [where.rpartition(':')[2] for where in own] == [str(status['ports']['list'])]
+        return {where.rpartition(':')[0] for where in own}
+
+    def test_where_no_host_will_do(self, daemons: Daemons, tmp_path: Path) -> None:
+        config = tmp_path / 'ssh_config'
+        config.write_text('Host dead\n  HostName 127.0.0.1\n  Port 9\n')
+        daemons.ssh_config = config
+        daemons.name_hosts('dead')
+        daemons.begin('-t', '0', '-r', '0')
+        ports = daemons.status()['ports']
+        assert self.read(ports['list']) == ['dead lost - - - - - - - - -']
+        assert self.read(ports['best']) == []
+        assert 'no host will do' in daemons.log()
+
+
+def test_systemd_is_told(daemons: Daemons, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / 'notify'))
+        systemd.settimeout(60)
+        daemons.variables['NOTIFY_SOCKET'] = str(tmp_path / 'notify')
+        with daemons.start('dshd', '-F', daemons.ssh_config, '-H', daemons.cluster) as daemon:
+            assert systemd.recv(100) == b'READY=1'
+            assert daemons.states() == HOSTS
+            daemon.signal(signal.SIGTERM)
+            assert systemd.recv(100) == b'STOPPING=1'
+            assert daemon.end().status == 0
+
+
+def test_options_that_exclude_each_other(daemons: Daemons) -> None:
+    for words in (['--status', '--stop'], ['-p'], ['--listen', '::1'], ['--stop', '-b'], ['-t', '70000']):
+        assert daemons.dshd(*words, status=2).stderr.startswith('ERROR: ')
