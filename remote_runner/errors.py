@@ -6,7 +6,7 @@ with: 1 something that ran failed, 2 wrong usage or config, 3 a host could not b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class RemoteRunnerError(Exception):
@@ -137,6 +137,29 @@ class ConnectionLost(HostError):
 
 class HostSilent(HostError):
     """The agent of a host did not answer in time, over a connection that stands."""
+
+
+class NoHostFits(RemoteRunnerError):
+    """None of the hosts of a cluster will do for what is wanted; the reason of each is named.
+
+    Args:
+        reasons: why, by the names of the hosts that were meant.
+        others: how many hosts were not meant.
+        out_of_reach: whether none of those that were meant can be reached.
+    """
+
+    def __init__(self, reasons: Mapping[str, str], others: int = 0, *, out_of_reach: bool = False) -> None:
+        from remote_runner.hosts.address import fold
+
+        self.reasons = dict(reasons)
+        self.exit_status = 3 if out_of_reach else 1
+        groups: dict[str, list[str]] = {}
+        for name, reason in self.reasons.items():
+            groups.setdefault(reason, []).append(name)
+        lines = [f'  - {fold(names)}: {reason}' for reason, names in groups.items()]
+        if others:
+            lines.append(f'  - {others} other{"s" if others > 1 else ""}: not among those that are wanted')
+        super().__init__('\n'.join(['no host will do:', *lines]) if lines else 'no host will do: there are none')
 
 
 class HostsFailed(HostError):

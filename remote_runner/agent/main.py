@@ -248,6 +248,7 @@ OPERATIONS = {
     'find': 'pgrep.find',
     'end': 'pgrep.end',
     'dispatch': 'tasks.dispatch',
+    'load': 'load.load',
 }
 
 

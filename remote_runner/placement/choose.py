@@ -38,6 +38,7 @@ class Report(NamedTuple):
         users: how many different users are logged in.
         tasks: how many commands, tasks and components of ours run there.
         platform: `linux-x86_64`, as in `Sweep.executables`.
+        limited: which of `cores` and `memory` are what a control group allows (cgroups(7)), less than the host has.
     """
 
     load: float
@@ -49,6 +50,7 @@ class Report(NamedTuple):
     users: int
     tasks: int
     platform: str
+    limited: str = ''
 
 
 class Known(NamedTuple):
@@ -111,10 +113,9 @@ def score(host: Known) -> float:
 
 def why_not(host: Known, wanted: Wanted) -> str | None:
     """Why a host will not do, for people; None if it will."""
-    if wanted.hosts and not _matches(host, wanted.hosts):
-        return 'it is not among the wanted ones'
-    if _matches(host, wanted.exclude):
-        return 'it is excluded'
+    reason = unwanted(host.address, wanted)
+    if reason is not None:
+        return reason
     if wanted.platform is not None and host.report.platform != wanted.platform:
         return f'its platform is {host.report.platform}, not {wanted.platform}'
     if host.report.free_memory < wanted.min_memory:
@@ -125,10 +126,19 @@ def why_not(host: Known, wanted: Wanted) -> str | None:
     return None
 
 
+def unwanted(address: Address, wanted: Wanted) -> str | None:
+    """Why a host will not do whatever its load is, for people; None if it may."""
+    if wanted.hosts and not _matches(address, wanted.hosts):
+        return 'it is not among the wanted ones'
+    if _matches(address, wanted.exclude):
+        return 'it is excluded'
+    return None
+
+
 def best(hosts: Iterable[Known], wanted: Wanted = Wanted(), rate: Score = score) -> Known | None:  # noqa: B008
     """The host with the lowest score among those that will do, the first of equal ones; None if none will."""
     ranked = rank([host for host in hosts if why_not(host, wanted) is None], rate)
-    free = [host for host in ranked if _matches(host, wanted.prefer) and load_per_core(host) < 1.0]
+    free = [host for host in ranked if _matches(host.address, wanted.prefer) and load_per_core(host) < 1.0]
     return next(iter(free or ranked), None)
 
 
@@ -137,8 +147,8 @@ def rank(hosts: Iterable[Known], rate: Score = score) -> list[Known]:
     return sorted(hosts, key=rate)
 
 
-def _matches(host: Known, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (host.name, host.address.name))
+def _matches(address: Address, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (address.where, address.name))
 
 
 class VirtualLoad:
@@ -152,6 +162,11 @@ class VirtualLoad:
         self._rest = 0.0  # of what fades, as of `_at`
         self._rest_at = 0.0
         self._choices: list[float] = []
+
+    @property
+    def running(self) -> int:
+        """How many commands were given to the host and have not ended."""
+        return len(self._running)
 
     def begin(self, key: object, now: float) -> None:
         """A command was given to the host; `key` is its own until `end`."""
