@@ -162,6 +162,10 @@ class NoHostFits(RemoteRunnerError):
         super().__init__('\n'.join(['no host will do:', *lines]) if lines else 'no host will do: there are none')
 
 
+class NoDaemon(RemoteRunnerError):
+    """No daemon of this user keeps the loads of hosts on this machine, or not at the socket that was named."""
+
+
 class HostsFailed(HostError):
     """Several hosts failed; one line each."""
 

@@ -41,6 +41,7 @@ COMMANDS = {
     'find': ('remote_runner.cli.find', 'find processes on many hosts by their command lines'),
     'killall': ('remote_runner.cli.killall', 'end processes on many hosts, found by their command lines'),
     'jobs': ('remote_runner.cli.jobs', 'show what became of batches and sweeps, and remove what is recorded'),
+    'load': ('remote_runner.cli.load', 'show the loads of hosts, and which is the best one'),
     'hosts': ('remote_runner.cli.hosts', 'review and trust the keys of hosts'),
     'doctor': ('remote_runner.cli.doctor', 'find out whether hosts have what a deployment needs'),
     'clean': ('remote_runner.cli.clean', 'remove what runs left on hosts and nobody needs'),

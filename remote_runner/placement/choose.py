@@ -119,7 +119,7 @@ def why_not(host: Known, wanted: Wanted) -> str | None:
     if wanted.platform is not None and host.report.platform != wanted.platform:
         return f'its platform is {host.report.platform}, not {wanted.platform}'
     if host.report.free_memory < wanted.min_memory:
-        free, need = (f'{number / 2**30:.3g} GiB' for number in (host.report.free_memory, wanted.min_memory))
+        free, need = (f'{number / 1e9:.1f} GB' for number in (host.report.free_memory, wanted.min_memory))
         return f'{free} of memory are free, not {need}'
     if wanted.max_load is not None and load_per_core(host) > wanted.max_load:
         return f'its load is {load_per_core(host):.2f} a core, above {wanted.max_load:g}'

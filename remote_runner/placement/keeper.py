@@ -70,6 +70,22 @@ class HostState(NamedTuple):
     score: float | None
     identity: str | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, and the daemon's answers; see `wire.py`."""
+        load_weight, memory_weight = (*self.address.weights, 1.0, 1.0)[:2]
+        return {
+            'name': self.address.where,
+            'state': self.state,
+            'error': self.error,
+            'report': self.report and self.report._asdict(),
+            'age': self.age,
+            'virtual': self.virtual,
+            'score': self.score,
+            'load_weight': load_weight,
+            'memory_weight': memory_weight,
+            'identity': self.identity,
+        }
+
 
 class _Member:
     """One host of the cluster. All of it belongs to the cluster's lock."""

@@ -16,7 +16,8 @@ And it passes one on:
   see `agent/command.py`). First comes `{"id": ..., "host": name}`, then every frame of either side with that id is
   passed on as it is: parts, credit, `cancel`, the answer. A connection that ends cancels what it has under way.
 
-Errors are `{"id": ..., "error": {"what": ..., "kind": ..., "host": ..., "remedy": ...}}`.
+Errors are `{"id": ..., "error": {"what": ..., "kind": ..., "host": ..., "remedy": ..., "status": ...}}`; `status` is
+what a command that asked ends with, 1 if it is not there.
 
 Light to import: every command of dsh does.
 """

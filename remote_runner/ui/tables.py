@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 MOST_ROWS = 200
 _SGR = {'bold': '1', 'dim': '2', 'green': '32', 'yellow': '33', 'bold red': '1;31'}
 _STYLES = {
-    **dict.fromkeys(('started', 'ready'), 'green'),
-    **dict.fromkeys(('restarting', 'aborted', 'not ready', 'stopping'), 'yellow'),
-    **dict.fromkeys(('failed', 'unknown', 'gone', 'killed', 'missing'), 'bold red'),
+    **dict.fromkeys(('started', 'ready', 'up'), 'green'),
+    **dict.fromkeys(('restarting', 'aborted', 'not ready', 'stopping', 'connecting'), 'yellow'),
+    **dict.fromkeys(('failed', 'unknown', 'gone', 'killed', 'missing', 'lost'), 'bold red'),
     'not started': 'dim',
 }
 
