@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
 from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import Board
@@ -11,7 +12,15 @@ from remote_runner.deploy.check import Checker
 from remote_runner.deploy.outcome import Outcome, RunOptions
 from remote_runner.deploy.plan import Plan
 from remote_runner.errors import BootstrapFailed, ConfigFaults, HostError, HostsFailed, RemoteRunnerError
-from remote_runner.events import Events, HostConnected, HostConnecting, HostFailed, HostMerged
+from remote_runner.events import (
+    ComponentPlaced,
+    Events,
+    HostConnected,
+    HostConnecting,
+    HostFailed,
+    HostMerged,
+    HostReleased,
+)
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Pool
@@ -29,6 +38,9 @@ class Reach:
         options: how the run is carried out.
         outcome: is told which hosts were left out.
         events: hears what happens.
+
+    Attributes:
+        left: of hosts that are connected although no component is there, those that the last run may have left there.
     """
 
     def __init__(
@@ -40,16 +52,33 @@ class Reach:
         self._options = options
         self._outcome = outcome
         self._events = events
+        self.left: Mapping[str, list[str]] = {}
 
-    def connect(self) -> None:
-        """Connect to all hosts; stop here, before anything is changed, if one is out of reach."""
-        addresses = {c.address.where: c.address for c in self._plan.components}
+    def connect(self) -> Plan:
+        """Connect to all hosts, and decide where components run of which that is not said; what is carried out then.
+
+        Stop here, before anything is changed, if a host is out of reach that is needed, or a component has none.
+        """
+        connected, failures = self._connect_all()
+        needed = set(self._plan.hosts_needed())
+        missing = {name: error for name, error in failures.items() if name in needed}
+        if missing:
+            self._without(missing, len(needed) + len(self._plan.undecided()))
+        if self._plan.undecided():
+            self._plan = self._decide(connected, failures)
+        used = {component.address.where for component in self._plan.components}
+        self._place({name: host for name, host in connected.items() if name in used})
+        return self._plan
+
+    def _connect_all(self) -> tuple[dict[str, Host], dict[str, RemoteRunnerError]]:
+        """The hosts that could be connected to, and why others could not."""
         begun = time.monotonic()
-        for name in addresses:
-            self._events.emit(HostConnecting(host=name))
+        addresses = self._plan.addresses()
+        for address in addresses:
+            self._events.emit(HostConnecting(host=address.where))
         failures: dict[str, RemoteRunnerError] = {}
         connected: dict[str, Host] = {}
-        for address, outcome in self._pool.connect(addresses.values()):
+        for address, outcome in self._pool.connect(addresses):
             name = address.where
             if isinstance(outcome, Host) and outcome.facts.screen is None:
                 outcome = BootstrapFailed('screen was not found', host=name, remedy='install the package screen there')
@@ -61,9 +90,45 @@ class Reach:
                 self._pool.forget(name)
                 log.debug('%s failed', name, exc_info=outcome)
                 self._events.emit(HostFailed(host=name, error=str(outcome)))
-        if failures:
-            self._without(failures, len(addresses))
-        self._place(connected)
+        return connected, failures
+
+    def _decide(self, hosts: dict[str, Host], failures: dict[str, RemoteRunnerError]) -> Plan:
+        """Decide where the components run of which that is not said, and let go of the hosts that have none."""
+        from remote_runner.deploy.loads import decide_now  # late: most runs have nothing to decide
+
+        absent = {name: error.what for name, error in failures.items()}
+        decided = decide_now(self._plan, hosts, absent, self._options)
+        for choice in decided.choices:
+            self._events.emit(
+                ComponentPlaced(
+                    component=choice.component.name,
+                    host=choice.address.where,
+                    index=choice.component.start_index,
+                    among=choice.component.host,
+                    load=round(choice.load, 3),
+                    score=round(choice.score, 3),
+                    kept=choice.kept,
+                    why=choice.why,
+                )
+            )
+        used = {component.address.where for component in decided.plan.components}
+        for name in hosts:
+            if name in decided.left:
+                log.info('%s: what the last run left there is ended', name)
+            elif name not in used:
+                self._pool.forget(name)
+                self._events.emit(HostReleased(host=name))
+        for name in self._plan.before:
+            if name in failures:
+                log.warning('%s: what the last run started there may run on', name)
+        self.left = decided.left
+        return decided.plan
+
+    def let_go(self) -> None:
+        """What was left on hosts without components has been ended."""
+        for name in self.left:
+            self._pool.forget(name)
+            self._board.lost.pop(name, None)
 
     def _without(self, failures: dict[str, RemoteRunnerError], of: int) -> None:
         """Some of so many hosts cannot be had."""

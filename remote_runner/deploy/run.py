@@ -124,12 +124,21 @@ class _Run:
     def introduction(self) -> RunStarted:
         """The first event."""
         plan = self._plan
-        labels = {index: tuple(c.label for c in plan.components_of(index=index)) for index in plan.indexes()}
-        return RunStarted(run=self.outcome.run, session=plan.session, hosts=plan.hosts(), components=labels)
+        labels = {
+            index: tuple(c.label for c in plan.components_of(index=index) if not c.is_undecided)
+            for index in plan.indexes()
+        }
+        return RunStarted(
+            run=self.outcome.run,
+            session=plan.session,
+            hosts=plan.hosts(),
+            components=labels,
+            undecided=tuple(c.name for c in plan.undecided()) or None,
+        )
 
     def carry_out(self) -> None:
         """The story."""
-        self._reach.connect()
+        self._go_to_hosts()
         self._lock()
         if not self._options.kill_first:
             self._refuse_running()
@@ -139,6 +148,7 @@ class _Run:
         self._each(self._check_room)
         self._each(self._preparation.make_ready)
         self._preparation.remember()
+        self._reach.let_go()
         try:
             self._start_all()
         except RemoteRunnerError:
@@ -157,6 +167,13 @@ class _Run:
             self._wait()
         else:
             self._experiment(self._options.experiment)
+
+    def _go_to_hosts(self) -> None:
+        """Connect to all, and from now on know which component runs where."""
+        plan = self._reach.connect()
+        if plan is not self._plan:
+            self._plan = plan
+            self._preparation = Preparation(plan, self._board, self._options, self._events, self._reach.left)
 
     def _describe(self, tracked: Tracked) -> Header:
         base_dir = self._preparation.base_dirs[tracked.key]
