@@ -51,6 +51,29 @@ def test_it_begins_as_it_should(way: str, tmp_path: Path) -> None:
     assert (tmp_path / 'out').stat().st_mode & 0o777 == 0o600
 
 
+def test_a_program_gets_what_is_open(way: str) -> None:
+    read, write = os.pipe()
+    pid = spawning.spawn([b'echo', b'a  b'], {}, (read, write, write), '/bin/echo')
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(write)
+    assert os.read(read, 100) == b'a  b\n'
+    os.close(read)
+
+
+def test_a_terminal_becomes_the_controlling_one(way: str) -> None:
+    master, slave = os.openpty()
+    name = os.ttyname(slave)
+    pid = spawning.spawn([b'sh', b'-c', b'tty; tty </dev/tty; tty <&2'], {}, ((name, os.O_RDWR), 0, 0))
+    said = b''
+    while said.count(b'\n') < 3:
+        said += os.read(master, 100)
+    assert said.split()[0] == said.split()[2] == name.encode()
+    assert b'not a tty' not in said
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(master)
+    os.close(slave)
+
+
 def test_a_file_that_cannot_be_opened(way: str, tmp_path: Path) -> None:
     before = os.listdir('/proc/self/fd')
     with pytest.raises(FileNotFoundError):

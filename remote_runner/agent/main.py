@@ -19,8 +19,9 @@ from remote_runner.wire import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional
+    from typing import Any, Callable, Dict, List, Optional, Set
 
+    from remote_runner.agent.command import Starter
     from remote_runner.agent.hashes import Hashes
     from remote_runner.agent.starts import Starts
 
@@ -49,7 +50,10 @@ class Agent:
         self.sudo_password: "Optional[bytes]" = None
         #: Files that go with us, if nobody removed them before.
         self.temporary: "List[str]" = []
+        #: The commands that run now: operation `run`.
+        self.commands: "Set[Request]" = set()
         self._starts: "Optional[Starts]" = None
+        self._starter: "Optional[Starter]" = None
         self._hashes: "Optional[Hashes]" = None
         self._making = Lock()
 
@@ -62,6 +66,15 @@ class Agent:
 
                 self._starts = Starts(self)
             return self._starts
+
+    def starter(self, broken: "Optional[Starter]" = None) -> "Starter":
+        """What starts commands on this host, another one than that which is `broken`."""
+        with self._making:
+            if self._starter is None or self._starter is broken:
+                from remote_runner.agent.command import Starter
+
+                self._starter = Starter()
+            return self._starter
 
     def hashes(self, remembered: bool) -> "Hashes":
         """The SHA-1s of files of this host; with `remembered`, also those that earlier agents found out."""
@@ -210,6 +223,7 @@ def machine_identity() -> str:
 #: Where the operations are that do not stand here: many connections need few of them, and imports take time.
 OPERATIONS = {
     'exec': 'processes.execute',
+    'run': 'command.run',
     'prepare': 'files.prepare',
     'are_folders': 'files.are_folders',
     'compare': 'compare.compare',

@@ -7,7 +7,7 @@ from remote_runner.wire import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Deque, Dict, Iterator, Optional, Tuple
+    from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
     from remote_runner.agent.main import Agent
 
@@ -36,6 +36,7 @@ class Request:
         self._credit = header.get('window', frames.WINDOW)
         self._gone = False
         self._when_gone: "Optional[Callable[[], object]]" = None
+        self._when_changed: "Optional[Callable[[], object]]" = None
         self._changed = Condition()
 
     # Called by the reading thread.
@@ -52,6 +53,8 @@ class Request:
             else:
                 self._parts.append((header['part'], body))
             self._changed.notify_all()
+            if self._when_changed is not None:
+                self._when_changed()
 
     # Called by the thread that works on it.
 
@@ -67,6 +70,37 @@ class Request:
             if self._gone:
                 wake()
 
+    def when_changed(self, wake: "Optional[Callable[[], object]]") -> None:
+        """Call `wake` with each frame that comes (None: no more), for work that waits elsewhere and for many things.
+
+        It then looks at `is_gone`, `take_parts` and `credit`, and never waits in `send`.
+        """
+        with self._changed:
+            self._when_changed = wake
+            if wake is not None:
+                wake()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is nobody to work for any more."""
+        return self._gone
+
+    @property
+    def credit(self) -> int:
+        """Bytes that `send` would take at once."""
+        return int(self._credit)
+
+    def take_parts(self) -> "List[Tuple[Any, bytes]]":
+        """The parts that came since the last time. What of them is dealt with is told by `give_credit`."""
+        with self._changed:
+            taken = list(self._parts)
+            self._parts.clear()
+            return taken
+
+    def give_credit(self, size: int) -> None:
+        """So many bytes of the parts that were taken are dealt with."""
+        self.agent.send({'id': self.header['id'], 'credit': size})
+
     def parts(self) -> "Iterator[Tuple[Any, bytes]]":
         """The parts in order, until the one that is None. Gives credit for each as the next is asked for."""
         while True:
@@ -78,7 +112,7 @@ class Request:
             if part is None:
                 return
             yield part, body
-            self.agent.send({'id': self.header['id'], 'credit': len(body)})
+            self.give_credit(len(body))
 
     def send(self, part: object, body: bytes) -> None:
         """Send a part, waiting for credit."""

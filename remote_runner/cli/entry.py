@@ -1,7 +1,9 @@
-"""The first code of the command: Ctrl-C has its meaning before anything else is imported."""
+"""The first code of the command: Ctrl-C has its meaning before anything else is imported, and `dsh` starts at once."""
 
 import os
-import signal
+import sys
+
+import _signal
 
 
 def _interrupted(number: int, frame: object) -> None:
@@ -12,8 +14,14 @@ def _interrupted(number: int, frame: object) -> None:
 
 def entry_point() -> None:
     """What the installed command runs."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in the background
-        signal.signal(signal.SIGINT, _interrupted)
+    if sys.argv[1:2] == ['dsh']:
+        from remote_runner.placement.client import main
+
+        status = main(sys.argv[2:])
+        if status is not None:
+            os._exit(status)
+    elif _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # else it is ignored, as in the background
+        _signal.signal(_signal.SIGINT, _interrupted)
     from remote_runner.cli.main import run
 
     run()

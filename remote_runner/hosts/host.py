@@ -211,6 +211,39 @@ class Call:
             self._host.write({'id': self._number, 'cancel': True}, timeout=FRAME_TIMEOUT)
 
 
+class Relayed(Call):
+    """A request of somebody else: what comes for it is handed on as it is, and what belongs to it is written as it is.
+
+    Args:
+        on_frame: called by the reading thread with each frame that comes: parts, credit, the answer. It must not wait.
+        on_lost: called by it where the connection broke: nothing comes any more.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        number: int,
+        on_frame: Callable[[Header, bytes], None],
+        on_lost: Callable[[HostError], None],
+    ) -> None:
+        super().__init__(host, number, 'a request of somebody else')
+        #: The id of its frames.
+        self.number = number
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+
+    def take(self, header: Header, body: bytes) -> None:
+        """A frame that belongs to this request."""
+        if 'part' not in header and 'credit' not in header:
+            super().take(header, body)
+        self._on_frame(header, body)
+
+    def lose(self, error: HostError) -> None:
+        """The connection is gone; nothing will come any more."""
+        super().lose(error)
+        self._on_lost(error)
+
+
 class Host:
     """A connected host. Thread-safe; a context manager that closes agent and connection.
 
@@ -311,10 +344,7 @@ class Host:
         """
         number = next(self._numbers)
         call = Call(self, number, op, on_end, on_part)
-        with self._lock:
-            if self._lost is not None:
-                raise self._lost
-            self._calls[number] = call
+        self._expect(number, call)
         try:
             self.write({'id': number, 'op': op, **fields}, timeout=timeout)
         except HostError:
@@ -322,6 +352,25 @@ class Host:
                 del self._calls[number]
             raise
         return call
+
+    def relay(self, on_frame: Callable[[Header, bytes], None], on_lost: Callable[[HostError], None]) -> Relayed:
+        """Make room for a request of somebody else, whose frames are passed on: see `Relayed`.
+
+        Nothing is sent: its frames, the request being the first, are for `write`, with its `number` as their id.
+
+        Raises:
+            ConnectionLost: the connection is gone.
+        """
+        number = next(self._numbers)
+        call = Relayed(self, number, on_frame, on_lost)
+        self._expect(number, call)
+        return call
+
+    def _expect(self, number: int, call: Call) -> None:
+        with self._lock:
+            if self._lost is not None:
+                raise self._lost
+            self._calls[number] = call
 
     def request(self, op: str, timeout: float | None = None, **fields: Any) -> Any:
         """Send a request and wait for its answer (`timeout` in seconds; None: as long as it takes).

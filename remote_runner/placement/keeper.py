@@ -385,11 +385,8 @@ class Cluster:
         if member.up_since is not None and now - member.up_since > MOST_DELAY:
             member.failures = 0
         member.up_since = None
-        delay = min(MOST_DELAY, FIRST_DELAY * 2.0 ** min(member.failures, 30))
-        if isinstance(member.error, AuthenticationFailed):
-            delay = REFUSED_DELAY
+        member.due = now + delay_after(member.failures, member.error, self._jitter())
         member.failures += 1
-        member.due = now + delay * (0.5 + self._jitter() / 2)
 
     def _beat(self) -> None:
         """Without a sign of life for a minute an agent ends."""
@@ -456,6 +453,14 @@ class Cluster:
             self._changed.notify_all()
         if was_silent:  # and so were we
             _in_background(host.beat, host.name)
+
+
+def delay_after(failures: int, error: RemoteRunnerError | None, jitter: float) -> float:
+    """Seconds until a host is tried again that was lost for this reason, after so many failures before."""
+    most = min(MOST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 30))
+    if isinstance(error, AuthenticationFailed):
+        most = REFUSED_DELAY
+    return most * (0.5 + jitter / 2)
 
 
 def _is_twin(other: _Member, member: _Member) -> bool:

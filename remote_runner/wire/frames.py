@@ -46,9 +46,15 @@ def begin(header: "dict[str, object]", size: int) -> bytes:
 
 
 class Decoder:
-    """Cuts a stream of bytes into frames, whatever the sizes in which the bytes come."""
+    """Cuts a stream of bytes into frames, whatever the sizes in which the bytes come.
 
-    def __init__(self) -> None:
+    Args:
+        max_header, max_body: bytes that a frame has at most.
+    """
+
+    def __init__(self, max_header: int = MAX_HEADER, max_body: int = MAX_BODY) -> None:
+        self._max_header = max_header
+        self._max_body = max_body
         self._pieces: "list[bytes]" = []
         self._have = 0
         self._need = PREFIX.size
@@ -71,7 +77,7 @@ class Decoder:
                 self._need = PREFIX.size
                 break
             header_size, body_size = PREFIX.unpack_from(buffer, start)
-            if header_size > MAX_HEADER or body_size > MAX_BODY:
+            if header_size > self._max_header or body_size > self._max_body:
                 raise FrameError('a frame of {} + {} bytes'.format(header_size, body_size))
             self._need = PREFIX.size + header_size + body_size
             if len(buffer) - start < self._need:
