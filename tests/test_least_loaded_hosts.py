@@ -245,3 +245,28 @@ def test_the_terminal_and_the_log_say_where(site: Standing, loads: dict[str, Bur
     assert 'worker@h3: is to run there, load 0.00 a core' in done.stderr
     assert 'worker' in done.stdout
     assert 'h3' in done.stdout
+
+
+def test_fewer_of_them(site: Standing, loads: dict[str, Burden]) -> None:
+    site.write(sleeps('worker', util.least_loaded('h[1-3]', count=3)))
+    site.deploy()
+    site.write(sleeps('worker', util.least_loaded('h[1-3]', count=2)))
+    assert 'worker' in site.deploy('--no-kill', status=1).stderr  # it still runs
+    assert sleepers(site) == {'h1': 1, 'h2': 1, 'h3': 1}
+    site.deploy('--keep-running')
+    assert sleepers(site) == {'h1': 1, 'h2': 1}
+    site.write(sleeps('worker', util.least_loaded('h[1-3]', count=1)))
+    site.deploy()
+    assert sleepers(site) == {'h1': 1}
+
+
+def test_what_a_part_of_an_earlier_run_left_is_found(site: Standing, loads: dict[str, Burden]) -> None:
+    loads['h1'].load(9.0)
+    site.write(sleeps('a', util.least_loaded('h[1-2]')), sleeps('b', 'h3'))
+    assert placed(site.deploy()) == {'a': 'h2'}
+    site.deploy('--only', 'b')  # the record of this run knows nothing of the other one
+    assert sleepers(site) == {'h2': 1, 'h3': 1}
+    loads['h1'].load(0.0)
+    loads['h2'].load(9.0)
+    assert placed(site.deploy()) == {'a': 'h1'}
+    assert sleepers(site) == {'h1': 1, 'h3': 1}

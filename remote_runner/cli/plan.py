@@ -144,7 +144,7 @@ def _decided(plan: Plan, pool: Pool, how: RunOptions) -> Plan:
         if choice.why:
             log.warning('%s would run on %s: %s', choice.component.name, choice.address.where, choice.why)
     for name, names in decided.left.items():
-        if names:
+        if names and how.kill_first:
             log.warning('%s: %s would be ended there', name, ', '.join(names))
     for host in pool.hosts.keys() - {component.address.where for component in decided.plan.components}:
         pool.forget(host)

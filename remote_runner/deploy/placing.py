@@ -97,9 +97,10 @@ def remembering(plan: Plan, records: Iterable[Record]) -> Plan:
                 was[name] = found
         if was.keys() == names:
             break
+    there = {*(before or ()), *(host for hosts in was.values() for host in hosts)}
     return plan._replace(
         components=tuple(_remembering(c, was) for c in plan.components),
-        before=tuple(address.where for address in plan.candidates() if address.where in (before or ())),
+        before=tuple(address.where for address in plan.candidates() if address.where in there),
     )
 
 

@@ -198,7 +198,7 @@ class Plan(NamedTuple):
         left_out: components of the config that are none of this plan: what they bring is wanted all the same.
         sweeps: what runs over them.
         before: of the hosts that come into question for undecided components, those on which the last run of the
-            session started something.
+            session started something, or an earlier one such a component.
     """
 
     components: tuple[ComponentPlan, ...]

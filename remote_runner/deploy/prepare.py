@@ -116,6 +116,8 @@ class Preparation:
 
     def _end_what_is_left(self, host: Host) -> None:
         """Components that were there run elsewhere now."""
+        if not self._options.kill_first:
+            return
         if not self._options.is_part:
             self._quit_leftovers(host)
         elif self._left[host.name]:
