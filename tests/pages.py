@@ -28,7 +28,7 @@ _FOR_PEOPLE = re.compile(
     r'screen -x|ssh -t|git clone|cd |python3 -m venv|(\.venv/bin/)?pip install|\. \.venv|scripts/(demo|test)'
 )
 #: Commands that are run.
-_SUBCOMMANDS = 'plan|exec|batch|sweep|hosts trust|status|logs|stop|restart|signal|wait|ps'
+_SUBCOMMANDS = 'plan|exec|batch|sweep|hosts trust|load|status|logs|stop|restart|signal|wait|ps'
 _RUN = re.compile(rf'remote_runner( ({_SUBCOMMANDS})\b)? ?|ssh |screen |chmod ')
 
 # The commands of a page run in namespaces of their own: their sessions and locks are nobody else's, and all that they

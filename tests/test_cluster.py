@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 from remote_runner.errors import AuthenticationFailed, HostError, NoHostFits, UserCodeError
 from remote_runner.hosts.address import parse_hosts
 from remote_runner.hosts.ssh import Connector, SshOptions
+from remote_runner.placement import keeper
 from remote_runner.placement.choose import Known, Wanted
 from remote_runner.placement.keeper import CONNECTING, LOST, UP, Cluster, HostState, delay_after
 from tests.burdens import GB, Burden, burdened
@@ -320,6 +322,22 @@ def test_a_host_that_tells_nonsense_is_lost_until_it_comes_to_its_senses(
     watched.becomes('h1', UP)
     watched.tells('h1', 2.0)
     assert the_agent(own['h1']).pid == agent
+
+
+def test_a_host_that_never_reports_is_lost(
+    keep: Keep, own: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its agent waits for something there; it is tried again."""
+    monkeypatch.setattr(keeper, 'FIRST', 1.0)
+    os.mkfifo(tmp_path / 'nothing comes')
+    own['h2'].share('/proc/meminfo', tmp_path / 'nothing comes')
+    try:
+        watched = keep('h1', 'h2')
+        wait_until(lambda: watched.state('h2').error == 'it has been silent for 1 s', 'h2 to be lost', PATIENCE)
+    finally:
+        own['h2'].run(['umount', '--lazy', '/proc/meminfo'])
+        os.close(os.open(tmp_path / 'nothing comes', os.O_RDWR))  # who waits there need not any more
+    watched.becomes('h2', UP)
 
 
 def test_two_names_of_one_host(keep: Keep, own: Testbed, tmp_path: Path) -> None:

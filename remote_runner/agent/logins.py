@@ -5,6 +5,7 @@ Newer systems have one of the two alone. Connections without a terminal (ours, f
 
 import os
 import sys
+import time
 
 from remote_runner.agent.records import read_file
 
@@ -16,6 +17,8 @@ UTMP = ('/run/utmp', '/var/run/utmp')
 SESSIONS = '/run/systemd/sessions'
 #: Bytes of a record of utmp: they differ between architectures.
 _RECORDS = (384, 400)
+#: Seconds after its last change from which on a file that looks unchanged is.
+SETTLED = 2.0
 _USER_PROCESS = 7
 _LAST_TYPE = 9
 
@@ -26,6 +29,8 @@ class Logins:
     def __init__(self) -> None:
         self._stamps: "Dict[str, object]" = {}
         self._found: "Dict[str, Set[Tuple[str, int]]]" = {}
+        #: What had not been changed for a while when it was read: clocks of file systems are coarse.
+        self._settled: "Set[str]" = set()
 
     def count(self) -> int:
         """How many different users are logged in."""
@@ -54,13 +59,20 @@ class Logins:
         return self._found[SESSIONS]
 
     def _has_changed(self, path: str) -> bool:
+        stamp: object = None
+        is_settled = True
         try:
             status = os.stat(path)
-            stamp: object = (status.st_mtime_ns, status.st_size, status.st_ino)
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            is_settled = abs(time.time() - status.st_mtime) > SETTLED
         except OSError:
-            stamp = None
-        is_new = path not in self._stamps or self._stamps[path] != stamp
+            pass  # it is not there
+        is_new = path not in self._settled or self._stamps[path] != stamp
         self._stamps[path] = stamp
+        if is_settled:
+            self._settled.add(path)
+        else:
+            self._settled.discard(path)
         return is_new
 
 

@@ -39,6 +39,8 @@ from remote_runner.placement.choose import Known, Report, Score, VirtualLoad, Wa
 INTERVAL = 1.5
 #: So many of them that do not come mean that it is lost.
 MISSED = 3
+#: Seconds that the first one of a connection may take: the agent begins with it.
+FIRST = 30.0
 #: Seconds after which a host that was lost is connected to again: at first, and at most.
 FIRST_DELAY, MOST_DELAY = 1.0, 60.0
 #: Seconds after which one is tried again that has not let us in: many attempts may lock the user out.
@@ -52,7 +54,7 @@ class HostState(NamedTuple):
 
     Args:
         address: as the user wrote it.
-        state: `up`; `connecting`, for the first time; `lost`: it is tried again.
+        state: `up`; `connecting`: it was not tried yet, or its first report is awaited; `lost`: it is tried again.
         error: why it is not up, without its name.
         report: the last one; None: there was none over the last connection.
         age: seconds since that came.
@@ -102,7 +104,7 @@ class _Member:
         #: The request that makes it report.
         self.call: Call | None = None
         self.report: Report | None = None
-        self.heard = 0.0
+        self.heard = now
         self.up_since: float | None = None
         #: When it is to be connected to, or asked again; None: it is connected, or nobody knows yet whether it can be.
         self.due: float | None = now
@@ -343,8 +345,8 @@ class Cluster:
         """See what has become of a host; the lock is held."""
         if member.call is not None and member.call.ended:
             self._lose(member, _why_ended(member.call))
-        elif member.state == UP and now - member.heard > MISSED * self._interval:
-            self._lose(member, HostSilent(f'it has been silent for {MISSED * self._interval:g} s', host=member.name))
+        elif _is_awaited(member) and now - member.heard > self._patience(member):
+            self._lose(member, HostSilent(f'it has been silent for {self._patience(member):g} s', host=member.name))
         if member.twin is not None and (member.twin.host is None or not member.twin.is_wanted):
             member.twin, member.due = None, now  # it can be had under this name alone
 
@@ -366,10 +368,14 @@ class Cluster:
         """Seconds until something may be due."""
         now = self._clock()
         times = [now + HEARTBEAT]
-        times += [member.heard + MISSED * self._interval for member in self._all() if member.state == UP]
+        times += [member.heard + self._patience(member) for member in self._all() if _is_awaited(member)]
         if self._connecting < self._fanout:
             times += [member.due for member in self._members.values() if member.due is not None]
         return max(0.01, min(times) - now)
+
+    def _patience(self, member: _Member) -> float:
+        """Seconds without a report after which a host is silent."""
+        return MISSED * self._interval if member.state == UP else max(FIRST, MISSED * self._interval)
 
     def _lose(self, member: _Member, error: RemoteRunnerError) -> None:
         """A host is of no use for now; the lock is held."""
@@ -419,7 +425,7 @@ class Cluster:
             member.identity = host.facts.identity
             twin = next((other for other in self._members.values() if _is_twin(other, member)), None)
             if twin is None and member.is_wanted and not self._is_closed.is_set():
-                member.host, member.error = host, None
+                member.host, member.error, member.state = host, None, CONNECTING
                 return host
             if twin is not None:
                 member.state, member.twin = LOST, twin
@@ -432,6 +438,8 @@ class Cluster:
         with self._changed:
             if member.host is host:
                 member.call = call
+                member.heard = self._clock()
+                self._changed.notify_all()
 
     def _wake(self) -> None:
         with self._changed:
@@ -461,6 +469,11 @@ def delay_after(failures: int, error: RemoteRunnerError | None, jitter: float) -
     if isinstance(error, AuthenticationFailed):
         most = REFUSED_DELAY
     return most * (0.5 + jitter / 2)
+
+
+def _is_awaited(member: _Member) -> bool:
+    """Whether a report should come, or have come."""
+    return member.call is not None and not isinstance(member.error, HostSilent)
 
 
 def _is_twin(other: _Member, member: _Member) -> bool:

@@ -38,7 +38,7 @@ def loads_picture(states: Sequence[HostState], height: int) -> list[Line]:
     shown = list(states)
     if len(states) > room:
         up = [state for state in states if state.state == UP]
-        lost = lost[: max(0, room // 2)]
+        lost = lost[: max(0, (room - 1) // 2)]
         shown = [*up[: max(0, room - 1 - len(lost))], *lost]
     lines = aligned(*_table(shown)) if shown else []
     if len(shown) < len(states):

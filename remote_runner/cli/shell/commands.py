@@ -14,6 +14,7 @@ UNNAMED = 'unnamed'
 _DEFAULT = 'run'
 #: What completes a value, by its metavar. Others are for the user alone to know.
 _KINDS = {
+    'CLUSTER': 'file',
     'COMMAND': 'command',
     'DIR': 'folder',
     'FILE': 'file',
@@ -23,7 +24,7 @@ _KINDS = {
     'SRC': 'file',
 }
 #: Options whose FILE is a Python file, by their `dest`.
-_PYTHON = ('config', 'muddlers', 'arg_parser')
+_PYTHON = ('config', 'muddlers', 'arg_parser', 'evaluate')
 
 
 class Value(NamedTuple):

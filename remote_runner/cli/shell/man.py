@@ -10,6 +10,7 @@ from remote_runner.cli.shell.commands import Command, Group, Option, commands
 _ENVIRONMENT = {
     'RR_PASS_FILE': 'A file whose first line is the password for hosts and encrypted keys.',
     'RR_SUDO_PASS_FILE': 'The same for what sudo asks for, where components run as other users.',
+    'RR_CLUSTER': 'The hosts among which `load` chooses, or a file with them.',
     'SSH_AUTH_SOCK': 'The socket of ssh-agent, as for ssh itself.',
     'NO_COLOR': 'The table of a run is not coloured.',
     'TMPDIR': 'On a host: where fresh temporary directories of components are made, instead of `/tmp`.',
@@ -19,6 +20,7 @@ _ENVIRONMENT = {
 _FILES = {
     '~/.ssh/config, /etc/ssh/ssh_config': 'How hosts are reached, see ssh_config(5).',
     '~/.ssh/known_hosts, /etc/ssh/ssh_known_hosts': 'The keys of hosts. New ones that you agreed to go to the first.',
+    '~/.config/remote_runner/cluster': 'The same, where that is not set; one or more hosts a line, with weights.',
     '~/.local/state/remote_runner/runs/SESSION/RUN/': 'What is known here of a run; completion takes names from it.',
     '~/.local/state/remote_runner/jobs/ID/': 'The journal of a job, and its results.',
     '~/.local/state/remote_runner/hosts/HOSTNAME/SESSION/RUN/': 'On a host: what components were started with, their '
