@@ -12,9 +12,11 @@ import pytest
 from remote_runner.config import util
 from remote_runner.config.component import Component, Config
 from remote_runner.deploy.decide import Choice, decide
+from remote_runner.deploy.loads import Asked, without_own
 from remote_runner.deploy.placing import remembering
 from remote_runner.deploy.plan import Plan, make_plan
 from remote_runner.deploy.record import Record
+from remote_runner.deploy.seen import Seen
 from remote_runner.deploy.target import Target
 from remote_runner.errors import AddressError, ConfigFaults, NoHostFits, UsageError
 from remote_runner.hosts.address import parse_address
@@ -297,6 +299,18 @@ class TestTheNextDecision:
         assert choice.why == 'node2: 1.0 GB of memory are free, not 4.0 GB'
         plan = ran(plan_of(component(), component(host='node2')), worker=['node2', 'node2'])
         assert where(decided(plan, {'node1': known(), 'node2': known()})) == ['node1']
+
+    def test_what_the_run_replaces_is_taken_off(self) -> None:
+        report = Report(3.0, 4, 8 * GB, GB, 0, 0, 0, 0, 'linux-x86_64')
+        running = (
+            Seen('a', 'h', cpu=180.0, uptime=100.0, memory=GB),
+            Seen('b', 'h', cpu=0.5, uptime=0.1, memory=GB),
+            Seen('c', 'h'),
+        )
+        without = without_own(Asked(report, running))
+        assert (round(without.load, 6), without.free_memory) == (0.7, 3 * GB)
+        assert without_own(Asked(report._replace(load=0.2), running)).load == 0.0
+        assert without_own(Asked(report, ())) == report
 
     def test_what_goes_on_running_stays_whatever_scores(self) -> None:
         plan = ran(plan_of(component(), component(name='new')), worker='node2')

@@ -14,10 +14,8 @@ from remote_runner.config import util
 from remote_runner.config.least_loaded import LeastLoaded
 from tests.burdens import GB, Burden, burdened
 from tests.commands import Done, alias_of, ssh_config
-from tests.deploying import PATIENCE
 from tests.standing import Standing
 from tests.testbed import Testbed
-from tests.testbed.process import wait_until
 
 ANY = util.least_loaded('h[1-3]')
 
@@ -134,27 +132,24 @@ def test_it_stays_until_another_host_is_far_better(site: Standing, loads: dict[s
     assert sleepers(site) == {'h1': 1}
 
 
-def test_what_it_does_itself_is_not_held_against_its_host(site: Standing, loads: dict[str, Burden]) -> None:
+def test_what_it_holds_itself_is_not_held_against_its_host(site: Standing, loads: dict[str, Burden]) -> None:
+    """The memory and the processor time of what this run replaces."""
     loads['h1'].load(8.0)
     loads['h3'].load(8.0)
-    site.write(sleeps('worker', executable='/bin/sh', args=['-c', 'while :; do :; done']))
+    program = 'import pathlib, time; held = b"x" * 200_000_000; pathlib.Path("/tmp/up").touch(); time.sleep(100000)'
+    host = util.least_loaded('h[1-3]', '4G')
+    site.write(sleeps('worker', host, executable='/usr/bin/python3', args=['-ISc', program]))
     assert placed(site.deploy()) == {'worker': 'h2'}
-    share = 0.0
-
-    def has_worked() -> bool:
-        nonlocal share
-        seen = site.seen()['worker@h2']
-        share = seen['cpu'] / seen['uptime'] if seen['uptime'] > 1 else 0.0
-        return share > 0.3
-
-    wait_until(has_worked, 'some work', PATIENCE)
-    loads['h2'].load(share + 0.1)
-    for host in ('h1', 'h3'):
-        loads[host].load(0.1)
+    site.deployment.appears('/tmp/up', 'h2')
+    loads['h2'].memory(4 * GB - GB // 10)
+    site.bed['h2'].path('/tmp/up').unlink()
     assert placed(site.deploy()) == {'worker': 'h2'}
+    site.deployment.appears('/tmp/up', 'h2')
     site.later('stop')
     site.deployment.is_stopped('h2')
-    assert placed(site.deploy()) == {'worker': 'h1'}  # now it is somebody else who works there
+    done = site.deploy()  # now it is somebody else who holds that
+    assert placed(done) == {'worker': 'h1'}
+    assert done.event('component_placed')['why'] == 'h2: 3.9 GB of memory are free, not 4.0 GB'
 
 
 def test_an_unreachable_host_is_left_out(site: Standing, loads: dict[str, Burden]) -> None:

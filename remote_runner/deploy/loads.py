@@ -68,7 +68,7 @@ def decide_now(
             absent[host.name] = asked.what
         else:
             running[host.name] = asked.running
-            known[host.name] = Known(candidates[host.name], asked.report if goes_on else _without(asked))
+            known[host.name] = Known(candidates[host.name], asked.report if goes_on else without_own(asked))
     going = {(seen.name, name) for name, seen_there in running.items() for seen in seen_there} if goes_on else set()
     machines = {name: host.facts.identity for name, host in hosts.items()}
     choices = decide(plan, known, absent, going, machines)
@@ -91,8 +91,8 @@ def _ask(host: Host, session: str, *, looks: bool) -> Asked:
     return Asked(report, tuple(seen for seen in all_seen(answer, host.name) if seen.is_alive))
 
 
-def _without(asked: Asked) -> Report:
-    """The report as it were without what runs there of the session: each with the cores that it has used on average."""
+def without_own(asked: Asked) -> Report:
+    """The report as it would be without what runs there of the session: each has used so many cores on average."""
     report = asked.report
     load = sum((seen.cpu or 0.0) / max(1.0, seen.uptime or 0.0) for seen in asked.running)
     memory = sum(seen.memory or 0 for seen in asked.running)

@@ -116,7 +116,7 @@ class Reach:
             if name in decided.left:
                 log.info('%s: what the last run left there is ended', name)
             elif name not in used:
-                self._pool.forget(name)
+                self._forget(name)
                 self._events.emit(HostReleased(host=name))
         for name in self._plan.before:
             if name in failures:
@@ -127,8 +127,12 @@ class Reach:
     def let_go(self) -> None:
         """What was left on hosts without components has been ended."""
         for name in self.left:
-            self._pool.forget(name)
-            self._board.lost.pop(name, None)
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Nobody waits for this host, nor for its coming back where it was lost."""
+        self._pool.forget(name)
+        self._board.lost.pop(name, None)
 
     def _without(self, failures: dict[str, RemoteRunnerError], of: int) -> None:
         """Some of so many hosts cannot be had."""
