@@ -77,12 +77,16 @@ class Event(_Fields):
 
 
 class RunStarted(Event):
-    """A run begins. `components` are labels (`name@host`) by start index."""
+    """A run begins. `components` are labels (`name@host`) by start index.
+
+    `undecided` are the names of those of which it is still to be decided on which host they run, see `ComponentPlaced`.
+    """
 
     run: str
     session: str
     hosts: tuple[str, ...]
     components: dict[int, tuple[str, ...]]
+    undecided: tuple[str, ...] | None = None
 
 
 class HostConnecting(Event):
@@ -105,6 +109,10 @@ class HostMerged(Event):
     """`host` and `same_as` are two names of one machine and user; both are served over one connection."""
 
     same_as: str
+
+
+class HostReleased(Event):
+    """No component came to a host that came into question for some: it is let go of."""
 
 
 class HostLost(Event):
@@ -169,6 +177,21 @@ class FilesDeleted(Event):
     deleted: int
     failed: int
     paths: tuple[str, ...]
+
+
+class ComponentPlaced(Event):
+    """It was decided that a component runs on `host`, for which several came into question (`among`).
+
+    `load`: the load per core there, with what was placed there before it; `score`: what the host scored, lower is
+    better. `kept`: it ran there last, and stays. `why`: why it does not run any more where it ran last.
+    """
+
+    index: int
+    among: str
+    load: float
+    score: float
+    kept: bool
+    why: str = ''
 
 
 class ComponentStarting(Event):

@@ -154,6 +154,7 @@ def test_facts(event: e.Event, level: str | None, line: str) -> None:
 def test_every_event_has_its_line_or_is_known_to_have_none() -> None:
     values: dict[str, Any] = {'str': 'x', 'int': 7, 'float': 7.0, 'bool': True, 'tuple[str, ...]': ('x',)}
     values |= {'dict[int, tuple[str, ...]]': {0: ('x',)}, 'dict[str, str]': {'x': 'x'}}
+    values |= {'tuple[str, ...] | None': ('x',)}
     silent = set()
     for kind in e.Event.__subclasses__():
         fields = {name: values[kind_of_field] for name, kind_of_field in kind.__annotations__.items()}

@@ -58,6 +58,21 @@ class TestWhyOneWaits:
         world.scheduler.pause()
         assert why(world, 0) == 'waits for a slot: it is the next; the job is paused'
 
+    def test_hosts_are_loaded(self) -> None:
+        world = World(Policy(load=1.5), tasks=3, h1=1, h2=1)
+        assert why(world, 0) == 'waits for a slot: it is the next; the load of h[1-2] is not known yet'
+        world.scheduler.host_load('h1', 1.72)
+        world.scheduler.host_load('h2', 3)
+        assert why(world, 0) == (
+            'waits for a slot: it is the next; nothing is begun where the load per core is above 1.5: '
+            'h2 (3.00), h1 (1.72), and no other host may be given something'
+        )
+        world.scheduler.host_load('h1', 1.0)
+        world.starts()
+        assert why(world, 1).endswith('; nothing is begun where the load per core is above 1.5: h2 (3.00)')
+        world.scheduler.host_load('h2', 1.0)
+        assert why(world, 1) == 'waits for a slot: it is the next'
+
     def test_there_is_no_host(self) -> None:
         world = World(tasks=1)
         assert why(world, 0) == 'waits for a slot: it is the next; no host is up'

@@ -26,6 +26,7 @@ class Facts(RuleBasedStateMachine):
         delay=st.sampled_from([0.0, 0.0, 0.5]),
         halt=st.sampled_from([None, None, Halt(2), Halt(1, now=True)]),
         streak=st.sampled_from([1, 2, health.STREAK]),
+        load=st.sampled_from([None, None, 1.0]),
         tasks=st.integers(0, 12),
     )
     def begin(
@@ -36,12 +37,17 @@ class Facts(RuleBasedStateMachine):
         delay: float,
         halt: Halt | None,
         streak: int,
+        load: float | None,
         tasks: int,
     ) -> None:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(health, 'STREAK', streak)
-        policy = Policy(retries=retries, duplicates=duplicates, timeout_share=share, delay=delay, halt=halt)
+        policy = Policy(
+            retries=retries, duplicates=duplicates, timeout_share=share, delay=delay, halt=halt, load=load
+        )
         self.scheduler = Scheduler(policy)
+        #: Hosts that have said since they came up that they are below it.
+        self.idle: set[str] = set()
         self.now = 0.0
         #: Where each attempt was ordered; and how many attempts each task had.
         self.ordered: dict[Key, str] = {}
@@ -116,13 +122,21 @@ class Facts(RuleBasedStateMachine):
         self.to_be_ended |= {(key, name) for key in have if key not in self.live}
         self.hear()
 
+    @rule(name=HOSTS, load=st.sampled_from([0.5, 1.5]))
+    def host_load(self, name: str, load: float) -> None:
+        self.scheduler.host_load(name, load)
+        (self.idle.add if load < 1 else self.idle.discard)(name)
+
     @rule(name=HOSTS)
     def host_silent(self, name: str) -> None:
+        self.idle.discard(name)
         self.scheduler.host_silent(name, self.now)
         self.up.pop(name, None)
 
     @rule(name=HOSTS)
     def host_down(self, name: str) -> None:
+        if name in self.scheduler._book.hosts:  # one that was never there is not known by this
+            self.idle.discard(name)
         self.scheduler.host_down(name, self.now)
         self.up.pop(name, None)
         self.live -= {key for key in self.live if self.ordered[key] == name}
@@ -166,6 +180,7 @@ class Facts(RuleBasedStateMachine):
             key = (order.task, order.attempt)
             if isinstance(order, Start):
                 assert order.host in self.up
+                assert self.scheduler.policy.load is None or order.host in self.idle
                 assert order.attempt == self.attempts.get(order.task, 0) + 1
                 assert order.task not in self.settled
                 self.attempts[order.task] = order.attempt
@@ -224,6 +239,7 @@ class Facts(RuleBasedStateMachine):
         self.patch.undo()
         self.scheduler.close()
         self.host_up('good', 1)
+        self.host_load('good', 0.5)
         for _ in range(10_000):
             if self.scheduler.is_over:
                 break

@@ -363,3 +363,61 @@ class TestTasksOfAnotherMaster:
         world.scheduler.restore(0, 1, {}, [(1, 'h1')])
         assert world.orders() == [Cancel(0, 1, 'h1', 'cancelled')]
         assert world.outcomes() == {0: Cause.CANCELLED}
+
+
+class TestLoad:
+    def test_nothing_is_begun_above_it(self) -> None:
+        world = World(Policy(load=1.5), tasks=20, h1=2, h2=2)
+        assert world.starts() == []  # nobody knows the loads
+        world.scheduler.host_load('h1', 1.5)
+        world.scheduler.host_load('h2', 1.51)
+        starts = world.starts()
+        assert [start.host for start in starts] == ['h1', 'h1']
+        world.scheduler.host_load('h1', 3.0)
+        for start in starts:
+            world.end(start)  # what runs is let be
+        assert world.starts() == []
+        world.scheduler.host_load('h2', 0.3)
+        assert [start.host for start in world.starts()] == ['h2', 'h2']
+        world.scheduler.host_load('h1', 1.0)
+        world.work()
+        assert set(world.outcomes().values()) == {None}
+
+    def test_without_a_limit_it_does_not_matter(self) -> None:
+        world = World(tasks=1, h1=1)
+        world.scheduler.host_load('h1', 99.0)
+        assert len(world.starts()) == 1
+
+    def test_a_host_that_comes_back_says_its_load_first(self) -> None:
+        world = World(Policy(load=1.5), tasks=4, h1=1)
+        world.scheduler.host_load('h1', 0.1)
+        [start] = world.starts()
+        world.scheduler.host_silent('h1', world.now)
+        world.scheduler.host_up('h1', 1, frozenset([(start.task, start.attempt)]))
+        world.end(start)
+        assert world.starts() == []
+        world.scheduler.host_load('h1', 0.1)
+        assert len(world.starts()) == 1
+        world.scheduler.host_down('h1', world.now)
+        world.scheduler.host_up('h1', 1)
+        assert world.starts() == []
+
+    def test_hosts_have_nothing_at_hand_that_would_begin_all_the_same(self) -> None:
+        world = World(Policy(load=1.5), tasks=50, h1=1)
+        world.scheduler.host_load('h1', 0.1)
+        for _ in range(20):
+            starts = world.starts()
+            assert len(starts) == 1
+            world.end(starts[0], seconds=0.001, took=0.001)
+
+    def test_no_second_copy_goes_to_a_host_above_it(self) -> None:
+        world = World(Policy(load=1.5, duplicates=True), tasks=1, h1=1, h2=1)
+        for host in ('h1', 'h2'):
+            world.scheduler.host_load(host, 0.1)
+        [start] = world.starts()
+        other = 'h2' if start.host == 'h1' else 'h1'
+        world.scheduler.host_load(other, 2.0)
+        world.now += 1000
+        assert world.starts() == []
+        world.scheduler.host_load(other, 1.0)
+        assert [copy.host for copy in world.starts()] == [other]

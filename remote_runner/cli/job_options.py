@@ -25,6 +25,7 @@ _HALT = 'soon,fail=N, soon,fail=N%, now,fail=N or now,fail=N%'
 _UNITS = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86400}
 _LENGTH = re.compile(r'(\d+(?:\.\d*)?|\.\d+)([smhd]?)', re.ASCII)
 _NUMBER = re.compile(r'(\d+(?:\.\d*)?|\.\d+)%', re.ASCII)
+_PLAIN = re.compile(r'\d+(?:\.\d*)?|\.\d+', re.ASCII)
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,63}', re.ASCII)
 
 
@@ -40,6 +41,8 @@ def add_policy_options(parser: argparse.ArgumentParser, *, duplicates: bool) -> 
     what = 'give up when N tasks, or N %% of them, have failed: `soon` lets what runs end, `now` ends it'
     group.add_argument('--halt', type=_halt, metavar='soon|now,fail=N', help=what)
     group.add_argument('--delay', type=_length, metavar='TIME', help='let so much time pass between two starts')
+    what = 'begin nothing on a host whose load per core (average of the last minute, of all that runs there) is above N'
+    group.add_argument('--load', type=_load, metavar='N', help=what)
     copies = group.add_mutually_exclusive_group()
     what = 'let idle slots run second copies of what takes long, when nothing else is left; the first to end counts'
     default = ' (the default)'
@@ -81,7 +84,7 @@ def policy_of(options: argparse.Namespace, base: Policy | None = None) -> Policy
 
     said: dict[str, object] = {
         name: value
-        for name in ('retries', 'retry_on', 'halt', 'delay', 'duplicates')
+        for name in ('retries', 'retry_on', 'halt', 'delay', 'duplicates', 'load')
         if (value := getattr(options, name)) is not None
     }
     if options.timeout is not None:
@@ -111,6 +114,12 @@ def _whole(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0')
     return int(text)
+
+
+def _load(text: str) -> float:
+    if not _PLAIN.fullmatch(text) or not 0 < float(text) < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
+    return float(text)
 
 
 def _retry_on(text: str) -> tuple[RetryOn, ...]:

@@ -15,13 +15,16 @@ from remote_runner.errors import HostError
 
 if TYPE_CHECKING:
     from remote_runner.deploy.difference import HostDifference
+    from remote_runner.deploy.outcome import RunOptions
     from remote_runner.deploy.plan import Plan
     from remote_runner.errors import RemoteRunnerError
+    from remote_runner.hosts.pool import Pool
 
 _DESCRIPTION = """\
 Show what a run with these options would do: hosts, components in their order, files with their sizes. Nothing is done,
 and no host is connected to. With --diff all are: which files differ there, and what runs there and would be ended, or
-(with --keep-running) would go on; nothing is changed. Options of a run that make no difference here are taken, too.
+(with --keep-running) would go on, and on which hosts components would run of which that is decided then; nothing is
+changed. Options of a run that make no difference here are taken, too.
 
     remote_runner plan -c config.py -m ta3_muddler.py
     remote_runner plan -c config.py --diff
@@ -76,8 +79,11 @@ def main(arguments: Sequence[str]) -> int:
     options.names = []
     run.check_how(options)
     plan = run.load_plan(options)
+    found: list[HostDifference] = []
+    failures: dict[str, RemoteRunnerError] = {}
+    if options.diff:
+        plan, found, failures = _differences(plan, options)
     shown = preview(plan)
-    found, failures = _differences(plan, options) if options.diff else ([], {})
     if options.diff:
         shown['differences'] = [each.to_dict() for each in found]
         shown['unreachable'] = {host: str(error) for host, error in failures.items()}
@@ -96,15 +102,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def _differences(
     plan: Plan, options: argparse.Namespace
-) -> tuple[list[HostDifference], dict[str, RemoteRunnerError]]:
-    """What differs on the hosts, in the order of the plan, and why others cannot say."""
+) -> tuple[Plan, list[HostDifference], dict[str, RemoteRunnerError]]:
+    """The plan with the hosts that would be decided, what differs on hosts, in its order, and why others cannot say."""
     from remote_runner.hosts.ahead import Ahead
 
-    addresses = dict.fromkeys(component.address for component in plan.components)
-    connector = Ahead(ssh_options(options), addresses, options.fanout).connector()
+    connector = Ahead(ssh_options(options), plan.addresses(), options.fanout).connector()
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.difference import HostDifference, differences
     from remote_runner.deploy.outcome import RunOptions
+    from remote_runner.hosts.pool import Pool
 
     how = RunOptions(
         kill_first=not options.no_kill,
@@ -114,8 +120,32 @@ def _differences(
         keep_running=options.keep_running,
         is_part=run.is_part(options),
     )
-    with connector:
-        outcomes = differences(plan, connector, how)
-    found = [outcomes[address.where] for address in addresses]
+    with connector, Pool(connector, fanout=options.fanout) as pool:
+        if plan.undecided():
+            plan = _decided(plan, pool, how)
+        outcomes = differences(plan, pool, how)
+    found = [outcomes[address.where] for address in plan.addresses()]
     failures = {host: outcome for host, outcome in outcomes.items() if not isinstance(outcome, HostDifference)}
-    return [outcome for outcome in found if isinstance(outcome, HostDifference)], failures
+    return plan, [outcome for outcome in found if isinstance(outcome, HostDifference)], failures
+
+
+def _decided(plan: Plan, pool: Pool, how: RunOptions) -> Plan:
+    """The plan with the hosts on which its components would run now; why, where they were elsewhere, is told."""
+    from remote_runner.deploy.loads import decide_now
+    from remote_runner.errors import RemoteRunnerError
+
+    absent: dict[str, str] = {}
+    for address, outcome in pool.connect(plan.candidates()):
+        if isinstance(outcome, RemoteRunnerError):
+            absent[address.where] = outcome.what
+            log.warning('%s', outcome)
+    decided = decide_now(plan, pool.hosts, absent, how)
+    for choice in decided.choices:
+        if choice.why:
+            log.warning('%s would run on %s: %s', choice.component.name, choice.address.where, choice.why)
+    for name, names in decided.left.items():
+        if names and how.kill_first:
+            log.warning('%s: %s would be ended there', name, ', '.join(names))
+    for host in pool.hosts.keys() - {component.address.where for component in decided.plan.components}:
+        pool.forget(host)
+    return decided.plan

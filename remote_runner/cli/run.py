@@ -209,8 +209,7 @@ def deploy_config(options: argparse.Namespace) -> int:
     sudo = sudo_credentials(lambda: terminal.paused())
     if any(component.user for component in plan.components):
         plan = plan._replace(secrets=plan.secrets | Secrets([sudo.password()]))
-    addresses = dict.fromkeys(component.address for component in plan.components)
-    connector = Ahead(ssh_options(options, lambda: terminal.paused()), addresses, options.fanout).connector()
+    connector = Ahead(ssh_options(options, lambda: terminal.paused()), plan.addresses(), options.fanout).connector()
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.record import Recorder
     from remote_runner.deploy.run import RunOptions, deploy
@@ -261,7 +260,7 @@ def _warn_of_others(session: str, plan: Plan, ssh: Mapping[str, str]) -> None:
     from remote_runner.ui.tables import stop_command
 
     last = next(records(session), None)
-    own = {component.address.where for component in plan.components}
+    own = {address.where for address in plan.addresses()}
     others = [] if last is None or last.is_stopped() else sorted({c['host'] for c in last.components} - own)
     if others:
         hosts = fold(others)
@@ -311,6 +310,11 @@ def load_plan(options: argparse.Namespace) -> Plan:
         loaded.faults,
         Secrets([settings.ssh_pass]),
     )
+    if plan.undecided():
+        from remote_runner.deploy.placing import remembering
+        from remote_runner.deploy.record import records
+
+        plan = remembering(plan, records(options.screen))
     return _selected(plan, options)
 
 

@@ -21,12 +21,12 @@ from remote_runner.config.reading import (
     read_fetch,
     read_files,
     read_flag,
-    read_host,
     read_index,
     read_load,
     read_log_limit,
     read_name,
     read_names,
+    read_place,
     read_ready,
     read_remote_path,
     read_restart,
@@ -70,8 +70,9 @@ ATTRIBUTES: Mapping[str, Attribute] = {
         ),
         Attribute(
             'host',
-            'Where it runs, `[user@]name[:port]`. `localhost` is this machine, reached without SSH.',
-            read_host,
+            'Where it runs, `[user@]name[:port]`. `localhost` is this machine, reached without SSH. '
+            '`util.least_loaded(...)`: the one of several that has the least load when the run is carried out.',
+            read_place,
             required=True,
         ),
         Attribute(

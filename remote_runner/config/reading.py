@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from numbers import Number
 from typing import Any
 
+from remote_runner.config.least_loaded import LeastLoaded
 from remote_runner.config.paths import TreePath
 from remote_runner.config.ready import Ready
 
@@ -77,6 +78,13 @@ def read_name(value: object) -> str:
 def read_host(value: object) -> str:
     """A host as text, without the spaces that cutting a list at commas leaves."""
     return read_name(value).strip()
+
+
+def read_place(value: object) -> str | LeastLoaded:
+    """A host as text, or what it is decided by when the run is carried out."""
+    if isinstance(value, LeastLoaded):
+        return value
+    return read_host(value)
 
 
 def read_path(value: object) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from remote_runner.config.attributes import Attribute
 from remote_runner.config.parameters import Parameters, read_parameters
-from remote_runner.config.reading import keep_args, read_files, read_flag, read_seconds
+from remote_runner.config.reading import keep_args, read_files, read_flag, read_load, read_seconds
 from remote_runner.config.sweep_reading import (
     KEEPS,
     ON_LOST,
@@ -138,6 +138,12 @@ SWEEP_ATTRIBUTES: Mapping[str, Attribute] = {
             'Seconds between two starts at least.',
             read_seconds,
             default=lambda: 0,
+        ),
+        Attribute(
+            'load',
+            'The load per core (average of the last minute, of all that runs there) above which a host gets no new '
+            'task. None: any.',
+            read_load,
         ),
         Attribute(
             'keep',

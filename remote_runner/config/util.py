@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remote_runner.config.exclude import Exclusion
+from remote_runner.config.least_loaded import LeastLoaded
 from remote_runner.config.paths import TreePath, expanded
-from remote_runner.config.reading import shown
+from remote_runner.config.reading import BadValueError, plain, read_size, shown
 from remote_runner.config.trees import below, leaves
-from remote_runner.hosts.address import parse_hosts
+from remote_runner.defaults import LOCALHOST
+from remote_runner.hosts.address import Address, parse_hosts
 
 if TYPE_CHECKING:
     from remote_runner.config.parameters import Parameters
 
-__all__ = ['glob_files_dict', 'hosts', 'parameters', 'product', 'recursive_files_dict', 'zip']
+__all__ = ['glob_files_dict', 'hosts', 'least_loaded', 'parameters', 'product', 'recursive_files_dict', 'zip']
 
 _WILDCARD = re.compile(r'[*?[]')
 _config_dir: ContextVar[str | None] = ContextVar('_config_dir', default=None)
@@ -118,6 +120,48 @@ def hosts(*texts: str) -> list[str]:
     return [address.where for address in parse_hosts(texts)]
 
 
+def least_loaded(
+    hosts: str | Iterable[str] | None = None,
+    min_memory: int | str = 0,
+    platform: str | None = None,
+    count: int | None = None,
+    spread: bool | str = False,
+) -> LeastLoaded:
+    """For `component.host`: that of some hosts which has the least load when the run is carried out.
+
+        component.host = util.least_loaded('node[1-40]')
+        component.host = util.least_loaded(['big1 0.5', 'node[1-3]'], min_memory='4G')   # big1 counts as twice as fast
+        component.host = util.least_loaded('@hosts.txt', count=3)          # it runs three times, on three hosts
+        component.host = util.least_loaded('node[1-9]', spread=True)       # and no other one with this on that host
+
+    Args:
+        hosts: one text or several, each a list of hosts, folded (`node[1-40]`) or `@FILE`, with weights as in a cluster
+            file; None: all of the cluster file but `localhost`.
+        min_memory: bytes of memory that must be free there, also as text: `'4G'` (1 G is 1,000,000,000 bytes).
+        platform: what it must be, as `'linux-x86_64'` (what `uname -sm` says). None: any.
+        count: the component is started so many times, each on another host, the best ones. None: once.
+        spread: True: no two of the components that have an equal value of this are on one host. Text: a name, and no
+            two of the components that have it are.
+
+    Raises:
+        AddressError: the hosts cannot be understood, or a file cannot be read.
+        TypeError, ValueError: something else cannot be; `localhost` is among the hosts, or there are none.
+    """
+    if platform is not None and not isinstance(platform, str):
+        raise TypeError(f"platform must be text as 'linux-x86_64', is {shown(platform)}")
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
+        raise TypeError(f'count must be a whole number, is {shown(count)}')
+    if count is not None and count < 1:
+        raise ValueError(f'count must be at least 1, is {count}')
+    if not isinstance(spread, (bool, str)):
+        raise TypeError(f'spread must be True, False or a name, is {shown(spread)}')
+    try:
+        memory = read_size(min_memory)
+    except BadValueError as bad:
+        raise ValueError(f'min_memory {bad}') from None
+    return LeastLoaded(None if hosts is None else _candidates(hosts), memory, platform, count, spread)
+
+
 def parameters(file: str | os.PathLike[str]) -> Parameters:
     """The parameter sets of a file: cells separated by `|`, names in its first line, a set in each line after it.
 
@@ -187,6 +231,20 @@ def relative_to(config_dir: str) -> Iterator[None]:
         yield
     finally:
         _config_dir.reset(token)
+
+
+def _candidates(hosts: str | Iterable[str]) -> tuple[Address, ...]:
+    """The hosts that texts mean, without slots, which mean nothing to components."""
+    texts = [hosts] if isinstance(hosts, str) else list(hosts)
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f'hosts must be text or a list of texts, one is {shown(text)}')
+    addresses = tuple(address._replace(slots=None) for address in parse_hosts(map(plain, texts)))
+    if not addresses:
+        raise ValueError('there are no hosts; None stands for those of the cluster file')
+    if any(address.name == LOCALHOST for address in addresses):
+        raise ValueError(f'{LOCALHOST} cannot be one of several hosts: paths mean something else there')
+    return addresses
 
 
 def _is_excluded(path: Path, exclusion: Exclusion) -> bool:

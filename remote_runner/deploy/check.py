@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from remote_runner.config.env_file import read_variables
 from remote_runner.config.paths import TreePath, expanded, link_target, named, neighbour
 from remote_runner.config.reading import BadValueError, check_length, plain
-from remote_runner.errors import AddressError
+from remote_runner.defaults import LOCALHOST
+from remote_runner.errors import AddressError, ConfigError, RemoteRunnerError
 from remote_runner.hosts.address import Address, parse_address
 
 if TYPE_CHECKING:
+    from remote_runner.config.least_loaded import LeastLoaded
     from remote_runner.deploy.plan import ComponentPlan, FilePlan
 
 _LABELS_SHOWN = 3
@@ -54,6 +56,7 @@ class Checker:
         self._kinds: dict[tuple[str, int | None], tuple[bool, str | None]] = {}
         self._same: dict[tuple[str, str, str], bool] = {}
         self._addresses: dict[str, Address | AddressError] = {}
+        self._cluster: tuple[Address, ...] | RemoteRunnerError | None = None
 
     def fault(self, label: str, text: str) -> None:
         """Note that the component `label` has the fault `text`."""
@@ -79,6 +82,24 @@ class Checker:
             self.fault(label, f'host: {address}')
             return None
         return address
+
+    def candidates(self, label: str, wanted: LeastLoaded) -> tuple[Address, ...]:
+        """The hosts that come into question for a component: those of the cluster file, where none are said."""
+        if wanted.hosts is not None:
+            return wanted.hosts
+        if self._cluster is None:
+            from remote_runner.placement.cluster import find  # late: most configs say which hosts
+
+            try:
+                cluster = find()
+                found = [address._replace(slots=None) for address in cluster.read() if address.name != LOCALHOST]
+                self._cluster = tuple(found) or ConfigError(f'{cluster.source} has no host but this machine')
+            except RemoteRunnerError as error:
+                self._cluster = error
+        if isinstance(self._cluster, RemoteRunnerError):
+            self.fault(label, f'host: {self._cluster}')
+            return ()
+        return self._cluster
 
     def local_path(self, path: str) -> str:
         """A local path as users write it, made absolute."""

@@ -24,7 +24,7 @@ from remote_runner.files.manifest import Manifest, Placed, build_manifest, remot
 from remote_runner.files.options import CopyOptions
 from remote_runner.files.places import Place
 from remote_runner.hosts.host import Host
-from remote_runner.hosts.pool import Opens, Pool
+from remote_runner.hosts.pool import Pool
 
 #: Paths of what would be deleted on a host that are named.
 MOST_NAMED = 1000
@@ -124,7 +124,7 @@ class _Look(NamedTuple):
     difference: HostDifference
 
 
-def differences(plan: Plan, connector: Opens, options: RunOptions) -> dict[str, HostDifference | RemoteRunnerError]:
+def differences(plan: Plan, pool: Pool, options: RunOptions) -> dict[str, HostDifference | RemoteRunnerError]:
     """Look at all hosts of a plan in parallel; nothing is changed there. By host: what differs, or why it cannot say.
 
     A host that wants something else than another one at a path of a folder that both see fails, as in a run. Where that
@@ -132,7 +132,7 @@ def differences(plan: Plan, connector: Opens, options: RunOptions) -> dict[str, 
 
     Args:
         plan: what would be carried out.
-        connector: makes the connections.
+        pool: gets the connections; it must be open until all have looked, since hosts are asked for others, too.
         options: how it would be.
     """
     local_files = LocalFiles(remembered=options.copying.remembered, times=options.copying.times)
@@ -148,9 +148,7 @@ def differences(plan: Plan, connector: Opens, options: RunOptions) -> dict[str, 
             turn.sent()
         return _Look(host.facts.identity, difference)
 
-    addresses = dict.fromkeys(component.address for component in plan.components)
-    with Pool(connector, fanout=options.fanout) as pool:  # open until all have looked: hosts are asked for others, too
-        found = {address.where: outcome for address, outcome in pool.serve(addresses, work)}
+    found = {address.where: outcome for address, outcome in pool.serve(plan.addresses(), work)}
     # What is kept under one name of a machine is not ended under another.
     keep: dict[str, set[str]] = defaultdict(set)
     for seen in found.values():

@@ -9,18 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_runner.config.component import Component, Config
+from remote_runner.config.least_loaded import LeastLoaded
 from remote_runner.config.paths import TreePath
 from remote_runner.deploy.check import Checker
+from remote_runner.deploy.placing import Placing, check_numbers
 from remote_runner.deploy.secrets import MASK, Secrets
+from remote_runner.deploy.selection import limited, only
 from remote_runner.deploy.waves import in_waves
 from remote_runner.errors import ConfigFaults, RemoteRunnerError, UsageError, together
-from remote_runner.hosts.address import Address, parse_hosts
-from remote_runner.nearest import nearest
+from remote_runner.hosts.address import Address, parse_address
 
 if TYPE_CHECKING:
     from remote_runner.deploy.sweeps import SweepPlan
@@ -74,7 +75,7 @@ class ComponentPlan(NamedTuple):
 
     Args:
         name: its name.
-        host: the host as the user wrote it.
+        host: the host as the user wrote it; where that is not decided yet, `Placing.among`.
         address: the host, parsed.
         executable: on this machine an absolute path. On other hosts as the user wrote it: absolute, starting with `~`,
             or relative to `base_dir`; only the host can resolve that.
@@ -101,6 +102,7 @@ class ComponentPlan(NamedTuple):
         critical: whether its failure stops the whole run.
         max_load: the load per core above which it is not started.
         log_limit: bytes of its output that are kept; 0: all.
+        placing: how it is decided, or was, on which host it runs; None: the config says it.
     """
 
     name: str
@@ -131,6 +133,7 @@ class ComponentPlan(NamedTuple):
     critical: bool = False
     max_load: float | None = None
     log_limit: int = 100_000_000
+    placing: Placing | None = None
 
     @property
     def label(self) -> str:
@@ -142,18 +145,38 @@ class ComponentPlan(NamedTuple):
         """Whether it runs on this machine, without SSH."""
         return self.host == Config.LOCAL_HOST
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it is not decided yet on which host it runs: `host` and `address` are none then."""
+        return self.placing is not None and self.host == self.placing.among
+
+    def may_be_on(self, host: str) -> bool:
+        """Whether it runs on this host (as it is written), or may."""
+        return host in self.placing.names() if self.placing and self.is_undecided else host == self.host
+
+    def at(self, address: Address) -> ComponentPlan:
+        """The component on this host."""
+        return self._replace(host=address.where, address=address._replace(weights=()))
+
+    def where_it_was(self) -> ComponentPlan:
+        """The component on the host where it ran last, where it is undecided and that is known; else as it is."""
+        was = self.placing.was if self.placing is not None and self.is_undecided else None
+        return self if was is None else self.at(parse_address(was))
+
     def digest(self) -> str:
         """What tells whether a component is as it was when it was started, but for the content of its files."""
         remotes = [{'link': file.remote} if file.is_link else file.remote for file in self.files]
         values = {**self._asdict(), 'address': None, 'files': remotes}
-        del values['trees']  # they say no more of what it was started with
+        del values['trees'], values['placing']  # they say no more of what it was started with
         return hashlib.sha1(json.dumps(values).encode(), usedforsecurity=False).hexdigest()
 
     def to_dict(self, secrets: Secrets = NO_SECRETS) -> dict[str, Any]:
         """Its values for JSON, with secrets masked; of those that come from a file none is shown."""
         values = self._asdict()
-        for name in ('address', 'wave', 'secret_env', 'trees'):
+        for name in ('address', 'wave', 'secret_env', 'trees', 'placing'):
             del values[name]
+        if self.placing is not None:
+            values['least_loaded'] = self.placing.to_dict()
         values['files'] = [file.to_dict() for file in self.files]
         values['fetch'] = [wanted._asdict() for wanted in self.fetch]
         values['env'] = {**{name: MASK for name, _ in self.secret_env}, **dict(self.env)}
@@ -174,6 +197,8 @@ class Plan(NamedTuple):
         secrets: what is masked wherever the plan is shown.
         left_out: components of the config that are none of this plan: what they bring is wanted all the same.
         sweeps: what runs over them.
+        before: of the hosts that come into question for undecided components, those on which the last run of the
+            session started something, or an earlier one such a component.
     """
 
     components: tuple[ComponentPlan, ...]
@@ -183,10 +208,48 @@ class Plan(NamedTuple):
     secrets: Secrets = NO_SECRETS
     left_out: tuple[ComponentPlan, ...] = ()
     sweeps: tuple[SweepPlan, ...] = ()
+    before: tuple[str, ...] = ()
 
     def hosts(self) -> tuple[str, ...]:
-        """The hosts as they are written, in the order of their first component."""
-        return tuple(dict.fromkeys(component.host for component in self.components))
+        """The hosts as they are written, in the order of their first component; without those that are undecided."""
+        return tuple(dict.fromkeys(component.host for component in self.components if not component.is_undecided))
+
+    def hosts_needed(self) -> tuple[str, ...]:
+        """The hosts, as messages show them, without which a component cannot run."""
+        return tuple(dict.fromkeys(c.address.where for c in self.components if not c.is_undecided))
+
+    def undecided(self) -> tuple[ComponentPlan, ...]:
+        """The components of which it is not decided yet on which host they run."""
+        return tuple(component for component in self.components if component.is_undecided)
+
+    def candidates(self) -> tuple[Address, ...]:
+        """The hosts that come into question for these, each once, with the weights of its first mention."""
+        found: dict[str, Address] = {}
+        for component in self.components:
+            if component.placing is not None and component.is_undecided:
+                for address in component.placing.candidates:
+                    found.setdefault(address.where, address)
+        return tuple(found.values())
+
+    def addresses(self) -> tuple[Address, ...]:
+        """All hosts that have to be connected to."""
+        found = {c.address.where: c.address for c in self.components if not c.is_undecided}
+        for address in self.candidates():
+            found.setdefault(address.where, address)
+        return tuple(found.values())
+
+    def placed(self, hosts: Sequence[Address]) -> Plan:
+        """The plan with the hosts on which its undecided components run, in their order."""
+        chosen = iter(hosts)
+        components = tuple(c.at(next(chosen)) if c.is_undecided else c for c in self.components)
+        labels: dict[str, list[str]] = {}
+        for before, after in zip(self.components, components, strict=True):
+            labels.setdefault(before.label, []).append(after.label)
+
+        def decided(needs: Iterable[str]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(label for need in needs for label in labels.get(need, [need])))
+
+        return self._replace(components=tuple(c._replace(depends_on=decided(c.depends_on)) for c in components))
 
     def indexes(self) -> tuple[int, ...]:
         """All start indexes, in the order in which they start."""
@@ -206,24 +269,13 @@ class Plan(NamedTuple):
         Raises:
             UsageError: a name matches no component.
         """
-        known = list(dict.fromkeys(component.name for component in self.components))
-        chosen: set[str] = set()
-        unknown: list[str] = []
-        for name in names:
-            found = {
-                component.label
-                for component in self.components
-                if _matches(component.name, name) or _matches(component.label, name)
-            }
-            chosen |= found
-            if not found:
-                unknown.append(_unknown(name, known))
-        if unknown:
-            raise UsageError(f'no component is called {", ".join(unknown)}')
-        return self._without(c.label for c in self.components if c.label not in chosen)
+        return self._with(only(self.components, names))
 
     def limit(self, hosts: Iterable[str]) -> Plan:
         """The plan with the components of those hosts alone.
+
+        Where it is not decided yet on which host one runs, it is the host where it ran last that counts. One that never
+        ran stays where one of those hosts comes into question for it, and runs there.
 
         Args:
             hosts: hosts in any form in which hosts are written (folded lists and `@FILE` too), or patterns with `*`
@@ -233,25 +285,13 @@ class Plan(NamedTuple):
             UsageError: one means no host of the plan.
             AddressError: one cannot be understood.
         """
-        addresses = {component.host: component.address for component in self.components}
-        chosen: set[str] = set()
-        unknown: list[str] = []
-        for text in hosts:
-            for wanted in [text] if _is_pattern(text) else parse_hosts([text]):
-                found = {host for host, address in addresses.items() if _is_meant(host, address, wanted)}
-                chosen |= found
-                if not found:
-                    unknown.append(_unknown(str(wanted), list(addresses)))
-        if unknown:
-            raise UsageError(f'no component runs on {", ".join(unknown)}')
-        return self._without(c.label for c in self.components if c.host not in chosen)
+        return self._with(limited(self.components, hosts))
 
-    def _without(self, labels: Iterable[str]) -> Plan:
-        """The plan without these components."""
-        gone = set(labels)
-        left_out = tuple(c for c in self.components if c.label in gone)
-        components = tuple(c for c in self.components if c.label not in gone)
-        return self._replace(components=components, left_out=self.left_out + left_out)
+    def _with(self, chosen: Mapping[int, ComponentPlan]) -> Plan:
+        """The plan with these components alone, by their positions."""
+        others = (c for position, c in enumerate(self.components) if position not in chosen)
+        left_out = tuple(c.where_it_was() for c in others)
+        return self._replace(components=tuple(chosen.values()), left_out=self.left_out + left_out)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan for JSON, with its secrets masked."""
@@ -297,15 +337,18 @@ def make_plan(
     checker = Checker(config_dir)
     components: list[ComponentPlan] = []
     for component in config.all_components():
-        planned = _plan_component(component, checker)
-        if planned:
-            components.append(planned)
+        components += _plan_component(component, checker)
     sweeps = _plan_sweeps(config, checker, config_dir)
     if not any((next(config.all_components(), None), next(config.all_sweeps(), None))):
         why = 'config.add_component was not called, or a muddler cleared them all'
         checker.fault('', f'there are no components and no sweeps: {why}')
-    checker.check_unique(components)
-    checker.check_targets(components)
+    fixed = [component for component in components if not component.is_undecided]
+    checker.check_unique(fixed)
+    checker.check_targets(fixed)
+    for planned in components:
+        if planned.is_undecided:  # with those of the same host, when that is known
+            checker.check_targets([planned])
+    check_numbers(components, checker)
     components = in_waves(components, checker)
     if checker.faults:
         raise ConfigFaults([*map(str, faults), *checker.report()])
@@ -334,15 +377,22 @@ def check_session(name: str) -> None:
         )
 
 
-def _plan_component(component: Component, checker: Checker) -> ComponentPlan | None:
-    """The plan of one component; its faults go to `checker`.
+def _plan_component(component: Component, checker: Checker) -> list[ComponentPlan]:
+    """The plan of one component, so many times as it is to run; its faults go to `checker`.
 
-    With faults it is what can still be compared with other components, or None.
+    With faults it is what can still be compared with other components, or nothing.
     """
     values, faults = component.read()
     for fault in faults:
         checker.fault(component.label, fault)
-    address = checker.address(component.label, values.get('host'))
+    host = values.get('host')
+    placing = None
+    if isinstance(host, LeastLoaded):
+        placing = Placing.of(host, checker.candidates(component.label, host))
+        values['host'] = placing.among
+        address: Address | None = Address(placing.among)
+    else:
+        address = checker.address(component.label, host)
     is_local = values.get('host') == Config.LOCAL_HOST
     written = values.get('files', ())
     files = tuple(FilePlan(*entry) for entry in checker.read_files(component.label, written, is_local=is_local))
@@ -353,28 +403,9 @@ def _plan_component(component: Component, checker: Checker) -> ComponentPlan | N
     if values.get('env_file') is not None:
         values.update(checker.read_env_file(component.label, values['env_file']))
     if address is None or 'name' not in values:
-        return None
+        return []
     known: dict[str, Any] = {name: values[name] for name in ComponentPlan._fields if name in values}
     roots = tuple(TreePath(root, root, exclude=exclude) for root, exclude in trees)
-    made = {'address': address, 'files': files, 'trees': roots, 'fetch': fetch}
-    return ComponentPlan(**{'executable': '', **known, **made})
-
-
-def _matches(text: str, pattern: str) -> bool:
-    return text == pattern or fnmatchcase(text, pattern)
-
-
-def _is_pattern(text: str) -> bool:
-    return not text.startswith('@') and ('*' in text or '?' in text)
-
-
-def _is_meant(host: str, address: Address, wanted: str | Address) -> bool:
-    if isinstance(wanted, str):
-        return _matches(host, wanted) or _matches(address.name, wanted)
-    same_user, same_port = wanted.user in (None, address.user), wanted.port in (None, address.port)
-    return address.name == wanted.name and same_user and same_port
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    found = nearest(name, known)
-    return f'{name!r} (the nearest is {found!r})' if found else f'{name!r}'
+    made = {'address': address, 'files': files, 'trees': roots, 'fetch': fetch, 'placing': placing}
+    planned = ComponentPlan(**{'executable': '', **known, **made})
+    return [planned] * ((host.count or 1) if isinstance(host, LeastLoaded) else 1)

@@ -43,13 +43,22 @@ class Preparation:
         board: where its components stand, each with its host.
         options: how the run is carried out.
         events: hears what happens.
+        left: of hosts on which no component is any more, those that the last run may have left there.
 
     Attributes:
         base_dirs: the absolute base_dir of each component, on its host.
     """
 
-    def __init__(self, plan: Plan, board: Board, options: RunOptions, events: Events) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        board: Board,
+        options: RunOptions,
+        events: Events,
+        left: Mapping[str, list[str]] = MappingProxyType({}),
+    ) -> None:
         self._plan = plan
+        self._left = left
         self._board = board
         self._options = options
         self._events = events
@@ -96,12 +105,24 @@ class Preparation:
             HostError: the connection broke.
         """
         steps = [self._quit_leftovers, self._prepare, self._copy]
-        if self._options.keep_running and self._options.join:
+        if host.name in self._left:
+            steps = [self._end_what_is_left]
+        elif self._options.keep_running and self._options.join:
             steps = [self._keep_what_is_unchanged]
         with self._busy[host.name]:
             for step in steps:
                 if not self._given_up:
                     step(host)
+
+    def _end_what_is_left(self, host: Host) -> None:
+        """Components that were there run elsewhere now."""
+        if not self._options.kill_first:
+            return
+        if not self._options.is_part:
+            self._quit_leftovers(host)
+        elif self._left[host.name]:
+            patience = max(component.stop_timeout for component in self._plan.components)
+            end_others(host, self._plan.session, [], self._left[host.name], patience)
 
     def _keep_what_is_unchanged(self, host: Host) -> None:
         """With `--keep-running`: end what has changed or is not wanted any more, and bring its files."""

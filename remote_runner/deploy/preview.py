@@ -18,9 +18,10 @@ def preview(plan: Plan) -> dict[str, Any]:
         plan: what would be carried out.
 
     Returns:
-        `session`, `config_file`, `config_dir`, `hosts`, and `indexes`: objects of `index` and `components`, which have
-        the values of the config and of each file `local`, `remote`, `is_directory`, `size` (bytes) and `mode` (`0755`),
-        of a symbolic link `is_link` and `target`. With sweeps also `sweeps`, each with its values and the number of its
+        `session`, `config_file`, `config_dir`, `hosts`, `candidates` (those of which some are decided upon later, if
+        there are any), and `indexes`: objects of `index` and `components`, which have the values of the config and of
+        each file `local`, `remote`, `is_directory`, `size` (bytes) and `mode` (`0755`), of a symbolic link `is_link`
+        and `target`. With sweeps also `sweeps`, each with its values and the number of its
         `tasks`; files as of components, executables with `platform`, `local`, `remote` and `size`.
 
     Raises:
@@ -41,6 +42,7 @@ def preview(plan: Plan) -> dict[str, Any]:
         'config_file': plan.config_file,
         'config_dir': plan.config_dir,
         'hosts': list(plan.hosts()),
+        **({'candidates': [str(address) for address in plan.candidates()]} if plan.undecided() else {}),
         'indexes': [{'index': index, 'components': of_index} for index, of_index in components.items()],
         **sweeps,
     }

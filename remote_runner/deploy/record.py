@@ -20,6 +20,7 @@ from remote_runner.deploy.plan import Plan
 from remote_runner.errors import UsageError
 from remote_runner.events import (
     ComponentKept,
+    ComponentPlaced,
     ComponentStarting,
     Event,
     FilesSending,
@@ -28,6 +29,7 @@ from remote_runner.events import (
     RunStarted,
     SessionQuit,
 )
+from remote_runner.hosts.address import Address, parse_address
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +101,7 @@ class Recorder:
         self._is_part = is_part
         self._file: IO[str] | None = None
         self._begun: RunStarted | None = None
+        self._placed: list[Address] = []
         self._is_recorded = False
 
     def __call__(self, event: Event) -> None:
@@ -110,6 +113,8 @@ class Recorder:
             if isinstance(event, RunStarted):
                 self._begun = event
                 self._file = self._begin(event)
+            elif isinstance(event, ComponentPlaced) and event.host is not None:
+                self._placed.append(parse_address(event.host))
             elif isinstance(event, _CHANGES) and not self._is_recorded and self._begun and self._file:
                 self._is_recorded = True
                 self._write_record(self._begun)
@@ -131,10 +136,11 @@ class Recorder:
         return file
 
     def _write_record(self, event: RunStarted) -> None:
-        components = self._plan.to_dict()['components']
+        components = self._plan.placed(self._placed).to_dict()['components']
         if self._is_part:
             known = next((old.components for old in records(event.session) if old.run == event.run), [])
             own = {(c['name'], c['host']) for c in components}
+            own |= {(c.name, c.placing.was) for c in self._plan.undecided() if c.placing is not None}
             components = [*(c for c in known if (c['name'], c['host']) not in own), *components]
         config_file = self._plan.config_file
         record = Record(event.run, event.session, event.time, whoami(), config_file, self._ssh, components)

@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from remote_runner.agent.tree import describe_status
-from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import RUNNING, Board, State, Tracked
-from remote_runner.deploy.check import Checker
 from remote_runner.deploy.holder import CHANGE, RUN, lock, whoami
 from remote_runner.deploy.outcome import Experiment, Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.prepare import SHORT, Preparation
+from remote_runner.deploy.reach import Reach
 from remote_runner.deploy.results import bring_home
 from remote_runner.deploy.secrets import Secrets
 from remote_runner.deploy.seen import Seen
@@ -32,14 +31,11 @@ from remote_runner.deploy.start import Starter, by_host, described
 from remote_runner.deploy.sudo import Sudo
 from remote_runner.deploy.watch import stop_components, wait_for_components, watching
 from remote_runner.errors import (
-    BootstrapFailed,
     ComponentFailed,
-    ConfigFaults,
     ConnectionLost,
     FetchFailed,
     FetchIncomplete,
     HostError,
-    HostsFailed,
     RemoteRunnerError,
     SessionFailed,
     StartFailed,
@@ -48,12 +44,10 @@ from remote_runner.events import (
     Events,
     HostConnected,
     HostConnecting,
-    HostFailed,
-    HostMerged,
     RunEnded,
     RunStarted,
 )
-from remote_runner.hosts.address import Address, fold
+from remote_runner.hosts.address import fold
 from remote_runner.hosts.host import GIVE_UP_TIMEOUT, Header, Host
 from remote_runner.hosts.pool import Opens, Pool
 
@@ -117,6 +111,7 @@ class _Run:
         )
         self.outcome.servers = self._starter.servers
         self._sudo = Sudo(options.sudo, self._keep_secret)
+        self._reach = Reach(plan, self._pool, self._board, options, self.outcome, events)
         self._preparation = Preparation(plan, self._board, options, events)
 
     def __enter__(self) -> _Run:
@@ -129,12 +124,21 @@ class _Run:
     def introduction(self) -> RunStarted:
         """The first event."""
         plan = self._plan
-        labels = {index: tuple(c.label for c in plan.components_of(index=index)) for index in plan.indexes()}
-        return RunStarted(run=self.outcome.run, session=plan.session, hosts=plan.hosts(), components=labels)
+        labels = {
+            index: tuple(c.label for c in plan.components_of(index=index) if not c.is_undecided)
+            for index in plan.indexes()
+        }
+        return RunStarted(
+            run=self.outcome.run,
+            session=plan.session,
+            hosts=plan.hosts(),
+            components=labels,
+            undecided=tuple(c.name for c in plan.undecided()) or None,
+        )
 
     def carry_out(self) -> None:
         """The story."""
-        self._connect()
+        self._go_to_hosts()
         self._lock()
         if not self._options.kill_first:
             self._refuse_running()
@@ -144,6 +148,7 @@ class _Run:
         self._each(self._check_room)
         self._each(self._preparation.make_ready)
         self._preparation.remember()
+        self._reach.let_go()
         try:
             self._start_all()
         except RemoteRunnerError:
@@ -163,70 +168,18 @@ class _Run:
         else:
             self._experiment(self._options.experiment)
 
+    def _go_to_hosts(self) -> None:
+        """Connect to all, and from now on know which component runs where."""
+        plan = self._reach.connect()
+        if plan is not self._plan:
+            self._plan = plan
+            self._preparation = Preparation(plan, self._board, self._options, self._events, self._reach.left)
+
     def _describe(self, tracked: Tracked) -> Header:
         base_dir = self._preparation.base_dirs[tracked.key]
         return described(tracked.plan, base_dir, self.outcome.run, self.outcome.session, self._plan.secrets)
 
     # ---- hosts ------------------------------------------------------------------------------------------------
-
-    def _connect(self) -> None:
-        """Connect to all hosts; stop here, before anything is changed, if one is out of reach."""
-        addresses = {c.address.where: c.address for c in self._plan.components}
-        begun = time.monotonic()
-        for name in addresses:
-            self._events.emit(HostConnecting(host=name))
-        failures: dict[str, RemoteRunnerError] = {}
-        connected: dict[str, Host] = {}
-        for address, outcome in self._pool.connect(addresses.values()):
-            name = address.where
-            if isinstance(outcome, Host) and outcome.facts.screen is None:
-                outcome = BootstrapFailed('screen was not found', host=name, remedy='install the package screen there')
-            if isinstance(outcome, Host):
-                connected[name] = outcome
-                self._events.emit(HostConnected(host=name, seconds=time.monotonic() - begun))
-            else:
-                failures[name] = outcome
-                self._pool.forget(name)
-                log.debug('%s failed', name, exc_info=outcome)
-                self._events.emit(HostFailed(host=name, error=str(outcome)))
-        if failures:
-            self._without(failures, len(addresses))
-        self._place(connected)
-
-    def _without(self, failures: dict[str, RemoteRunnerError], of: int) -> None:
-        """Some of so many hosts cannot be had."""
-        may_skip = self._options.skip_unreachable and all(isinstance(e, HostError) for e in failures.values())
-        if not may_skip:
-            remedy = 'nothing was changed on any host; --skip-unreachable goes on without such hosts'
-            raise HostsFailed(list(failures.values()), remedy)
-        self.outcome.skipped = {host: error.args[0] for host, error in failures.items()}
-        if len(failures) == of:
-            raise HostsFailed(list(failures.values()), 'no host is left')
-
-    def _place(self, hosts: dict[str, Host]) -> None:
-        """Put the components of these hosts on the board, each under the one connection of its machine."""
-        addresses = {c.address.where: c.address for c in self._plan.components if c.address.where in hosts}
-        first: dict[str, Address] = {}
-        for name in sorted(addresses, key=lambda name: name != LOCALHOST):  # else in the order of the config
-            machine = first.setdefault(hosts[name].facts.identity, addresses[name])
-            if machine.where != name:
-                self._events.emit(HostMerged(host=name, same_as=machine.where))
-        placed = [
-            (component, first[hosts[component.address.where].facts.identity])
-            for component in self._plan.components
-            if component.address.where in hosts
-        ]
-        if len(first) < len(hosts):
-            checker = Checker(self._plan.config_dir)
-            merged = [component._replace(address=machine) for component, machine in placed]
-            checker.check_unique(merged)
-            checker.check_targets(merged)
-            if checker.faults:
-                raise ConfigFaults(checker.report())
-        for name in hosts.keys() - {machine.where for machine in first.values()}:
-            self._pool.forget(name)
-        for component, machine in placed:
-            self._board.add(component, machine.where)
 
     def _each(self, work: Callable[[Host], None]) -> None:
         """Do `work` on all hosts in parallel; when all are done, raise the errors together."""

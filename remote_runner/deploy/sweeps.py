@@ -37,7 +37,7 @@ class SweepPlan(NamedTuple):
         executables: pairs of platform (`linux-x86_64`) and absolute local path.
         program: what the executable is called in working folders; None without one.
         keep_files: whether what is brought for working folders stays on the hosts at the end.
-        retries, timeout, timeout_share, duplicates, delay: as in `jobs.policy.Policy`.
+        retries, timeout, timeout_share, duplicates, delay, load: as in `jobs.policy.Policy`.
         retry_on: causes (`exit`, `timeout`, `rejected`, `resources`), each with the exit status or None; None: all.
         halt: at how many failed tasks (below 1: at what share of all) to give up, and whether what runs is ended, too.
         keep: which working folders stay: `all`, `failed`, `none`.
@@ -65,6 +65,7 @@ class SweepPlan(NamedTuple):
     duplicates: bool
     halt: tuple[float, bool] | None
     delay: float
+    load: float | None
     keep: str
     lease: float
     on_lost: str

@@ -43,9 +43,13 @@ class Target(NamedTuple):
 
     @classmethod
     def of_plan(cls, plan: Plan) -> Target:
-        """What a config says."""
-        expected = tuple((c.name, c.host, c.start_index) for c in plan.components)
-        addresses = tuple(dict.fromkeys(c.address for c in plan.components))
+        """What a config says; of components whose host is decided with each run, where they ran last.
+
+        Those that never ran may be on each of their hosts.
+        """
+        components = [component.where_it_was() for component in plan.components]
+        expected = tuple((c.name, c.host, c.start_index) for c in components if not c.is_undecided)
+        addresses = plan._replace(components=tuple(components)).addresses()
         return cls(plan.session, addresses, None, expected, Path(plan.config_dir), plan.secrets)
 
     @classmethod

@@ -173,10 +173,15 @@ class Pool:
     def serve(
         self, addresses: Iterable[Address], work: Callable[[Host], Result]
     ) -> Iterator[tuple[Address, Result | RemoteRunnerError]]:
-        """Connect to hosts in parallel and do `work` on each as soon as it is there; yield as `each` does."""
+        """Connect to hosts in parallel and do `work` on each as soon as it is there; yield as `each` does.
+
+        Those that are connected already are taken as they are.
+        """
 
         def connect_and_work(address: Address) -> Result:
-            host = self.hosts[address.where] = self._open(address)
+            host = self.hosts.get(address.where)
+            if host is None:
+                host = self.hosts[address.where] = self._open(address)
             return work(host)
 
         return each(addresses, connect_and_work, self.fanout)

@@ -95,7 +95,8 @@ class Host:
     """A host, and what it was told to do. It may be known by its name before it is there."""
 
     __slots__ = (
-        'aside_until', 'attempts', 'begun', 'done', 'is_silent', 'is_tried', 'is_up', 'name', 'pause', 'slots', 'streak'
+        'aside_until', 'attempts', 'begun', 'done', 'is_loaded', 'is_silent', 'is_tried', 'is_up', 'load', 'name',
+        'pause', 'slots', 'streak'
     )  # fmt: skip
 
     def __init__(self, name: str, pause: float) -> None:
@@ -118,11 +119,15 @@ class Host:
         self.is_tried = False
         #: Seconds for which it is set aside the next time.
         self.pause = pause
+        #: The load per core that it reported last; None: nobody knows.
+        self.load: float | None = None
+        #: Whether that, or not to know it, keeps tasks away.
+        self.is_loaded = False
 
     @property
     def is_usable(self) -> bool:
         """Whether it may be given something."""
-        return self.is_up and self.slots > 0 and self.aside_until is None
+        return self.is_up and self.slots > 0 and self.aside_until is None and not self.is_loaded
 
     @property
     def free(self) -> int:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 from remote_runner.hosts.address import fold
 from remote_runner.jobs.book import Begun, Book, Live
 
+#: Hosts that are named with their loads.
+MOST_NAMED = 4
+
 
 class Progress(NamedTuple):
     """How far tasks are.
@@ -44,14 +47,14 @@ def progress(book: Book, retried: int, copies: int, copies_won: int, saved: floa
     return Progress(waiting, sum(by_host.values()), by_host, aside, retried, copies, copies_won, saved)
 
 
-def why_waiting(book: Book, task: int, now: float, *, is_paused: bool) -> str:
+def why_waiting(book: Book, task: int, now: float, *, is_paused: bool, most_load: float | None = None) -> str:
     """What a task that was added waits for, or is about, without a full stop."""
     begun = book.tasks.get(task)
     if begun is not None and begun.live:
         return ' and '.join(_runs(live, now) for live in begun.live.values())
     if begun is None and task not in book.waiting:
         return 'is settled'
-    hindrance = 'the job is paused' if is_paused else _no_host(book, now)
+    hindrance = 'the job is paused' if is_paused else _loaded(book, most_load) or _no_host(book, now)
     if begun is None:
         waits = f'waits for a slot: {_before(len(book.again) + book.waiting.index(task))}'
     else:
@@ -83,6 +86,20 @@ def _waits_again(book: Book, begun: Begun, place: int) -> str:
 
 def _before(number: int) -> str:
     return 'it is the next' if not number else f'{number} before it'
+
+
+def _loaded(book: Book, most: float | None) -> str:
+    """Which hosts get nothing because of their load; nothing where none is up that would get something else."""
+    kept = [host for host in book.hosts.values() if host.is_up and host.aside_until is None and host.is_loaded]
+    if not kept or most is None:
+        return ''
+    known = sorted((host for host in kept if host.load is not None), key=lambda host: -(host.load or 0.0))
+    if not known:
+        return f'the load of {fold(host.name for host in kept)} is not known yet'
+    named = ', '.join(f'{host.name} ({host.load:.2f})' for host in known[:MOST_NAMED])
+    more = f' and {len(known) - MOST_NAMED} more' if len(known) > MOST_NAMED else ''
+    none = '' if book.usable else ', and no other host may be given something'
+    return f'nothing is begun where the load per core is above {most:g}: {named}{more}{none}'
 
 
 def _no_host(book: Book, now: float) -> str:

@@ -17,7 +17,18 @@ from typing import NamedTuple, Protocol
 
 from remote_runner.errors import HostsFailed, RemoteRunnerError
 from remote_runner.jobs.book import Cancel, Settled, Start
-from remote_runner.jobs.engines.base import Attempt, Ended, Engine, Fact, HostDown, HostSilent, HostUp, Key, Started
+from remote_runner.jobs.engines.base import (
+    Attempt,
+    Ended,
+    Engine,
+    Fact,
+    HostDown,
+    HostLoad,
+    HostSilent,
+    HostUp,
+    Key,
+    Started,
+)
 from remote_runner.jobs.formats import Result
 from remote_runner.jobs.journal import Journal, Loaded, Turn
 from remote_runner.jobs.policy import Cause, Outcome
@@ -236,6 +247,9 @@ class Master:
             self._hears.hear(fact)
         elif isinstance(fact, HostUp):
             self._hear_up(fact)
+        elif isinstance(fact, HostLoad):
+            self._scheduler.host_load(fact.host, fact.load)
+            self._hears.hear(fact)
         elif isinstance(fact, HostSilent):
             self._scheduler.host_silent(fact.host, time.monotonic())
             self._hears.hear(fact)

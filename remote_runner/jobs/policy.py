@@ -48,6 +48,7 @@ class Policy(NamedTuple):
         duplicates: whether idle slots run second copies of what takes long when nothing else is left.
         halt: when to give up.
         delay: seconds between two starts at least.
+        load: the load per core above which nothing new is begun on a host; None: any.
     """
 
     retries: int = 2
@@ -57,6 +58,7 @@ class Policy(NamedTuple):
     duplicates: bool = False
     halt: Halt | None = None
     delay: float = 0.0
+    load: float | None = None
 
     def allows(self, outcome: Outcome) -> bool:
         """Whether what ended so is tried again at all."""

@@ -88,7 +88,7 @@ def run(
     journal.note(epoch=epoch, ended=None)
     incoming = _incoming(journal.folder)
     terms = Terms(job.id, epoch, job.lease, job.on_lost, job.keep, job.environment, incoming)
-    engine = SshEngine(job.addresses, connector, terms, job.prepare, job.fanout)
+    engine = SshEngine(job.addresses, connector, terms, job.prepare, job.fanout, job.policy.load)
     scheduler = Scheduler(job.policy)
     master = Master(
         journal, scheduler, engine, job.source, hears, validate=job.validate, keep_failed=job.keep != 'none'

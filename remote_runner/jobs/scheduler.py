@@ -172,6 +172,13 @@ class Scheduler:
         self._look_at(host)
         self._placement.heard_of(host)
 
+    def host_load(self, name: str, load: float) -> None:
+        """A host reports its load per core: with a limit of that it gets nothing new until one below it comes."""
+        host = self._host(name)
+        host.load = load
+        host.is_loaded = self.policy.load is not None and load > self.policy.load
+        self._look_at(host)
+
     def host_silent(self, name: str, now: float) -> None:
         """The connection to a host is lost and is being made anew: what is under way there may go on.
 
@@ -179,6 +186,7 @@ class Scheduler:
         """
         host = self._host(name)
         host.is_up, host.is_silent = False, True
+        self._forget_load(host)
         self._look_at(host)
         self._placement.silent(host)
 
@@ -189,6 +197,7 @@ class Scheduler:
         if host is None:
             return
         host.is_up = host.is_silent = False
+        self._forget_load(host)
         self._look_at(host)
         self._lose(host, list(host.attempts.values()), why)
 
@@ -196,7 +205,12 @@ class Scheduler:
         host = self._book.hosts.get(name)
         if host is None:
             host = self._book.hosts[name] = Host(name, ASIDE)
+            self._forget_load(host)
         return host
+
+    def _forget_load(self, host: Host) -> None:
+        """Where loads matter it gets nothing before it has reported its own."""
+        host.load, host.is_loaded = None, self.policy.load is not None
 
     def _look_at(self, host: Host) -> None:
         self._book.look_at(host)
@@ -370,7 +384,7 @@ class Scheduler:
         """What a task that was added waits for, or where it runs, as a sentence without its subject and full stop."""
         from remote_runner.jobs.explain import why_waiting
 
-        return why_waiting(self._book, task, now, is_paused=self._is_paused)
+        return why_waiting(self._book, task, now, is_paused=self._is_paused, most_load=self.policy.load)
 
 
 _UNKNOWN = 'its dispatcher knows nothing of it'

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from heapq import heappush, heapreplace, nlargest
 from typing import Any
 
-from remote_runner.jobs.engines.base import Ended, Fact, HostDown, HostSilent, HostUp, Key, Started
+from remote_runner.jobs.engines.base import Ended, Fact, HostDown, HostLoad, HostSilent, HostUp, Key, Started
 from remote_runner.jobs.formats import size_of
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.scheduler import Cancel, Order, Start
@@ -317,13 +317,16 @@ class Statistics:
             outcome = fact.outcome
             self._trouble[number] = Failure(number, cause, host.name, outcome.status, outcome.why, last_line(fact.tail))
 
-    def _hear_of_host(self, fact: HostUp | HostSilent | HostDown) -> None:
+    def _hear_of_host(self, fact: HostUp | HostSilent | HostDown | HostLoad) -> None:
         host, now = self._host(fact.host), self._clock()
         if isinstance(fact, HostUp):
             host.slots, host.state, host.why = fact.slots, State.UP, ''
             if host.up_since is None:
                 host.up_since = now
             self._lose(host, [key for key in host.live if key not in fact.have], 'its dispatcher was gone', now)
+            return
+        if isinstance(fact, HostLoad):
+            host.why = f'load {fact.load:.2f} a core, above {fact.most:g}' if fact.is_above else ''
             return
         host.why = fact.why
         if isinstance(fact, HostSilent):

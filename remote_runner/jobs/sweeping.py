@@ -27,6 +27,7 @@ def policy_of(plan: SweepPlan) -> Policy:
         duplicates=plan.duplicates,
         halt=None if plan.halt is None else Halt(*plan.halt),
         delay=plan.delay,
+        load=plan.load,
     )
 
 

@@ -58,7 +58,7 @@ class Times:
             return
         self.median = median
         self.slow = max(LEAST_SLOW, SLOWER * median)
-        if not self._policy.delay:
+        if not self._policy.delay and self._policy.load is None:  # else what is at hand would begin all the same
             self.ahead = min(MOST_AHEAD, int(AHEAD / max(median, 1e-6)))
         if self._policy.timeout_share is not None:
             share = self._policy.timeout_share * median

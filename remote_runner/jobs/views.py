@@ -28,7 +28,7 @@ class HostView(NamedTuple):
         name: as the user wrote it.
         slots: tasks that it runs at a time.
         state: what it is at.
-        why: why it is not up.
+        why: why it is not up; of one that is up, why it gets nothing new.
         running: attempts that run there.
         done: tasks that succeeded there.
         failed: attempts that failed there, but those that were lost.

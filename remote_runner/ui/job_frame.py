@@ -97,6 +97,8 @@ def _host_lines(shown: list[HostView], view: View) -> list[Line]:
         if host.state is State.UP:
             line.append((f'{host.running:{slots}} of {host.slots:{slots}} running', 'green' if host.running else ''))
             line.append((f', {host.share * 100:3.0f} % busy', ''))
+            if host.why:
+                line.append((f', {_reason(host)}', 'yellow'))
         else:
             line.append((f'{_word(host)}{f": {_reason(host)}" if host.why else ""}', _STYLES[host.state]))
         if host.state is State.UP or host.done or host.failed or host.lost:

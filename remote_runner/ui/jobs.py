@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent, HostUp
+from remote_runner.jobs.engines.base import Fact, HostDown, HostLoad, HostSilent, HostUp
 from remote_runner.jobs.formats import Result
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.sink import Descriptor, Sink, copy_by_pieces
@@ -82,6 +82,8 @@ class JobsTerminal:
         self._begun = clock()
         self._next_line = self._begun + OFTEN
         self._told = 0
+        #: Hosts that get nothing new because of their load.
+        self._loaded: set[str] = set()
         is_live = can_draw(sys.stderr) if live is None else live
         self._display = self._live_display() if is_live else None
 
@@ -124,6 +126,11 @@ class JobsTerminal:
             case HostUp(host, slots):
                 if not self._display:
                     _logger.info('%s: ready, %s', host, count(slots, 'slot'))
+            case HostLoad(host, load, most):
+                if fact.is_above != (host in self._loaded):
+                    (self._loaded.add if fact.is_above else self._loaded.discard)(host)
+                    what = f'above {most:g}: it gets nothing new' if fact.is_above else 'it gets tasks again'
+                    _logger.info('%s: load %.2f a core, %s', host, load, what)
             case HostSilent(host, why):
                 _logger.warning('%s: connection lost, connecting again: %s', host, _reason(host, why))
             case HostDown(host, why, is_final):

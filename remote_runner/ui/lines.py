@@ -34,7 +34,7 @@ def line_of(event: e.Event) -> tuple[int, str] | None:
         case e.FilesDeleted(failed=failed):
             return logging.WARNING if failed else logging.INFO, harmless(_where(event) + _files_deleted(event))
     said = _said(event)
-    quiet = isinstance(event, e.HostConnecting | e.FilesCompared | e.ComponentStarting)
+    quiet = isinstance(event, e.HostConnecting | e.HostReleased | e.FilesCompared | e.ComponentStarting)
     return (logging.DEBUG if quiet else logging.INFO, harmless(_where(event) + said)) if said else None
 
 
@@ -64,6 +64,9 @@ def _said(event: e.Event) -> str:
         case e.RunStarted(components=components):
             number = sum(len(labels) for labels in components.values())
             what = f'{count(number, "component")} on {count(len(event.hosts), "host")}'
+            if event.undecided:
+                others = f'{count(len(event.undecided), "component")} where the load is least'
+                what = f'{what}, {others}' if number else others
             return f'run {event.run} of session {event.session}: {what}'
         case e.HostConnecting():
             return 'connecting'
@@ -71,6 +74,12 @@ def _said(event: e.Event) -> str:
             return f'connected in {seconds(event.seconds)}'
         case e.HostMerged():
             return f'is the same machine and user as {event.same_as}'
+        case e.HostReleased():
+            return 'no component runs there'
+        case e.ComponentPlaced():
+            why = 'stays there' if event.kept else 'is to run there'
+            moved = f', not where it was: {event.why}' if event.why else ''
+            return f'{why}, load {event.load:.2f} a core{moved}'
         case e.SessionQuit():
             what = f'{count(event.sessions, "session")} with {count(event.processes, "process")}'
             return f'session {event.session} of an earlier run quit: {what}'

@@ -21,7 +21,7 @@ def preview_text(shown: Mapping[str, Any]) -> str:
         return ''.join(f'{line}\n' for sweep in shown['sweeps'] for line in _sweep(sweep))
     lines = [
         f'session {harmless(shown["session"])}: {count(len(components), "component")} on '
-        f'{count(len(shown["hosts"]), "host")}{_files(components)}'
+        f'{_hosts(shown)}{_files(components)}'
     ]
     for index in shown['indexes']:
         lines.append(f'index {index["index"]}')
@@ -32,6 +32,16 @@ def preview_text(shown: Mapping[str, Any]) -> str:
     for sweep in shown.get('sweeps', ()):
         lines += _sweep(sweep)
     return '\n'.join(lines) + '\n'
+
+
+def _hosts(shown: Mapping[str, Any]) -> str:
+    """`3 hosts`, `2 hosts and the least loaded of 8`, `the least loaded of 8 hosts`."""
+    number, candidates = len(shown['hosts']), len(shown.get('candidates', ()))
+    if not candidates:
+        return count(number, 'host')
+    return f'{count(number, "host")} and the least loaded of {candidates}' if number else (
+        f'the least loaded of {count(candidates, "host")}'
+    )
 
 
 def _sweep(sweep: Mapping[str, Any]) -> list[str]:
@@ -75,7 +85,25 @@ def _notes(component: Mapping[str, Any]) -> str:
         notes.append(f'in {harmless(component["base_dir"])}')
     if component['wait']:
         notes.append('waited for')
+    notes += _placing(component)
     return f'  [{", ".join(notes)}]' if notes else ''
+
+
+def _placing(component: Mapping[str, Any]) -> list[str]:
+    """What is wanted of its host, where that is decided later, or was decided just now."""
+    placing = component.get('least_loaded')
+    if placing is None:
+        return []
+    notes = []
+    if placing['min_memory']:
+        notes.append(f'{size(placing["min_memory"])} of memory')
+    if placing['platform']:
+        notes.append(harmless(placing['platform']))
+    if placing['spread']:
+        notes.append('spread')
+    if placing['was']:
+        notes.append(harmless(f'last on {placing["was"]}'))
+    return notes
 
 
 def differences_text(found: Iterable[Mapping[str, Any]]) -> str:

@@ -137,7 +137,7 @@ class Progress:
 
     def components(self) -> Iterator[Component]:
         """All components, by start index."""
-        return iter(self._components.values())
+        return iter(sorted(self._components.values(), key=lambda component: component.index or 0))
 
     def is_running(self) -> bool:
         """Whether all that is to start has, and some of it runs."""
@@ -151,6 +151,10 @@ class Progress:
         match event:
             case e.RunStarted():
                 self._begin(event)
+            case e.ComponentPlaced():
+                self._component(event.component or '', event.host or '', event.index)
+            case e.HostReleased():
+                self.hosts.pop(event.host or '', None)
             case _ if event.component is not None:
                 self._apply_to_component(event, event.component, event.host or '', now)
             case _ if event.host is not None:

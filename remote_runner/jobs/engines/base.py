@@ -64,6 +64,20 @@ class HostSilent(NamedTuple):
     why: str
 
 
+class HostLoad(NamedTuple):
+    """The load per core of a host, where that matters: what it is first, when it crosses `most`, and while above that.
+    """
+
+    host: str
+    load: float
+    most: float
+
+    @property
+    def is_above(self) -> bool:
+        """Whether nothing new is begun there."""
+        return self.load > self.most
+
+
 class Started(NamedTuple):
     """An attempt began `ago` seconds ago. Of short ones nobody is told."""
 
@@ -99,7 +113,7 @@ class Ended(NamedTuple):
     tail: str = ''
 
 
-Fact = HostUp | HostDown | HostSilent | Started | Ended
+Fact = HostUp | HostDown | HostSilent | HostLoad | Started | Ended
 
 
 class Engine(Protocol):

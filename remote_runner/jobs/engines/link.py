@@ -31,7 +31,7 @@ from remote_runner.errors import HostSilent as HostSilentError
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.host import Call, Host
 from remote_runner.hosts.pool import HEARTBEAT, Opens, connect
-from remote_runner.jobs.engines.base import Fact, HostDown, HostSilent, Links
+from remote_runner.jobs.engines.base import Fact, HostDown, HostLoad, HostSilent, Links
 from remote_runner.jobs.engines.incoming import Incoming
 from remote_runner.wire import frames
 
@@ -47,6 +47,8 @@ CREDIT = 1 << 16
 WELCOME = 30.0
 #: Seconds between two tries to connect: the first, and the longest.
 PAUSE, LONGEST_PAUSE = 0.5, 60.0
+#: Seconds between two reports of a load (the kernel reckons it anew every 5 s), and what changes of it are told.
+LOAD_INTERVAL, NOTEWORTHY = 2.0, 0.05
 #: Seconds after which a connection that is lost was a good one.
 LONG = 10.0
 #: Seconds that a dispatcher has to end what runs, and itself; and those in which a lost connection is made once more.
@@ -83,6 +85,9 @@ class Engine(Protocol):
     @property
     def connecting(self) -> AbstractContextManager[object]: ...
 
+    @property
+    def most_load(self) -> float | None: ...
+
     def prepare(self, host: Host) -> Links: ...
 
     def is_first(self, host: Host, link: Link) -> bool: ...
@@ -117,6 +122,8 @@ class Link:
         self._unheard = 0
         self._broken: ConnectionLost | None = None
         self._incoming: Incoming | None = None
+        #: The load per core that was told last.
+        self._load: float | None = None
         #: Held while something is made into facts: none comes of a connection that was given up.
         self._hearing = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name=f'job {self.name}', daemon=True)
@@ -275,6 +282,7 @@ class Link:
         assert incoming is not None  # noqa: S101 - for the type checker
         beat = min(self._terms.lease / 4, HEARTBEAT)
         next_beat = 0.0
+        loads = self._ask_for_loads(host, incoming)
         while True:
             with self._changed:
                 if not self._has_news(call):
@@ -283,6 +291,8 @@ class Link:
                 credit, self._credit = self._credit, 0
                 self._owed -= credit
             self._check(call, incoming)
+            if loads is not None and loads.ended:
+                loads.result()  # raises why it does not say how loaded it is
             if credit:
                 call.give_credit(credit)
             now = time.monotonic()
@@ -298,6 +308,26 @@ class Link:
             if self._mode and not self._outgoing:
                 self._take_leave(call, incoming)
                 return
+
+    def _ask_for_loads(self, host: Host, incoming: Incoming) -> Call | None:
+        """Have its agent report the load again and again, where that matters."""
+        most = self._engine.most_load
+        if most is None:
+            return None
+
+        def hear(part: Any, body: bytes) -> None:
+            with self._hearing:
+                if incoming is self._incoming:
+                    self._hear_load(part['load'] / max(1, part['cores']), most)
+
+        return host.call('load', interval=LOAD_INTERVAL, on_part=hear, on_end=self._wake)
+
+    def _hear_load(self, load: float, most: float) -> None:
+        last = self._load
+        has_crossed = last is None or (last > most) != (load > most)
+        if has_crossed or (load > most and last is not None and abs(load - last) >= NOTEWORTHY):
+            self._load = load
+            self._tell(HostLoad(self.name, load, most))
 
     def _has_news(self, call: Call) -> bool:
         return bool(
@@ -327,6 +357,7 @@ class Link:
     def _forget(self) -> None:
         with self._hearing, self._changed:
             incoming, self._incoming = self._incoming, None
+            self._load = None
             self._is_admitted = False
         if incoming is not None:
             incoming.close()

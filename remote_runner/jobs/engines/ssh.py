@@ -42,9 +42,10 @@ class SshEngine:
         terms: what dispatchers are told of the job.
         prepare: brings what tasks need to a host, before the first of them; what is to stand in working folders.
         fanout: hosts that are connected to at the same time.
+        most_load: the load per core above which nothing is begun: hosts report theirs; None: they need not.
     """
 
-    caps = frozenset(['stage', 'cancel', 'reattach'])
+    caps = frozenset(['stage', 'cancel', 'reattach', 'load'])
 
     def __init__(
         self,
@@ -53,8 +54,10 @@ class SshEngine:
         terms: Terms,
         prepare: Callable[[Host], Links] = nothing,
         fanout: int = FANOUT,
+        most_load: float | None = None,
     ) -> None:
         self._prepare = prepare
+        self.most_load = most_load
         self.connecting: AbstractContextManager[object] = threading.BoundedSemaphore(fanout)
         self._changed = threading.Condition()
         self._facts: list[Fact] = []
