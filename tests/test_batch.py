@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.batching import PATIENCE, WAIT, WORK, Batches, batches, frames, marking, numbers, objects, sleepers
-from tests.commands import COMMAND, ROOT, alias_of, environment, ssh_config
+from tests.commands import COMMAND, ROOT, Word, alias_of, environment, ssh_config
 from tests.days import FreshBed
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
@@ -264,6 +264,26 @@ class TestResults:
         site.leaves_nothing()
         done = site.resume()
         assert sorted(done.stdout.split(), key=int) == [str(n) for n in range(100)]
+
+    def test_on_a_closed_stdout(self, site: Batches) -> None:
+        """Nothing is run of which nobody could be told, and nothing that waits in a journal is taken for delivered."""
+
+        def closed(*arguments: Word) -> str:
+            words = ['sh', '-c', 'exec "$@" >&-', 'sh', *COMMAND, *map(str, arguments)]
+            done = subprocess.run(words, cwd=site.home, env=environment(site.home), capture_output=True, text=True)
+            assert done.returncode == 1, done
+            return done.stderr
+
+        said = 'ERROR: the results cannot be written: stdout is closed'
+        assert said in closed(*site.arguments_of(['echo 0'], 'h1', []))
+        assert site.jobs == []
+        with open('/dev/full', 'wb') as full:
+            site.batch([marking('echo 0')], 'h1', stdout=full, status=1)
+        for more in (['resume', '-F', site.ssh_config], ['attach', '--format', 'text']):
+            assert said in closed('jobs', *more)
+        assert 'ERROR: what is exported cannot be written: stdout is closed' in closed('jobs', 'export', 'csv')
+        assert site.resume().stdout == '0\n'
+        assert site.marks() == Counter({'0': 1})
 
 
 class TestTries:

@@ -21,6 +21,7 @@ from remote_runner.cli.options import (
     hosts_or_files,
 )
 from remote_runner.errors import UsageError
+from remote_runner.ui.output import check_stdout
 
 if TYPE_CHECKING:
     from remote_runner.hosts.address import Address
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         return begin_batch(options, make_parser(), arguments, source)
     if options.detach:
         return _detach(options, arguments, source)
+    check_stdout()
     addresses, connector = dial_hosts(options)
     # The rest is imported while the hosts answer.
     from remote_runner.cli.job import Running, Told, meta_of

@@ -15,6 +15,7 @@ from remote_runner.jobs.follow import PAUSE, Followed, Follower
 from remote_runner.jobs.places import find
 from remote_runner.jobs.recall import Recall
 from remote_runner.ui.jobs import JobsTerminal, stdout_sink
+from remote_runner.ui.output import check_stdout
 
 log = logging.getLogger('remote_runner')
 
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_intermixed_args(arguments)
     if options.tag and options.format is None:
         options.format = 'text'
+    if options.format is not None:
+        check_stdout()
     from remote_runner.ui.log import configure
 
     configure(options.log_level)

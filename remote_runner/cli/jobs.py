@@ -250,9 +250,10 @@ def _explain(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from remote_runner.jobs import export
     from remote_runner.jobs.journal import Journal
-    from remote_runner.ui.output import Output
+    from remote_runner.ui.output import Output, check_stdout
     from remote_runner.ui.text import harmless
 
+    check_stdout('what is exported')
     formats = {'csv': export.csv_lines, 'jsonl': export.json_lines}
     form, *words = options.words or ['']
     if form not in formats:

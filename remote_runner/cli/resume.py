@@ -15,6 +15,7 @@ from remote_runner.jobs.holding import master
 from remote_runner.jobs.journal import Journal
 from remote_runner.jobs.places import Place, find
 from remote_runner.jobs.policy import Cause
+from remote_runner.ui.output import check_stdout
 
 log = logging.getLogger(__name__)
 #: What goes on with a job of each kind: modules with `make_parser` and `resume`.
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str]) -> int:
             what = f'job {place.id} is a sweep of a config with components'
             raise UsageError(what, remedy='run that again with `remote_runner -c`')
         options = _options(place, journal, said)
+        if options.format is not None:
+            check_stdout()
         causes = (Cause.CANCELLED, *_AGAIN) if said.retry_failed else (Cause.CANCELLED,)
         forgiven = journal.forgive(causes)
         if forgiven:

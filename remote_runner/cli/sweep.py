@@ -103,6 +103,10 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.detach:
         return _detach(plans, options, meta_of('sweep', arguments))
+    if options.format is not None:
+        from remote_runner.ui.output import check_stdout
+
+        check_stdout()
     status = 0
     with _connector(options, plans) as connector:
         for plan in plans:
