@@ -187,6 +187,16 @@ class TestHosts:
         assert Counter(said.stdout.split())['h1'] == 3
         assert set(said.stdout.split()) == {'h1', 'h2', 'h3'}
 
+    def test_files_that_name_others(self, site: Batches) -> None:
+        hosts = site.file('hosts', '@racks/one\n1/h2\n')
+        site.file('racks/one', '@two\n')
+        site.file('racks/two', '2/h1\n')
+        said = site.together('echo $RR_HOST', str(hosts), 3)
+        assert Counter(said.stdout.split()) == {'h1': 2, 'h2': 1}
+        site.file('racks/two', '@../hosts\n')
+        done = site.batch(['true'], f'@{hosts}', status=2)
+        assert f'ERROR: {site.folder}/racks/two, line 1: hosts files go round in a circle' in done.stderr
+
     def test_this_machine(self, site: Batches) -> None:
         go, mark = site.folder / 'go', site.folder / 'mark'
         lines = [f'touch {mark}$RR_SLOT; while [ ! -e {go} ]; do sleep 0.02; done; pwd'] * 2
