@@ -260,6 +260,64 @@ class TestKilled:
         assert site.marks() == Counter({'0': 1, '1': 2})
 
 
+class TestAnotherPolicy:
+    """What `jobs resume` is told of retries and the like, in the place of what the batch was told."""
+
+    def test_more_retries_go_on_from_those_that_were_had(self, site: Batches) -> None:
+        """Two of three tasks had failed for good; what failed before counts, and more retries are remembered."""
+        lines = [marking('[ $RR_ATTEMPT = 4 ] && echo late'), marking('exit 75'), marking('echo ok')]
+        done = site.batch(lines, 'h1', '--retries', '1', '--json', status=1)
+        assert numbers(done)['failed'] == {'exit': 2}
+        assert site.marks() == Counter({'0': 2, '1': 2, '2': 1})
+        again = site.resume('--retries', '2', status=1)
+        assert 'trying 2 tasks again that had failed: there are more retries now' in again.stderr
+        assert site.marks() == Counter({'0': 3, '1': 3, '2': 1})
+        assert 'again' not in site.resume(status=1).stderr
+        assert site.resume('--retries', '3', status=1).stdout == 'late\n'
+        assert site.marks() == Counter({'0': 4, '1': 4, '2': 1})
+        site.is_accounted_for(done=2, failed=1)
+        assert site.resume('--retry-failed', status=1).stdout == ''
+        assert site.marks() == Counter({'0': 4, '1': 8, '2': 1}), 'with the three retries said last'
+        site.is_clean()
+
+    def test_other_causes_and_a_longer_time(self, site: Batches) -> None:
+        lines = [marking(f'{WAIT}; echo slow'), marking('exit 75'), marking('exit 76')]
+        site.batch(lines, '3/h1', '--retries', '1', '--retry-on', 'exit:1', '--timeout', '0.5', status=1)
+        assert site.marks() == Counter('012')
+        assert 'trying 1 task again' in site.resume('--retry-on', 'exit:75', status=1).stderr
+        assert site.marks() == Counter({'0': 1, '1': 2, '2': 1})
+        site.go()
+        again = site.resume('--retry-on', 'timeout,exit:75', '--timeout', '1h', status=1)
+        assert again.stdout == 'slow\n'
+        assert site.marks() == Counter({'0': 2, '1': 2, '2': 1})
+
+    def test_the_rest_of_it(self, site: Batches) -> None:
+        """Of a job that was ended: when to give up, what stays on hosts, second copies."""
+        lines = [marking(f'{WAIT}; exit 1')] * 6
+        with site.begin_batch(lines, '2/h1', '--duplicates', '--retries', '0') as running:
+            site.wait_for_marks(2, running)
+            running.signal(signal.SIGINT)
+            assert running.end(PATIENCE).status == 130
+        site.forget()
+        site.go()
+        options = ['--halt', 'now,fail=1', '--keep', 'none', '--no-duplicates', '--lease', '7', '--on-lost', 'finish']
+        done = site.resume(*options, '--delay', '0.2', status=1)
+        assert 'so many have failed that it was given up (halt)' in done.stderr
+        assert site.marks().total() <= 2
+        site.leaves_nothing()
+        with Journal.look(site.job) as reader:
+            said = {'delay', 'duplicates', 'halt', 'keep', 'lease', 'on_lost'}
+            assert set(reader.meta['resumed_with']) == said
+
+    def test_not_of_one_that_runs(self, site: Batches) -> None:
+        with site.begin_batch([marking(f'{WAIT}; echo done')], 'h1') as running:
+            site.wait_for_marks(1, running)
+            assert 'runs, as it was begun' in site.resume('--retries', '5', status=1).stderr
+            site.go()
+            assert running.end(PATIENCE).stdout == 'done\n'
+        assert "'many' is not a whole number" in site.resume('--retries', 'many', status=2).stderr
+
+
 class TestHostsThatGo:
     """While the batch runs."""
 

@@ -22,12 +22,14 @@ from remote_runner.jobs.recall import Recall
 from remote_runner.jobs.run import Job, run
 from remote_runner.jobs.statistics import Statistics
 from remote_runner.ui.jobs import JobsTerminal, stdout_sink
+from remote_runner.ui.text import count
 
 if TYPE_CHECKING:
     from remote_runner.hosts.pool import Opens
     from remote_runner.jobs.formats import Format
     from remote_runner.jobs.master import Master
     from remote_runner.jobs.places import Place
+    from remote_runner.jobs.policy import Policy
     from remote_runner.jobs.scheduler import Scheduler
 
 log = logging.getLogger('remote_runner')
@@ -42,6 +44,12 @@ def meta_of(kind: str, arguments: Sequence[str]) -> dict[str, object]:
     parser.add_argument('--detach', action='store_true')
     _, rest = parser.parse_known_args(list(arguments))
     return {'kind': kind, 'arguments': rest, 'folder': str(Path.cwd()), 'program': sys.argv[0]}
+
+
+def tried_as(policy: Policy) -> list[object]:
+    """How often and for which causes tasks are tried again, for JSON."""
+    causes = policy.retry_on and [[on.cause.value, on.status] for on in policy.retry_on]
+    return [policy.retries, causes and list(causes)]
 
 
 class Told(NamedTuple):
@@ -96,16 +104,28 @@ class Running:
     def begin(self, journal: Journal, connector: Opens) -> int:
         """Run it from its beginning; the exit status."""
         log.info('job %s', self._place.id)
+        journal.note(tried_as=tried_as(self._job.policy))
         return self._run(journal, connector, None)
 
     def resume(self, journal: Journal, connector: Opens) -> int:
         """Go on where another master left it; the exit status."""
+        self._reconsider(journal)
         loaded = journal.load()
         done, failed = loaded.done, sum(loaded.failed.values())
         log.info('job %s: of %d tasks %d are done, %d have failed', self._place.id, loaded.tasks, done, failed)
         self._positions = {task.number: task.position for task in loaded.unsettled}
         self.statistics.resumed(loaded.done, loaded.failed)
         return self._run(journal, connector, loaded)
+
+    def _reconsider(self, journal: Journal) -> None:
+        """What had failed for good is tried again, where tasks are tried more often now than the last time."""
+        policy = self._job.policy
+        now, before = tried_as(policy), journal.meta.get('tried_as')
+        if now == before:
+            return
+        journal.note(tried_as=now)
+        if before is not None and (number := journal.reopen(policy)):
+            log.info('trying %s again that had failed: there are more retries now', count(number, 'task'))
 
     def cancel(self) -> None:
         """End what runs, and begin nothing more. From any thread."""

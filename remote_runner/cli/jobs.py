@@ -48,7 +48,7 @@ _USAGE = """\
 #: Of the largest number that a task may have.
 _DIGITS = 15
 #: Actions that run a job have options of their own.
-_OTHERS = {'attach': 'remote_runner.cli.follow', 'resume': 'remote_runner.cli.resume'}
+OTHERS = {'attach': 'remote_runner.cli.follow', 'resume': 'remote_runner.cli.resume'}
 _SECONDS = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}
 
 
@@ -61,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog='exit status: 0 it was done, 1 a journal cannot be read, a job could not be removed, or one that was\n'
         'to be told something does not run, 2 there is no such job',
     )
-    actions = [*_ACTIONS, *_OTHERS]
+    actions = [*_ACTIONS, *OTHERS]
     what = 'what to do: ' + ', '.join(actions) + '; the last two have options of their own (--help)'
     parser.add_argument('action', choices=actions, metavar='ACTION', help=what)
     what = 'the job that is meant (default: the newest); before it stands the format for export, the TASK for explain'
@@ -85,10 +85,10 @@ def _age(text: str) -> float:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    if arguments and arguments[0] in _OTHERS:
-        return int(importlib.import_module(_OTHERS[arguments[0]]).main(arguments[1:]))
+    if arguments and arguments[0] in OTHERS:
+        return int(importlib.import_module(OTHERS[arguments[0]]).main(arguments[1:]))
     options = make_parser().parse_intermixed_args(arguments)
-    if options.action in _OTHERS:
+    if options.action in OTHERS:
         raise UsageError(f'{options.action} comes first', remedy=f'remote_runner jobs {options.action} ...')
     if options.action != 'clean' and (options.older is not None or options.yes):
         raise UsageError('--older and --yes belong to `jobs clean`')
