@@ -436,6 +436,25 @@ class TestBadHosts:
             done = site.batch([f'sleep 0.1; {so_many(60_000)}'] * 30, '2/h1,4/h2', '--format', 'framed')
             assert sorted(frames(done.out)) == [(n, b'x' * 60_000) for n in range(30)]
 
+    def test_the_only_one_has_a_full_disk_for_a_while(self, fresh_bed: FreshBed, tmp_path: Path) -> None:
+        """It is waited for, and no task loses a try."""
+        bed = fresh_bed(1)
+        bed['h1'].tmpfs('/root/.local/state', '1M')
+        filler = bed['h1'].path('/root/.local/state/filler')
+        with batches(bed, tmp_path) as site:
+            lines = [so_many(60_000)] * 6
+            options = ['--format', 'framed', '--retries', '1', '--keep', 'none', '--no-duplicates']
+            bed['h1'].run(['sh', '-c', 'head -c 2000000 /dev/zero >/root/.local/state/filler'], check=False)
+            with site.begin_batch(lines, '2/h1', *options) as running:
+                said = b'WARNING: h1: set aside, and tried again in 10 s: '
+                wait_until(lambda: said in running.err, 'h1 to be set aside', PATIENCE)
+                why = site.tell('explain', '5').stdout
+                filler.unlink()
+                done = running.end(PATIENCE)
+        assert 'all hosts are set aside, h1 for ' in why
+        assert sorted(frames(done.out)) == [(n, b'x' * 60_000) for n in range(6)]
+        assert done.status == 0
+
     def test_what_ends_its_hosts_is_given_up(self, site: Batches) -> None:
         """It kills all of ours on its host, each time."""
         poison = 'kill -9 $(pgrep -f agent/dispatcher.py)'
