@@ -100,11 +100,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _job(words: Sequence[str]) -> Place:
     """The job that the rest of the words means."""
-    from remote_runner.jobs.places import find
+    from remote_runner.jobs.summary import meant
 
     if len(words) > 1:
         raise UsageError(f'{words[1]!r} is one word too many', remedy='one job at a time')
-    return find(words[0] if words else None)
+    return meant(words[0] if words else None)
 
 
 # ---- list, show, failed ----------------------------------------------------------------------------------------
@@ -119,11 +119,19 @@ def _list(options: argparse.Namespace) -> int:
     from remote_runner.ui.journal import jobs_table
 
     _show(options, (job.to_dict() for job in jobs), lambda color: jobs_table(jobs, color=color))
-    return status
+    return max(status, _show_damage(jobs))
+
+
+def _show_damage(jobs: Iterable[Summary]) -> int:
+    """Tell of those that are damaged; the exit status."""
+    damaged = [job for job in jobs if job.damage]
+    for job in damaged:
+        print(f'ERROR: {job.damage}', file=sys.stderr)  # noqa: T201
+    return int(bool(damaged))
 
 
 def _summaries(places: Iterable[Place]) -> tuple[list[Summary], int]:
-    """What can be read; of each other one an error is shown."""
+    """What is known of them; of each that cannot be read an error is shown."""
     from remote_runner.jobs.summary import summary
 
     found, status = [], 0
@@ -285,6 +293,7 @@ def _clean(options: argparse.Namespace) -> int:
             if job.master is not None:
                 raise JobHeld(f'job {job.place.id} is running ({job.master})', remedy='end it first')
     else:
+        status = max(status, _show_damage(jobs))
         jobs = [job for job in jobs if job.state in ('done', 'failed', 'cancelled')]
     if options.older is not None:
         jobs = [job for job in jobs if job.changed <= time.time() - options.older]

@@ -14,8 +14,9 @@ from remote_runner.cli.options import Parser, add_connection_options, add_log_le
 from remote_runner.errors import JobHeld, UsageError
 from remote_runner.jobs.holding import master
 from remote_runner.jobs.journal import Journal
-from remote_runner.jobs.places import Place, find
+from remote_runner.jobs.places import Place
 from remote_runner.jobs.policy import Cause
+from remote_runner.jobs.summary import meant
 from remote_runner.ui.output import check_stdout
 from remote_runner.ui.text import count
 
@@ -60,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     said = make_parser().parse_intermixed_args(arguments)
-    place = find(said.id)
+    place = meant(said.id)
     if master(place.folder) is not None:
         return _unpause(place, said)
     with Journal.open(place.folder) as journal:
