@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -312,10 +314,39 @@ class TestAnotherPolicy:
     def test_not_of_one_that_runs(self, site: Batches) -> None:
         with site.begin_batch([marking(f'{WAIT}; echo done')], 'h1') as running:
             site.wait_for_marks(1, running)
-            assert 'runs, as it was begun' in site.resume('--retries', '5', status=1).stderr
+            assert 'as it was begun' in site.resume('--retries', '5', status=1).stderr
             site.go()
             assert running.end(PATIENCE).stdout == 'done\n'
         assert "'many' is not a whole number" in site.resume('--retries', 'many', status=2).stderr
+
+
+class TestSeveralAtOnce:
+    """Masters of one job."""
+
+    def test_who_comes_second_reads_who_was_first(self, site: Batches) -> None:
+        lines = [marking(f'{WAIT}; echo $RR_TASK')] * 2
+        with site.begin_batch(lines, '2/h1', '--no-duplicates') as running:
+            site.wait_for_marks(2, running)
+            running.process.kill()
+        with ExitStack() as stack:
+            arguments = ['jobs', 'resume', '-F', site.ssh_config]
+            masters = [stack.enter_context(site.start(*arguments)) for _ in range(4)]
+            ended = [each.process.poll for each in masters]
+            wait_until(lambda: sum(poll() is not None for poll in ended) == 3, 'three to give up', PATIENCE)
+            [first] = [each for each in masters if each.process.returncode is None]
+            who = rf'pid {first.pid} on {re.escape(socket.gethostname())} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d'
+            held = rf'ERROR: job {site.job.name} is being worked on by {who}'
+            wait_until(lambda: b'ready' in first.err, 'the first one to be at work', PATIENCE)
+            for words in (['resume'], ['resume', '-F', site.ssh_config]):
+                assert re.match(held, site.tell(*words, status=1).stderr)
+            site.go()
+            assert sorted(first.end(PATIENCE).stdout.split()) == ['0', '1']
+            for each in masters:
+                if each is not first:
+                    assert each.process.returncode == 1
+                    assert 'is being worked on by pid ' in each.err.decode()
+        assert site.marks() == once(2)
+        site.leaves_nothing()
 
 
 class TestHostsThatGo:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from remote_runner.cli.job_options import POLICY, add_policy_options, words_said
 from remote_runner.cli.options import Parser, add_connection_options, add_log_level, hosts_or_files
-from remote_runner.errors import JobHeld, UsageError
-from remote_runner.jobs.holding import master
+from remote_runner.errors import ControlFailed, JobHeld, UsageError
+from remote_runner.jobs.holding import Master, master
 from remote_runner.jobs.journal import Journal
 from remote_runner.jobs.places import Place
 from remote_runner.jobs.policy import Cause
@@ -62,8 +62,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     said = make_parser().parse_intermixed_args(arguments)
     place = meant(said.id)
-    if master(place.folder) is not None:
-        return _unpause(place, said)
+    at = master(place.folder)
+    if at is not None:
+        return _unpause(place, at, said)
     with Journal.open(place.folder) as journal:
         if journal.meta.get('kind') not in KINDS:
             what = f'job {place.id} is a sweep of a config with components'
@@ -79,21 +80,27 @@ def main(arguments: Sequence[str]) -> int:
         return status
 
 
-def _unpause(place: Place, said: argparse.Namespace) -> int:
+def _unpause(place: Place, at: Master, said: argparse.Namespace) -> int:
     """One that runs goes on after a pause.
 
     Raises:
-        JobHeld: options were said that only another master could follow.
-        ControlFailed: it is not paused.
+        JobHeld: options were said that only another master could follow, or it is not paused.
+        ControlFailed: it has ended meanwhile.
     """
     from remote_runner.jobs.control import ask
     from remote_runner.ui.output import Output
 
+    what = f'job {place.id} is being worked on by {at.in_full}, as it was begun'
+    held = JobHeld(what, remedy=f'`remote_runner jobs attach {place.id}` follows it')
     usual = vars(make_parser().parse_intermixed_args([]))
-    others = {name for name, value in vars(said).items() if value != usual[name]} - {'id', 'log_level'}
-    if others:
-        raise JobHeld(f'job {place.id} runs, as it was begun', remedy='`remote_runner jobs attach` follows it')
-    ask(place.folder, {'do': 'resume'})
+    if {name for name, value in vars(said).items() if value != usual[name]} - {'id', 'log_level'}:
+        raise held
+    try:
+        ask(place.folder, {'do': 'resume'})
+    except ControlFailed as error:
+        if master(place.folder) is None:
+            raise
+        raise held from error
     Output().write(f'job {place.id} goes on\n')
     return 0
 
