@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import signal
 import subprocess
@@ -254,6 +256,23 @@ class TestResults:
         }  # fmt: skip
         assert (found[2]['stdout'], found[3]['tail'], found[3]['command']) == ('a\nb', 'e\n', self.LINES[3])
 
+    def test_what_they_write_to_stderr(self, site: Batches) -> None:
+        """Of those that fail it is told; of others it is kept where that is wanted."""
+        lines = ['echo a; echo b >&2', "echo c; printf '\\377' >&2", 'echo d >&2; exit 3']
+        site.batch(lines, 'h1', '--retries', '0', status=1)
+        assert [row['results'] for row in site.tell('export', 'jsonl').objects] == [
+            {'stdout': 'a\n'}, {'stdout': 'c\n'}, {}
+        ]  # fmt: skip
+        done = site.batch(lines, 'h1', '--retries', '0', '--stderr', '-k', status=1)
+        assert done.stdout == 'a\nc\n'
+        rows = list(csv.DictReader(io.StringIO(site.tell('export', 'csv').stdout)))
+        assert [(row['stdout'], row['stderr']) for row in rows] == [('a\n', 'b\n'), ('c\n', '\\xff'), ('', '')]
+        assert '    | d\n' in site.tell('failed').stdout
+        site.lines([*lines, 'echo e >&2'])
+        again = site.resume(status=1)
+        assert 'commands has changed: 1 command is new, 0 are gone' in again.stderr, again
+        assert site.tell('export', 'jsonl').objects[3]['results'] == {'stdout': '', 'stderr': 'e\n'}
+
     def test_a_reader_that_has_enough(self, site: Batches) -> None:
         lines = ['echo x', *[marking('sleep 0.1; echo y')] * 3000]
         with site.begin_batch(lines, ALL, stdout=subprocess.PIPE) as running:
@@ -375,6 +394,16 @@ class TestTries:
     def test_dry_run(self, site: Batches) -> None:
         done = site.batch(['echo a', '', 'b | c'], 'nowhere', '--dry-run')
         assert done.stdout == '0\techo a\n1\tb | c\n'
+        assert done.stderr == 'INFO: 2 commands on 1 host: nowhere (a slot a core)\n'
+        done = site.batch(['true'], 'n[1-3],4/gate,1/joe@n5,4/n7', '--dry-run')
+        assert done.stderr == (
+            'INFO: 1 command on 6 hosts: n[1-3] (a slot a core), gate,n7 (4 slots), joe@n5 (1 slot)\n'
+        )
+        with site.begin_batch('-', 'h1', '--dry-run', stdin=subprocess.PIPE) as running:
+            assert running.process.stdin is not None
+            running.process.stdin.write(b'echo 1\n')
+            running.process.stdin.close()
+            assert running.end().stdout == '0\techo 1\n'
         assert site.jobs == []
 
     def test_names(self, site: Batches) -> None:

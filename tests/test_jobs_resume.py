@@ -79,6 +79,35 @@ class TestInterrupted:
         assert done.status == 130
         assert 'Traceback' not in done.stderr
 
+    @pytest.mark.parametrize('on_lost', ['kill', 'finish'])
+    def test_who_does_not_wait_for_the_end_is_told_what_becomes_of_it(self, site: Batches, on_lost: str) -> None:
+        """The host does not answer; the second Ctrl-C leaves it to its lease."""
+        lines = [marking(f'{WAIT}; echo $RR_TASK')] * 2
+        options = ['--no-duplicates', '--lease', '3', '--on-lost', on_lost]
+        alone = {
+            'kill': 'they end it when they have not heard of us for 3 s',
+            'finish': 'they let it end, and keep what it brings for `jobs resume`',
+        }[on_lost]
+        with site.begin_batch(lines, '2/h1', *options) as running:
+            site.wait_for_marks(2, running)
+            pids = [each.pid for each in dispatchers(site.bed['h1'])]
+            kill(site.bed['h1'], signal.SIGSTOP, *pids)
+            running.signal(signal.SIGINT)
+            said = f'INFO: ending what runs on the hosts; a second Ctrl-C leaves that to them: {alone}'
+            wait_until(lambda: said.encode() in running.err, 'what a second one would do', PATIENCE)
+            running.signal(signal.SIGINT)
+            done = running.end(PATIENCE)
+        kill(site.bed['h1'], signal.SIGCONT, *pids)
+        assert done.status == 130
+        assert f'WARNING: what still runs on the hosts was left to them: {alone}' in done.stderr
+        assert 'Traceback' not in done.stderr
+        if on_lost == 'kill':
+            site.is_clean()
+        site.go()
+        assert sorted(site.resume().stdout.split()) == ['0', '1']
+        site.is_accounted_for(done=2)
+        site.leaves_nothing()
+
     @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
     def test_again_and_again(self, site: Batches, number: signal.Signals) -> None:
         """It is no fault of a task, nor of a host, that nobody was there: on no matter how many hosts."""

@@ -479,6 +479,8 @@ class TestNothingIsRun:
         assert done.stdout.splitlines() == [
             "s\t0\techo 1 'a b'", "s\t1\techo 1 'it'\"'\"'s'", "s\t2\techo 2 'a b'", "s\t3\techo 2 'it'\"'\"'s'"
         ]  # fmt: skip
+        assert done.stderr.splitlines()[-1].startswith('INFO: sweep s: 4 tasks on ')
+        assert 'slot' in done.stderr
         assert study.jobs('list').stdout == 'no job\n'
 
     def test_faults_are_told_at_once(self, study: Study) -> None:

@@ -70,8 +70,14 @@ def add_policy_options(parser: argparse.ArgumentParser, *, duplicates: bool | No
         parser.set_defaults(keep='failed', lease=LEASE, on_lost='kill')
 
 
-def add_result_options(parser: argparse.ArgumentParser, *, default: str | None = 'text') -> None:
-    """What is written where, see `format_of`; `default`: the format of results, None: they are not written."""
+def add_result_options(
+    parser: argparse.ArgumentParser, *, default: str | None = 'text'
+) -> argparse._ArgumentGroup:
+    """What is written where, see `format_of`; `default`: the format of results, None: they are not written.
+
+    Returns:
+        where they stand, for further ones.
+    """
     group = parser.add_argument_group('results')
     what = (
         f'how results are written to stdout, each as soon as it is there: as text{" (default)" if default else ""}, as '
@@ -88,6 +94,7 @@ def add_result_options(parser: argparse.ArgumentParser, *, default: str | None =
     group.add_argument('--dry-run', action='store_true', help='show what would be run, and run nothing')
     what = 'what `remote_runner jobs` calls it: letters, digits, dots, dashes and underscores'
     group.add_argument('--name', type=_name, metavar='NAME', help=what)
+    return group
 
 
 def policy_of(options: argparse.Namespace, base: Policy | None = None) -> Policy:
