@@ -22,6 +22,8 @@ from tests.dispatching import Job, content, nobody_is_behind, own_processes, par
 #: Bytes that a socket on the way holds; Linux doubles it, and has a least.
 NARROW = 2048
 UP, DOWN = 'up', 'down'
+#: Commands of 10 kB with 1 MB of output each: with all of them it takes some minutes.
+MANY = 2000 if os.environ.get('RR_LONG_TESTS') else 200
 
 
 @pytest.fixture
@@ -245,18 +247,19 @@ def test_cut_amid_large_things(job: Job, way: str) -> None:
     relay.__exit__()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 * MANY // 200)
 def test_large_commands_against_large_outputs(job: Job) -> None:
-    """200 MB come home while 2 MB go out, through buffers of 4 kB: neither waits for the other for ever."""
+    """Each brings 1 MB home while 10 kB go out for the next, through buffers of 4 kB: neither waits for ever."""
     relay = _through(job)
-    keys = [job.start(f'head -c 1000000 /dev/zero | tr "\\0" {chr(97 + n % 26)} #' + 'x' * 10_000) for n in range(200)]
+    command = 'head -c 1000000 /dev/zero | tr "\\0" {} #' + 'x' * 10_000
+    keys = [job.start(command.format(chr(97 + n % 26))) for n in range(MANY)]
     threading.Event().wait(2.0)  # nobody looks at what comes
     for number, key in enumerate(keys):
         result = job.end_of(key).results['stdout']
         assert content(result) == bytes([97 + number % 26]) * 1_000_000
         assert isinstance(result, Path)
         result.unlink()
-    assert relay.passed[DOWN] > 200_000_000
+    assert relay.passed[DOWN] > MANY * 1_000_000
     relay.__exit__()
 
 
