@@ -382,6 +382,19 @@ class TestTries:
         times = sorted(map(float, site.bed['h1'].path('/tmp/times').read_text().split()))
         assert times[-1] - times[0] > 4 * 0.3 - 0.25
 
+    def test_a_command_that_runs_into_its_own_limit_of_memory(self, site: Batches) -> None:
+        """That is its own fault, whatever the host has: it ends as it likes, and what it said is told."""
+        python = 'python3 -c "x = bytearray(10**9); print(len(x))"'
+        lines = [f'ulimit -v 300000; {python}', python, 'echo beside it']
+        done = site.batch(lines, '1/h1', '--retries', '1', '-k', status=1)
+        assert done.stdout == '1000000000\nbeside it\n'
+        assert 'task 0 failed on h1, attempt 2: exit status 1: MemoryError' in done.stderr
+        assert 'set aside' not in done.stderr
+        [failed] = site.tell('failed', '--json').objects
+        assert (failed['cause'], failed['status'], failed['why']) == ('exit', 1, '')
+        assert failed['attempts'][-1]['tail'].endswith('MemoryError\n')
+        site.is_accounted_for(done=2, failed=1)
+
     def test_joblog(self, site: Batches) -> None:
         site.batch(['echo ab', 'exit 3'], 'h1', '--joblog', 'log.tsv', '--retries', '0', status=1)
         head, *rows = [line.split('\t') for line in (site.home / 'log.tsv').read_text().splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -11,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from remote_runner.hosts import local
 from remote_runner.jobs.engines import link
@@ -22,8 +25,10 @@ from tests.dispatching import Job, content, nobody_is_behind, own_processes, par
 #: Bytes that a socket on the way holds; Linux doubles it, and has a least.
 NARROW = 2048
 UP, DOWN = 'up', 'down'
-#: Commands of 10 kB with 1 MB of output each: with all of them it takes some minutes.
-MANY = 2000 if os.environ.get('RR_LONG_TESTS') else 200
+#: Whether tests may take minutes.
+LONG = bool(os.environ.get('RR_LONG_TESTS'))
+#: Commands of 10 kB with 1 MB of output each.
+MANY = 2000 if LONG else 200
 
 
 @pytest.fixture
@@ -50,6 +55,7 @@ class Relay:
 
     Attributes:
         passed: bytes that went each way over the present connection.
+        cut: connections that were cut where they should be.
     """
 
     def __init__(self, job: Job) -> None:
@@ -60,9 +66,10 @@ class Relay:
         self._listening.bind(str(self._path))
         self._listening.listen()
         self._lock = threading.Lock()
-        self._limits: dict[str, int] = {}
+        self._cuts: list[dict[str, int]] = []
         self._pair: tuple[socket.socket, socket.socket] | None = None
         self.passed = {UP: 0, DOWN: 0}
+        self.cut = 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> Relay:
@@ -76,10 +83,10 @@ class Relay:
         self._real.rename(self._path)
         self.drop()
 
-    def arm(self, way: str, limit: int) -> None:
-        """Cut the next connection when so many bytes have gone this way."""
+    def arm(self, *cuts: dict[str, int]) -> None:
+        """Cut the next connections, one after the other: each when so many bytes have gone one of these ways."""
         with self._lock:
-            self._limits = {way: limit}
+            self._cuts = list(cuts)
 
     def drop(self) -> None:
         """Cut the connection that there is."""
@@ -92,7 +99,7 @@ class Relay:
     @property
     def is_armed(self) -> bool:
         with self._lock:
-            return bool(self._limits)
+            return bool(self._cuts)
 
     def _serve(self) -> None:
         while True:
@@ -107,7 +114,7 @@ class Relay:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
             with self._lock:
                 self._pair = agent, dispatcher
-                limits, self.passed = dict(self._limits), {UP: 0, DOWN: 0}
+                limits, self.passed = self._cuts[0] if self._cuts else {}, {UP: 0, DOWN: 0}
             ways = [(UP, agent, dispatcher), (DOWN, dispatcher, agent)]
             threads = [threading.Thread(target=self._pass, args=(*way, limits), daemon=True) for way in ways]
             for thread in threads:
@@ -133,7 +140,9 @@ class Relay:
         if way not in limits or self.passed[way] < limits[way]:
             return False
         with self._lock:
-            self._limits = {}
+            if self._cuts and self._cuts[0] is limits:  # else the other way was faster
+                del self._cuts[0]
+                self.cut += 1
         return True
 
 
@@ -213,7 +222,7 @@ def test_cut_at_every_byte(job: Job, way: str) -> None:
     master = Careful(job)
     uncut = 0
     for limit in range(2000):
-        relay.arm(way, limit)
+        relay.arm({way: limit})
         relay.drop()
         master.start(limit, f'echo {limit}')
         master.finish()
@@ -236,7 +245,7 @@ def test_cut_amid_large_things(job: Job, way: str) -> None:
     master = Careful(job)
     expected = {}
     for number, limit in enumerate([200, 290, 300, 1000, 4096, 40_000, 65_536, 100_000, 262_000, 263_000, 500_000]):
-        relay.arm(way, limit)
+        relay.arm({way: limit})
         relay.drop()
         given = os.urandom(1000) * 300
         master.start(number, 'cat', inputs={'stdin': given})
@@ -244,6 +253,41 @@ def test_cut_amid_large_things(job: Job, way: str) -> None:
         master.finish()
     assert master.results == expected
     assert set(master.counts.values()) == {1}
+    relay.__exit__()
+
+
+#: Where a connection is cut, in bytes of either way.
+CUTS = st.dictionaries(st.sampled_from([UP, DOWN]), st.integers(0, 800) | st.integers(0, 150_000), min_size=1)
+#: Tasks: bytes that go out with each, and of these so many come home.
+SIZES = st.integers(0, 300) | st.integers(0, 50_000)
+
+
+@pytest.mark.timeout(900)
+def test_cut_at_random_places(job: Job) -> None:
+    """Of some tasks at once, over connections that are cut in both ways, again and again."""
+    relay = _through(job)
+    master = Careful(job)
+    numbers = itertools.count()
+
+    @settings(max_examples=1000 if LONG else 60, deadline=None, database=None)
+    @given(cuts=st.lists(CUTS, min_size=1, max_size=6), tasks=st.lists(st.tuples(SIZES, SIZES), min_size=1, max_size=5))
+    def check(cuts: list[dict[str, int]], tasks: list[tuple[int, int]]) -> None:
+        relay.arm(*cuts)
+        relay.drop()
+        expected = {}
+        for out, home in tasks:
+            number = next(numbers)
+            given = os.urandom(out)
+            expected[number] = given[:home]
+            master.start(number, f'head -c {home}', inputs={'stdin': given})
+        master.finish()
+        job.facts += job.engine.poll(0.01)  # what was taken is on its way
+        assert {number: master.results[number] for number in expected} == expected
+        assert {master.counts[number] for number in expected} == {1}
+
+    check()
+    assert relay.cut > 60
+    relay.arm()
     relay.__exit__()
 
 
