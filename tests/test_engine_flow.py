@@ -20,7 +20,7 @@ from remote_runner.jobs.engines import link
 from remote_runner.jobs.engines.base import Attempt, Ended, HostUp, Key
 from remote_runner.jobs.policy import Cause
 from remote_runner.jobs.task import Task
-from tests.dispatching import Job, content, nobody_is_behind, own_processes, parent_of, socket_of, work_folder
+from tests.dispatching import Job, agents_of_ours, content, job_of, socket_of
 
 #: Bytes that a socket on the way holds; Linux doubles it, and has a least.
 NARROW = 2048
@@ -32,22 +32,13 @@ MANY = 2000 if LONG else 200
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+def job(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
     """A job that is reached by pipes of 4 kB, and again without a pause."""
-    home = tmp_path / 'home'
-    home.mkdir()
-    monkeypatch.setenv('HOME', str(home))
-    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    monkeypatch.delenv('XDG_STATE_HOME', raising=False)
     monkeypatch.setattr(local, '_PIPE_SIZE', 4096)
     monkeypatch.setattr(link, 'PAUSE', 0.001)
     monkeypatch.setattr(link, 'LONGEST_PAUSE', 0.001)
-    job = Job(tmp_path)
-    job.up()
-    yield job
-    job.engine.close('drain')
-    nobody_is_behind(job)
-    assert not work_folder(home, job).exists(), sorted(work_folder(home, job).rglob('*'))
+    with job_of(home) as job:
+        yield job
 
 
 class Relay:
@@ -150,8 +141,7 @@ def _through(job: Job) -> Relay:
     """A relay, over which the job has come up again."""
     relay = Relay(job)
     relay.__enter__()
-    agents = [pid for pid, line in own_processes() if b'\0-ISc\0import sys;print(' in line]
-    [agent] = [pid for pid in agents if os.getpid() in (parent_of(pid), parent_of(parent_of(pid)))]
+    [agent] = agents_of_ours()
     os.kill(agent, signal.SIGKILL)
     job.up()
     return relay
