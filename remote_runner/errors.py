@@ -296,6 +296,10 @@ class JournalFailed(RemoteRunnerError):
     """The journal of a job cannot be read or written: the disk is full, it is damaged, or it is none of ours."""
 
 
+class JournalDamaged(JournalFailed):
+    """What stands in the place of a job's journal is none: the file system has lost it, or something else wrote it."""
+
+
 class SweepFailed(RemoteRunnerError):
     """Tasks of a sweep have failed for good, or it was cancelled."""
 

@@ -26,6 +26,17 @@ def pytest_configure() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own on this machine, for agents and what they run."""
+    folder = tmp_path / "home with 'odd' $characters"
+    folder.mkdir()
+    monkeypatch.setenv('HOME', str(folder))
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.delenv('XDG_STATE_HOME', raising=False)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def bed() -> Iterator[Testbed]:
     """Three hosts shared by all tests of a session (with xdist: of a worker): leave them as you found them."""

@@ -114,6 +114,17 @@ class Job:
         return self.end_of(self.start(command, timeout, **task))
 
 
+@contextmanager
+def job_of(home: Path, end: str = 'drain') -> Iterator[Job]:
+    """A job on this machine, where that is our home, which leaves nothing behind; at last its engine is closed so."""
+    job = Job(home.parent)
+    job.up()
+    yield job
+    job.engine.close(end)
+    nobody_is_behind(job)
+    assert not work_folder(home, job).exists(), sorted(work_folder(home, job).rglob('*'))
+
+
 def content(result: bytes | Path) -> bytes:
     """What a result holds."""
     return result.read_bytes() if isinstance(result, Path) else result
@@ -138,6 +149,19 @@ def own_processes() -> Iterator[tuple[int, bytes]]:
                 continue
             if line:
                 yield int(folder.name), line
+
+
+def agents_of_ours() -> list[int]:
+    """The agents of this machine that this test has."""
+    return [pid for pid, line in own_processes() if b'\0-ISc\0import sys;print(' in line and _is_ours(pid)]
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        parent = parent_of(pid)
+        return os.getpid() in (parent, parent_of(parent))
+    except (FileNotFoundError, ProcessLookupError):  # of another test, and gone
+        return False
 
 
 def behind(job: Job) -> tuple[int, int]:

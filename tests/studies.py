@@ -45,6 +45,14 @@ class Study(Site):
             if host.machine.init:
                 host.run(['rm', '-rf', WORK, BROUGHT])
 
+    def add(self, **attributes: str) -> None:
+        """Write a config with this sweep, see `adding`."""
+        self.write(adding(**attributes))
+
+    def nothing_sleeps(self) -> None:
+        """No task of these tests runs any more, on any host."""
+        assert not any(self.deployment.sleepers(host=host.name) for host in self.bed.hosts if host.machine.init)
+
     def options(self, *arguments: Word) -> list[Word]:
         return ['sweep', '-F', self.ssh_config, self.config, *arguments]
 

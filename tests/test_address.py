@@ -135,6 +135,43 @@ def test_a_file(tmp_path: Path) -> None:
         parse_hosts([f'@{file}'])
 
 
+class TestFilesThatNameOthers:
+    @staticmethod
+    def write(folder: Path, **files: str) -> None:
+        for name, text in files.items():
+            path = folder / name.replace('__', '/')
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+
+    def refused(self, folder: Path) -> str:
+        with pytest.raises(AddressError) as caught:
+            parse_hosts([f'@{folder}/all'])
+        return str(caught.value).replace(f'{folder}/', '')
+
+    def test_relative_to_the_file_that_names_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.write(tmp_path, all='n1\n@ racks/one  # the new ones\nn2\n@same\n', racks__one='4/r[1-2] 2\n@two\n')
+        self.write(tmp_path, racks__two=f'@../same\n@{tmp_path}/same\nr3\n', same='s # here and there\n')
+        expected = ['n1', '4/r1 2', '4/r2 2', 's', 'r3', 'n2']
+        assert [str(host) for host in parse_hosts([f'@{tmp_path}/all'])] == expected
+        monkeypatch.chdir(tmp_path / 'racks')
+        assert [str(host) for host in parse_hosts(['@../all'], exclude=['@two'])] == ['n1', '4/r1 2', '4/r2 2', 'n2']
+
+    def test_round_in_a_circle(self, tmp_path: Path) -> None:
+        self.write(tmp_path, all='n1\n@racks/one\n', racks__one='@two\n', racks__two='\n\n@../all\n')
+        chain = 'all, which names racks/one, which names racks/two, which names racks/../all'
+        assert f'racks/two, line 3: hosts files go round in a circle: {chain}' in self.refused(tmp_path)
+        self.write(tmp_path, all='@all')
+        assert 'all, line 1: hosts files go round in a circle: all, which names all' in self.refused(tmp_path)
+
+    def test_errors_name_the_line_where_they_are(self, tmp_path: Path) -> None:
+        self.write(tmp_path, all='n1\n@one', one='\nba$d')
+        assert self.refused(tmp_path).startswith("one, line 2: 'ba$d' is no host")
+        self.write(tmp_path, one='@none')
+        assert self.refused(tmp_path) == 'one, line 1: the hosts file none cannot be read: No such file or directory'
+        self.write(tmp_path, one='n\n@')
+        assert self.refused(tmp_path) == "one, line 2: '@' names no hosts file"
+
+
 @pytest.mark.parametrize(
     ('names', 'folded'),
     [

@@ -25,17 +25,6 @@ def ignore(host: Host, header: Header) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of its own for the agent."""
-    folder = tmp_path / "home with 'odd' $characters"
-    folder.mkdir()
-    monkeypatch.setenv('HOME', str(folder))
-    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    monkeypatch.delenv('XDG_STATE_HOME', raising=False)
-    return folder
-
-
-@pytest.fixture
 def host(home: Path) -> Iterator[Host]:
     with Host('localhost', LocalConnection(), ignore) as connected:
         yield connected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.batching import PATIENCE, WAIT, WORK, Batches, batches, frames, marking, numbers, objects, sleepers
-from tests.commands import COMMAND, ROOT, alias_of, environment, ssh_config
+from tests.commands import COMMAND, ROOT, Word, alias_of, environment, ssh_config
 from tests.days import FreshBed
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
@@ -187,6 +189,16 @@ class TestHosts:
         assert Counter(said.stdout.split())['h1'] == 3
         assert set(said.stdout.split()) == {'h1', 'h2', 'h3'}
 
+    def test_files_that_name_others(self, site: Batches) -> None:
+        hosts = site.file('hosts', '@racks/one\n1/h2\n')
+        site.file('racks/one', '@two\n')
+        site.file('racks/two', '2/h1\n')
+        said = site.together('echo $RR_HOST', str(hosts), 3)
+        assert Counter(said.stdout.split()) == {'h1': 2, 'h2': 1}
+        site.file('racks/two', '@../hosts\n')
+        done = site.batch(['true'], f'@{hosts}', status=2)
+        assert f'ERROR: {site.folder}/racks/two, line 1: hosts files go round in a circle' in done.stderr
+
     def test_this_machine(self, site: Batches) -> None:
         go, mark = site.folder / 'go', site.folder / 'mark'
         lines = [f'touch {mark}$RR_SLOT; while [ ! -e {go} ]; do sleep 0.02; done; pwd'] * 2
@@ -244,6 +256,23 @@ class TestResults:
         }  # fmt: skip
         assert (found[2]['stdout'], found[3]['tail'], found[3]['command']) == ('a\nb', 'e\n', self.LINES[3])
 
+    def test_what_they_write_to_stderr(self, site: Batches) -> None:
+        """Of those that fail it is told; of others it is kept where that is wanted."""
+        lines = ['echo a; echo b >&2', "echo c; printf '\\377' >&2", 'echo d >&2; exit 3']
+        site.batch(lines, 'h1', '--retries', '0', status=1)
+        assert [row['results'] for row in site.tell('export', 'jsonl').objects] == [
+            {'stdout': 'a\n'}, {'stdout': 'c\n'}, {}
+        ]  # fmt: skip
+        done = site.batch(lines, 'h1', '--retries', '0', '--stderr', '-k', status=1)
+        assert done.stdout == 'a\nc\n'
+        rows = list(csv.DictReader(io.StringIO(site.tell('export', 'csv').stdout)))
+        assert [(row['stdout'], row['stderr']) for row in rows] == [('a\n', 'b\n'), ('c\n', '\\xff'), ('', '')]
+        assert '    | d\n' in site.tell('failed').stdout
+        site.lines([*lines, 'echo e >&2'])
+        again = site.resume(status=1)
+        assert 'commands has changed: 1 command is new, 0 are gone' in again.stderr, again
+        assert site.tell('export', 'jsonl').objects[3]['results'] == {'stdout': '', 'stderr': 'e\n'}
+
     def test_a_reader_that_has_enough(self, site: Batches) -> None:
         lines = ['echo x', *[marking('sleep 0.1; echo y')] * 3000]
         with site.begin_batch(lines, ALL, stdout=subprocess.PIPE) as running:
@@ -264,6 +293,26 @@ class TestResults:
         site.leaves_nothing()
         done = site.resume()
         assert sorted(done.stdout.split(), key=int) == [str(n) for n in range(100)]
+
+    def test_on_a_closed_stdout(self, site: Batches) -> None:
+        """Nothing is run of which nobody could be told, and nothing that waits in a journal is taken for delivered."""
+
+        def closed(*arguments: Word) -> str:
+            words = ['sh', '-c', 'exec "$@" >&-', 'sh', *COMMAND, *map(str, arguments)]
+            done = subprocess.run(words, cwd=site.home, env=environment(site.home), capture_output=True, text=True)
+            assert done.returncode == 1, done
+            return done.stderr
+
+        said = 'ERROR: the results cannot be written: stdout is closed'
+        assert said in closed(*site.arguments_of(['echo 0'], 'h1', []))
+        assert site.jobs == []
+        with open('/dev/full', 'wb') as full:
+            site.batch([marking('echo 0')], 'h1', stdout=full, status=1)
+        for more in (['resume', '-F', site.ssh_config], ['attach', '--format', 'text']):
+            assert said in closed('jobs', *more)
+        assert 'ERROR: what is exported cannot be written: stdout is closed' in closed('jobs', 'export', 'csv')
+        assert site.resume().stdout == '0\n'
+        assert site.marks() == Counter({'0': 1})
 
 
 class TestTries:
@@ -333,6 +382,19 @@ class TestTries:
         times = sorted(map(float, site.bed['h1'].path('/tmp/times').read_text().split()))
         assert times[-1] - times[0] > 4 * 0.3 - 0.25
 
+    def test_a_command_that_runs_into_its_own_limit_of_memory(self, site: Batches) -> None:
+        """That is its own fault, whatever the host has: it ends as it likes, and what it said is told."""
+        python = 'python3 -c "x = bytearray(10**9); print(len(x))"'
+        lines = [f'ulimit -v 300000; {python}', python, 'echo beside it']
+        done = site.batch(lines, '1/h1', '--retries', '1', '-k', status=1)
+        assert done.stdout == '1000000000\nbeside it\n'
+        assert 'task 0 failed on h1, attempt 2: exit status 1: MemoryError' in done.stderr
+        assert 'set aside' not in done.stderr
+        [failed] = site.tell('failed', '--json').objects
+        assert (failed['cause'], failed['status'], failed['why']) == ('exit', 1, '')
+        assert failed['attempts'][-1]['tail'].endswith('MemoryError\n')
+        site.is_accounted_for(done=2, failed=1)
+
     def test_joblog(self, site: Batches) -> None:
         site.batch(['echo ab', 'exit 3'], 'h1', '--joblog', 'log.tsv', '--retries', '0', status=1)
         head, *rows = [line.split('\t') for line in (site.home / 'log.tsv').read_text().splitlines()]
@@ -345,6 +407,16 @@ class TestTries:
     def test_dry_run(self, site: Batches) -> None:
         done = site.batch(['echo a', '', 'b | c'], 'nowhere', '--dry-run')
         assert done.stdout == '0\techo a\n1\tb | c\n'
+        assert done.stderr == 'INFO: 2 commands on 1 host: nowhere (a slot a core)\n'
+        done = site.batch(['true'], 'n[1-3],4/gate,1/joe@n5,4/n7', '--dry-run')
+        assert done.stderr == (
+            'INFO: 1 command on 6 hosts: n[1-3] (a slot a core), gate,n7 (4 slots), joe@n5 (1 slot)\n'
+        )
+        with site.begin_batch('-', 'h1', '--dry-run', stdin=subprocess.PIPE) as running:
+            assert running.process.stdin is not None
+            running.process.stdin.write(b'echo 1\n')
+            running.process.stdin.close()
+            assert running.end().stdout == '0\techo 1\n'
         assert site.jobs == []
 
     def test_names(self, site: Batches) -> None:
@@ -405,6 +477,25 @@ class TestBadHosts:
         with batches(bed, tmp_path) as site:
             done = site.batch([f'sleep 0.1; {so_many(60_000)}'] * 30, '2/h1,4/h2', '--format', 'framed')
             assert sorted(frames(done.out)) == [(n, b'x' * 60_000) for n in range(30)]
+
+    def test_the_only_one_has_a_full_disk_for_a_while(self, fresh_bed: FreshBed, tmp_path: Path) -> None:
+        """It is waited for, and no task loses a try."""
+        bed = fresh_bed(1)
+        bed['h1'].tmpfs('/root/.local/state', '1M')
+        filler = bed['h1'].path('/root/.local/state/filler')
+        with batches(bed, tmp_path) as site:
+            lines = [so_many(60_000)] * 6
+            options = ['--format', 'framed', '--retries', '1', '--keep', 'none', '--no-duplicates']
+            bed['h1'].run(['sh', '-c', 'head -c 2000000 /dev/zero >/root/.local/state/filler'], check=False)
+            with site.begin_batch(lines, '2/h1', *options) as running:
+                said = b'WARNING: h1: set aside, and tried again in 10 s: '
+                wait_until(lambda: said in running.err, 'h1 to be set aside', PATIENCE)
+                why = site.tell('explain', '5').stdout
+                filler.unlink()
+                done = running.end(PATIENCE)
+        assert 'all hosts are set aside, h1 for ' in why
+        assert sorted(frames(done.out)) == [(n, b'x' * 60_000) for n in range(6)]
+        assert done.status == 0
 
     def test_what_ends_its_hosts_is_given_up(self, site: Batches) -> None:
         """It kills all of ours on its host, each time."""

@@ -13,31 +13,16 @@ import pytest
 from remote_runner.hosts.bootstrap import agent_key
 from remote_runner.jobs.engines.base import Ended, Started
 from remote_runner.jobs.policy import Cause, Outcome
-from tests.dispatching import Job, behind, content, gone, is_alive, nobody_is_behind, pid_in, work_folder
+from tests.dispatching import Job, behind, content, gone, is_alive, job_of, pid_in, work_folder
 from tests.testbed.process import wait_until
 
 GOOD = Outcome(None, 0)
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "home with 'odd' $characters"
-    folder.mkdir()
-    monkeypatch.setenv('HOME', str(folder))
-    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    monkeypatch.delenv('XDG_STATE_HOME', raising=False)
-    return folder
-
-
-@pytest.fixture
-def job(home: Path, tmp_path: Path) -> Iterator[Job]:
-    """A job on this machine that leaves nothing behind."""
-    job = Job(tmp_path)
-    job.up()
-    yield job
-    job.engine.close('drain')
-    nobody_is_behind(job)
-    assert not work_folder(home, job).exists(), sorted(work_folder(home, job).rglob('*'))
+def job(home: Path) -> Iterator[Job]:
+    with job_of(home) as job:
+        yield job
 
 
 # ---- what they find --------------------------------------------------------------------------------------------

@@ -19,14 +19,14 @@ from tests.dispatching import (
     HungUp,
     Job,
     Raw,
+    agents_of_ours,
     behind,
     content,
     gone,
     is_alive,
+    job_of,
     local_host,
     nobody_is_behind,
-    own_processes,
-    parent_of,
     pid_in,
     socket_of,
     stopped,
@@ -39,33 +39,9 @@ ENDLESS = "(trap '' TERM; echo $$ >'{0}.pid'; while :; do sleep 1; done) & wait"
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / 'home'
-    folder.mkdir()
-    monkeypatch.setenv('HOME', str(folder))
-    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    monkeypatch.delenv('XDG_STATE_HOME', raising=False)
-    return folder
-
-
-@pytest.fixture
-def job(home: Path, tmp_path: Path) -> Iterator[Job]:
-    job = Job(tmp_path)
-    job.up()
-    yield job
-    job.engine.close('kill')
-    nobody_is_behind(job)
-    assert not work_folder(home, job).exists(), sorted(work_folder(home, job).rglob('*'))
-
-
-def _agents() -> list[int]:
-    """The agents of this machine that this test has."""
-    return [pid for pid, line in own_processes() if b'\0-ISc\0import sys;print(' in line and _is_ours(pid)]
-
-
-def _is_ours(pid: int) -> bool:
-    parent = parent_of(pid)
-    return os.getpid() in (parent, parent_of(parent))
+def job(home: Path) -> Iterator[Job]:
+    with job_of(home, 'kill') as job:
+        yield job
 
 
 # ---- killed ----------------------------------------------------------------------------------------------------
@@ -138,7 +114,7 @@ def test_the_agent_is_killed(job: Job, tmp_path: Path) -> None:
     queued = [job.start(f"while ! test -e '{go}'; do sleep 0.02; done; echo {number}") for number in range(3)]
     job.next(Started)
     processes = behind(job)
-    [agent] = _agents()
+    [agent] = agents_of_ours()
     os.kill(agent, signal.SIGKILL)
     job.next(HostSilent)
     assert job.up().have == {running, *queued}
@@ -154,7 +130,7 @@ def test_what_was_not_taken_is_told_again_and_what_was_told_before_stays_whole(j
     """The files of both are whole, although the first was not looked at before the second came."""
     key = job.start('head -c 3000000 /dev/zero; echo end')
     first = job.end_of(key, take=False)
-    [agent] = _agents()
+    [agent] = agents_of_ours()
     os.kill(agent, signal.SIGKILL)
     job.next(HostSilent)
     job.up()
@@ -180,7 +156,7 @@ def _leave(job: Job) -> None:
     """The master is gone without a word, and comes no more."""
     job.engine.connecting = threading.Lock()
     job.engine.connecting.acquire()
-    [agent] = _agents()
+    [agent] = agents_of_ours()
     os.kill(agent, signal.SIGKILL)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from remote_runner.cli.jobs import OTHERS as OF_JOBS
 from remote_runner.cli.main import COMMANDS
 from remote_runner.hosts import bootstrap, handshake, pool, ssh, ssh_config, transport
 from tests.deploying import sessions
@@ -65,6 +66,8 @@ class TestNames:
     def test_options(self, page: Page) -> None:
         known: set[str] = set()
         for module, _ in COMMANDS.values():
+            known |= set(import_module(module).make_parser()._option_string_actions)
+        for module in OF_JOBS.values():
             known |= set(import_module(module).make_parser()._option_string_actions)
         known |= set(re.findall(r"'(--[\w-]+)'", (ROOT / 'example/arg_parser.py').read_text() + page.text))
         code = re.findall(r'`[^`]+`', page.prose) + [

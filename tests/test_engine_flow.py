@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -11,36 +12,33 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from remote_runner.hosts import local
 from remote_runner.jobs.engines import link
 from remote_runner.jobs.engines.base import Attempt, Ended, HostUp, Key
 from remote_runner.jobs.policy import Cause
 from remote_runner.jobs.task import Task
-from tests.dispatching import Job, content, nobody_is_behind, own_processes, parent_of, socket_of, work_folder
+from tests.dispatching import Job, agents_of_ours, content, job_of, socket_of
 
 #: Bytes that a socket on the way holds; Linux doubles it, and has a least.
 NARROW = 2048
 UP, DOWN = 'up', 'down'
+#: Whether tests may take minutes.
+LONG = bool(os.environ.get('RR_LONG_TESTS'))
+#: Commands of 10 kB with 1 MB of output each.
+MANY = 2000 if LONG else 200
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+def job(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
     """A job that is reached by pipes of 4 kB, and again without a pause."""
-    home = tmp_path / 'home'
-    home.mkdir()
-    monkeypatch.setenv('HOME', str(home))
-    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    monkeypatch.delenv('XDG_STATE_HOME', raising=False)
     monkeypatch.setattr(local, '_PIPE_SIZE', 4096)
     monkeypatch.setattr(link, 'PAUSE', 0.001)
     monkeypatch.setattr(link, 'LONGEST_PAUSE', 0.001)
-    job = Job(tmp_path)
-    job.up()
-    yield job
-    job.engine.close('drain')
-    nobody_is_behind(job)
-    assert not work_folder(home, job).exists(), sorted(work_folder(home, job).rglob('*'))
+    with job_of(home) as job:
+        yield job
 
 
 class Relay:
@@ -48,6 +46,7 @@ class Relay:
 
     Attributes:
         passed: bytes that went each way over the present connection.
+        cut: connections that were cut where they should be.
     """
 
     def __init__(self, job: Job) -> None:
@@ -58,9 +57,10 @@ class Relay:
         self._listening.bind(str(self._path))
         self._listening.listen()
         self._lock = threading.Lock()
-        self._limits: dict[str, int] = {}
+        self._cuts: list[dict[str, int]] = []
         self._pair: tuple[socket.socket, socket.socket] | None = None
         self.passed = {UP: 0, DOWN: 0}
+        self.cut = 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> Relay:
@@ -74,10 +74,10 @@ class Relay:
         self._real.rename(self._path)
         self.drop()
 
-    def arm(self, way: str, limit: int) -> None:
-        """Cut the next connection when so many bytes have gone this way."""
+    def arm(self, *cuts: dict[str, int]) -> None:
+        """Cut the next connections, one after the other: each when so many bytes have gone one of these ways."""
         with self._lock:
-            self._limits = {way: limit}
+            self._cuts = list(cuts)
 
     def drop(self) -> None:
         """Cut the connection that there is."""
@@ -90,7 +90,7 @@ class Relay:
     @property
     def is_armed(self) -> bool:
         with self._lock:
-            return bool(self._limits)
+            return bool(self._cuts)
 
     def _serve(self) -> None:
         while True:
@@ -105,7 +105,7 @@ class Relay:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
             with self._lock:
                 self._pair = agent, dispatcher
-                limits, self.passed = dict(self._limits), {UP: 0, DOWN: 0}
+                limits, self.passed = self._cuts[0] if self._cuts else {}, {UP: 0, DOWN: 0}
             ways = [(UP, agent, dispatcher), (DOWN, dispatcher, agent)]
             threads = [threading.Thread(target=self._pass, args=(*way, limits), daemon=True) for way in ways]
             for thread in threads:
@@ -131,7 +131,9 @@ class Relay:
         if way not in limits or self.passed[way] < limits[way]:
             return False
         with self._lock:
-            self._limits = {}
+            if self._cuts and self._cuts[0] is limits:  # else the other way was faster
+                del self._cuts[0]
+                self.cut += 1
         return True
 
 
@@ -139,8 +141,7 @@ def _through(job: Job) -> Relay:
     """A relay, over which the job has come up again."""
     relay = Relay(job)
     relay.__enter__()
-    agents = [pid for pid, line in own_processes() if b'\0-ISc\0import sys;print(' in line]
-    [agent] = [pid for pid in agents if os.getpid() in (parent_of(pid), parent_of(parent_of(pid)))]
+    [agent] = agents_of_ours()
     os.kill(agent, signal.SIGKILL)
     job.up()
     return relay
@@ -211,7 +212,7 @@ def test_cut_at_every_byte(job: Job, way: str) -> None:
     master = Careful(job)
     uncut = 0
     for limit in range(2000):
-        relay.arm(way, limit)
+        relay.arm({way: limit})
         relay.drop()
         master.start(limit, f'echo {limit}')
         master.finish()
@@ -234,7 +235,7 @@ def test_cut_amid_large_things(job: Job, way: str) -> None:
     master = Careful(job)
     expected = {}
     for number, limit in enumerate([200, 290, 300, 1000, 4096, 40_000, 65_536, 100_000, 262_000, 263_000, 500_000]):
-        relay.arm(way, limit)
+        relay.arm({way: limit})
         relay.drop()
         given = os.urandom(1000) * 300
         master.start(number, 'cat', inputs={'stdin': given})
@@ -245,18 +246,54 @@ def test_cut_amid_large_things(job: Job, way: str) -> None:
     relay.__exit__()
 
 
-@pytest.mark.timeout(600)
-def test_large_commands_against_large_outputs(job: Job) -> None:
-    """200 MB come home while 2 MB go out, through buffers of 4 kB: neither waits for the other for ever."""
+#: Where a connection is cut, in bytes of either way.
+CUTS = st.dictionaries(st.sampled_from([UP, DOWN]), st.integers(0, 800) | st.integers(0, 150_000), min_size=1)
+#: Tasks: bytes that go out with each, and of these so many come home.
+SIZES = st.integers(0, 300) | st.integers(0, 50_000)
+
+
+@pytest.mark.timeout(900)
+def test_cut_at_random_places(job: Job) -> None:
+    """Of some tasks at once, over connections that are cut in both ways, again and again."""
     relay = _through(job)
-    keys = [job.start(f'head -c 1000000 /dev/zero | tr "\\0" {chr(97 + n % 26)} #' + 'x' * 10_000) for n in range(200)]
+    master = Careful(job)
+    numbers = itertools.count()
+
+    @settings(max_examples=1000 if LONG else 60, deadline=None, database=None)
+    @given(cuts=st.lists(CUTS, min_size=1, max_size=6), tasks=st.lists(st.tuples(SIZES, SIZES), min_size=1, max_size=5))
+    def check(cuts: list[dict[str, int]], tasks: list[tuple[int, int]]) -> None:
+        relay.arm(*cuts)
+        relay.drop()
+        expected = {}
+        for out, home in tasks:
+            number = next(numbers)
+            given = os.urandom(out)
+            expected[number] = given[:home]
+            master.start(number, f'head -c {home}', inputs={'stdin': given})
+        master.finish()
+        job.facts += job.engine.poll(0.01)  # what was taken is on its way
+        assert {number: master.results[number] for number in expected} == expected
+        assert {master.counts[number] for number in expected} == {1}
+
+    check()
+    assert relay.cut > 60
+    relay.arm()
+    relay.__exit__()
+
+
+@pytest.mark.timeout(600 * MANY // 200)
+def test_large_commands_against_large_outputs(job: Job) -> None:
+    """Each brings 1 MB home while 10 kB go out for the next, through buffers of 4 kB: neither waits for ever."""
+    relay = _through(job)
+    command = 'head -c 1000000 /dev/zero | tr "\\0" {} #' + 'x' * 10_000
+    keys = [job.start(command.format(chr(97 + n % 26))) for n in range(MANY)]
     threading.Event().wait(2.0)  # nobody looks at what comes
     for number, key in enumerate(keys):
         result = job.end_of(key).results['stdout']
         assert content(result) == bytes([97 + number % 26]) * 1_000_000
         assert isinstance(result, Path)
         result.unlink()
-    assert relay.passed[DOWN] > 200_000_000
+    assert relay.passed[DOWN] > MANY * 1_000_000
     relay.__exit__()
 
 

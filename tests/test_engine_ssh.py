@@ -175,3 +175,26 @@ def test_a_disk_without_room_for_more_files(fresh_bed: Callable[..., Testbed], b
     assert ended.outcome.cause is Cause.RESOURCES
     host.run(['rm', '-rf', '/root/.local/state/full'])
     assert job.run('echo again').results == {'stdout': b'again\n'}
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------
+
+
+def test_who_is_killed_because_the_host_has_no_memory(
+    fresh_bed: Callable[..., Testbed], begin: Begin, tmp_path: Path
+) -> None:
+    """The kernel kills, and counts that: what it kills is no fault of the task. Here the count alone is ours."""
+    bed = fresh_bed(1)
+    host = bed['h1']
+    counter = tmp_path / 'vmstat'
+    counter.write_text('pgfault 17\noom_kill 3\n')
+    host.share('/proc/vmstat', counter)
+    job = begin(bed, '2/h1')
+    job.up()
+    kernel = 'echo oom_kill {} >/proc/vmstat; '
+    ended = job.run(kernel.format(4) + 'kill -9 $$')
+    assert (ended.outcome.cause, ended.outcome.why) == (Cause.RESOURCES, 'the host had no memory left')
+    ended = job.run('kill -9 $$')
+    assert (ended.outcome.cause, ended.outcome.status) == (Cause.EXIT, 137)
+    ended = job.run(kernel.format(5) + 'exit 3')
+    assert (ended.outcome.cause, ended.outcome.status) == (Cause.EXIT, 3)

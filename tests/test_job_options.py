@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from remote_runner.cli.job_options import add_policy_options, add_result_options, format_of, policy_of
+from remote_runner.cli.job_options import (
+    POLICY,
+    add_policy_options,
+    add_result_options,
+    format_of,
+    policy_of,
+    words_said,
+)
 from remote_runner.cli.options import Parser, joined
 from remote_runner.errors import UsageError
 from remote_runner.jobs.formats import Framed, JsonLines, Text
@@ -17,6 +24,12 @@ from remote_runner.jobs.policy import Cause, Halt, Policy, RetryOn
 def parser(*, duplicates: bool = True) -> argparse.ArgumentParser:
     found = Parser(prog='remote_runner it')
     add_policy_options(found, duplicates=duplicates)
+    add_result_options(found)
+    return found
+
+
+def results_parser() -> argparse.ArgumentParser:
+    found = Parser(prog='remote_runner it')
     add_result_options(found)
     return found
 
@@ -70,6 +83,15 @@ def test_without_options_it_is_as_it_was() -> None:
 def test_what_they_mean(words: list[str], changes: dict[str, object]) -> None:
     base = Policy(delay=9.0)
     assert policy(*words, base=base) == base._replace(**changes)  # type: ignore[arg-type]
+
+
+def test_words_that_say_the_same_again() -> None:
+    words = ['--retries', '4', '--timeout=300%', '--retry-on', 'exit:7,timeout', '--no-duplicates', '--lease=2m', '-k']
+    found = words_said(parser(), words, ['keep_order'])
+    assert set(found) == {'retries', 'timeout', 'retry_on', 'duplicates', 'lease'}
+    assert policy(*found.values()) == policy(*words)
+    assert parsed(*found.values()).lease == 120
+    assert set(POLICY) == set(vars(parsed())) - set(vars(results_parser().parse_args([])))
 
 
 def test_a_limit_of_either_kind_replaces_the_other() -> None:

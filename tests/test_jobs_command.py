@@ -113,6 +113,61 @@ class TestList:
         assert good.id in done.stdout
         assert str(bad.folder) in done.stderr
         assert 'Traceback' not in done.stderr
+        rows = [line.split() for line in done.stdout.splitlines()]
+        assert [bad.id, '-', 'damaged', '-', '-', '-', '-'] in rows
+        found = {one['id']: one for one in user.jobs('list', '--json', status=1).objects}
+        assert (found[good.id]['state'], found[good.id]['damage']) == ('done', None)
+        assert (found[bad.id]['state'], found[bad.id]['tasks']) == ('damaged', None)
+        assert found[bad.id]['damage'].startswith(f'the journal {bad.folder}/journal.db cannot be read: ')
+
+
+class TestDamage:
+    """A journal of which the file system has lost something, or that somebody else has written."""
+
+    @staticmethod
+    def harm(place: places.Place, how: str) -> None:
+        file = place.folder / 'journal.db'
+        content = file.read_bytes()
+        harmed = {'empty': b'', 'other': b'x' * 5000, 'cut': content[:6000], 'zeros': content[:100] + bytes(9000)}
+        file.write_bytes(harmed[how])
+
+    @pytest.mark.parametrize('how', ['empty', 'other', 'cut', 'zeros'])
+    def test_it_is_told_removed_and_in_nobodys_way(self, user: User, how: str) -> None:
+        older = user.done(2)
+        place = user.done()
+        self.harm(place, how)
+        assert 'damaged' in user.jobs('list', status=1).stdout
+        said = user.jobs('show', place.id, status=1).stderr
+        assert 'it is damaged; results beside it may be whole, the job has to be run anew, and `remote_runner' in said
+        for words in (['show', '--json'], ['failed'], ['export', 'jsonl'], ['explain', '0']):
+            done = user.jobs(*words)
+            assert f'WARNING: job {place.id} is damaged, and one before it is meant' in done.stderr
+        assert user.jobs('show', '--json').objects[0]['id'] == older.id
+        newer = user.done()
+        assert user.jobs('show', '--json').objects[0]['id'] == newer.id
+        assert user.jobs('show').stderr == ''
+        kept = user.jobs('clean', '--yes', '--json', '--older', '1d', status=1)
+        assert 'it is damaged' in kept.stderr
+        assert place in places.places(), 'what might be worth a look goes when it is named'
+        table = user.jobs('clean', place.id, '--yes').stdout
+        assert [place.id, '-', 'damaged', '-'] == table.splitlines()[1].split()[:4]
+        assert place not in places.places()
+        assert user.jobs('list').stderr == ''
+
+    def test_all_are(self, user: User) -> None:
+        for place in (user.done(), user.done()):
+            self.harm(place, 'other')
+        done = user.jobs('show', status=1)
+        assert 'ERROR: the journal ' in done.stderr
+        assert 'Traceback' not in done.stderr
+
+    def test_not_while_a_master_has_it(self, user: User) -> None:
+        place = user.job()
+        with Journal.open(place.folder):
+            self.harm(place, 'other')
+            done = user.jobs('clean', place.id, '--yes', status=1)
+        assert f'job {place.id} is running (pid {os.getpid()}' in done.stderr
+        assert place in places.places()
 
 
 class TestShow:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,35 @@ class TestInterrupted:
             done = running.end(PATIENCE)
         assert done.status == 130
         assert 'Traceback' not in done.stderr
+
+    @pytest.mark.parametrize('on_lost', ['kill', 'finish'])
+    def test_who_does_not_wait_for_the_end_is_told_what_becomes_of_it(self, site: Batches, on_lost: str) -> None:
+        """The host does not answer; the second Ctrl-C leaves it to its lease."""
+        lines = [marking(f'{WAIT}; echo $RR_TASK')] * 2
+        options = ['--no-duplicates', '--lease', '3', '--on-lost', on_lost]
+        alone = {
+            'kill': 'they end it when they have not heard of us for 3 s',
+            'finish': 'they let it end, and keep what it brings for `jobs resume`',
+        }[on_lost]
+        with site.begin_batch(lines, '2/h1', *options) as running:
+            site.wait_for_marks(2, running)
+            pids = [each.pid for each in dispatchers(site.bed['h1'])]
+            kill(site.bed['h1'], signal.SIGSTOP, *pids)
+            running.signal(signal.SIGINT)
+            said = f'INFO: ending what runs on the hosts; a second Ctrl-C leaves that to them: {alone}'
+            wait_until(lambda: said.encode() in running.err, 'what a second one would do', PATIENCE)
+            running.signal(signal.SIGINT)
+            done = running.end(PATIENCE)
+        kill(site.bed['h1'], signal.SIGCONT, *pids)
+        assert done.status == 130
+        assert f'WARNING: what still runs on the hosts was left to them: {alone}' in done.stderr
+        assert 'Traceback' not in done.stderr
+        if on_lost == 'kill':
+            site.is_clean()
+        site.go()
+        assert sorted(site.resume().stdout.split()) == ['0', '1']
+        site.is_accounted_for(done=2)
+        site.leaves_nothing()
 
     @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
     def test_again_and_again(self, site: Batches, number: signal.Signals) -> None:
@@ -258,6 +289,93 @@ class TestKilled:
         site.go()
         assert site.resume('--retry-failed').stdout == 'b\n'
         assert site.marks() == Counter({'0': 1, '1': 2})
+
+
+class TestAnotherPolicy:
+    """What `jobs resume` is told of retries and the like, in the place of what the batch was told."""
+
+    def test_more_retries_go_on_from_those_that_were_had(self, site: Batches) -> None:
+        """Two of three tasks had failed for good; what failed before counts, and more retries are remembered."""
+        lines = [marking('[ $RR_ATTEMPT = 4 ] && echo late'), marking('exit 75'), marking('echo ok')]
+        done = site.batch(lines, 'h1', '--retries', '1', '--json', status=1)
+        assert numbers(done)['failed'] == {'exit': 2}
+        assert site.marks() == Counter({'0': 2, '1': 2, '2': 1})
+        again = site.resume('--retries', '2', status=1)
+        assert 'trying 2 tasks again that had failed: there are more retries now' in again.stderr
+        assert site.marks() == Counter({'0': 3, '1': 3, '2': 1})
+        assert 'again' not in site.resume(status=1).stderr
+        assert site.resume('--retries', '3', status=1).stdout == 'late\n'
+        assert site.marks() == Counter({'0': 4, '1': 4, '2': 1})
+        site.is_accounted_for(done=2, failed=1)
+        assert site.resume('--retry-failed', status=1).stdout == ''
+        assert site.marks() == Counter({'0': 4, '1': 8, '2': 1}), 'with the three retries said last'
+        site.is_clean()
+
+    def test_other_causes_and_a_longer_time(self, site: Batches) -> None:
+        lines = [marking(f'{WAIT}; echo slow'), marking('exit 75'), marking('exit 76')]
+        site.batch(lines, '3/h1', '--retries', '1', '--retry-on', 'exit:1', '--timeout', '0.5', status=1)
+        assert site.marks() == Counter('012')
+        assert 'trying 1 task again' in site.resume('--retry-on', 'exit:75', status=1).stderr
+        assert site.marks() == Counter({'0': 1, '1': 2, '2': 1})
+        site.go()
+        again = site.resume('--retry-on', 'timeout,exit:75', '--timeout', '1h', status=1)
+        assert again.stdout == 'slow\n'
+        assert site.marks() == Counter({'0': 2, '1': 2, '2': 1})
+
+    def test_the_rest_of_it(self, site: Batches) -> None:
+        """Of a job that was ended: when to give up, what stays on hosts, second copies."""
+        lines = [marking(f'{WAIT}; exit 1')] * 6
+        with site.begin_batch(lines, '2/h1', '--duplicates', '--retries', '0') as running:
+            site.wait_for_marks(2, running)
+            running.signal(signal.SIGINT)
+            assert running.end(PATIENCE).status == 130
+        site.forget()
+        site.go()
+        options = ['--halt', 'now,fail=1', '--keep', 'none', '--no-duplicates', '--lease', '7', '--on-lost', 'finish']
+        done = site.resume(*options, '--delay', '0.2', status=1)
+        assert 'so many have failed that it was given up (halt)' in done.stderr
+        assert site.marks().total() <= 2
+        site.leaves_nothing()
+        with Journal.look(site.job) as reader:
+            said = {'delay', 'duplicates', 'halt', 'keep', 'lease', 'on_lost'}
+            assert set(reader.meta['resumed_with']) == said
+
+    def test_not_of_one_that_runs(self, site: Batches) -> None:
+        with site.begin_batch([marking(f'{WAIT}; echo done')], 'h1') as running:
+            site.wait_for_marks(1, running)
+            assert 'as it was begun' in site.resume('--retries', '5', status=1).stderr
+            site.go()
+            assert running.end(PATIENCE).stdout == 'done\n'
+        assert "'many' is not a whole number" in site.resume('--retries', 'many', status=2).stderr
+
+
+class TestSeveralAtOnce:
+    """Masters of one job."""
+
+    def test_who_comes_second_reads_who_was_first(self, site: Batches) -> None:
+        lines = [marking(f'{WAIT}; echo $RR_TASK')] * 2
+        with site.begin_batch(lines, '2/h1', '--no-duplicates') as running:
+            site.wait_for_marks(2, running)
+            running.process.kill()
+        with ExitStack() as stack:
+            arguments = ['jobs', 'resume', '-F', site.ssh_config]
+            masters = [stack.enter_context(site.start(*arguments)) for _ in range(4)]
+            ended = [each.process.poll for each in masters]
+            wait_until(lambda: sum(poll() is not None for poll in ended) == 3, 'three to give up', PATIENCE)
+            [first] = [each for each in masters if each.process.returncode is None]
+            who = rf'pid {first.pid} on {re.escape(socket.gethostname())} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d'
+            held = rf'ERROR: job {site.job.name} is being worked on by {who}'
+            wait_until(lambda: b'ready' in first.err, 'the first one to be at work', PATIENCE)
+            for words in (['resume'], ['resume', '-F', site.ssh_config]):
+                assert re.match(held, site.tell(*words, status=1).stderr)
+            site.go()
+            assert sorted(first.end(PATIENCE).stdout.split()) == ['0', '1']
+            for each in masters:
+                if each is not first:
+                    assert each.process.returncode == 1
+                    assert 'is being worked on by pid ' in each.err.decode()
+        assert site.marks() == once(2)
+        site.leaves_nothing()
 
 
 class TestHostsThatGo:

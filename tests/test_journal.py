@@ -27,7 +27,7 @@ from remote_runner.jobs import places
 from remote_runner.jobs.engines.base import Ended
 from remote_runner.jobs.holding import master as master_of
 from remote_runner.jobs.journal import SMALL, Journal, Turn, Unsettled
-from remote_runner.jobs.policy import Cause, Outcome
+from remote_runner.jobs.policy import Cause, Outcome, Policy, RetryOn
 from remote_runner.jobs.task import Task
 from tests.commands import ROOT
 from tests.journals import GROUP, HOST, LOST, check, ended, master, result, succeed, tasks
@@ -270,6 +270,31 @@ class TestTurns:
         journal.write(Turn(ended=[(ended(0, 3, BAD), True)]))
         assert journal.load().unsettled[0].failures == {Cause.EXIT: 1}
         assert len(list(journal.attempts(0))) == 3
+
+    def test_once_more_where_there_are_more_retries(self, journal: Journal) -> None:
+        """What failed before counts: each cause by itself, and not what was forgiven or superseded."""
+        journal.add(tasks(5))
+        late = Outcome(Cause.TIMEOUT)
+        journal.write(Turn(ordered=[(task, go, HOST, 1.0) for task in range(4) for go in (1, 2, 3)]))
+        ends = [(0, 1, BAD), (0, 2, BAD), (0, 3, BAD)]
+        ends += [(1, 1, late), (1, 2, late), (1, 3, BAD), (2, 2, late), (2, 3, BAD)]
+        failed = [(ended(task, go, outcome), True) for task, go, outcome in ends]
+        poison = Outcome(Cause.POISON)
+        lost = [(ended(3, go, LOST), True) for go in (1, 2, 3)]
+        settled = [(0, 3, BAD), (1, 3, BAD), (2, 3, BAD), (3, 3, poison)]
+        journal.write(Turn(ended=[*failed, (ended(2, 1, BAD), False), *lost], settled=settled, delivered=[0]))
+        succeed(journal, 4)
+        assert journal.reopen(Policy(retries=0)) == 0
+        assert journal.reopen(Policy(retries=2, retry_on=(RetryOn(Cause.TIMEOUT),))) == 0
+        assert journal.reopen(Policy(retries=2)) == 2
+        assert {each.number: each.failures for each in journal.load().unsettled} == {
+            1: {Cause.TIMEOUT: 2, Cause.EXIT: 1},
+            2: {Cause.TIMEOUT: 1, Cause.EXIT: 1},
+        }
+        assert journal.forgive([Cause.EXIT]) == 1
+        journal.write(Turn(ordered=[(0, 4, HOST, 1.0)]))
+        journal.write(Turn(ended=[(ended(0, 4, BAD), True)], settled=[(0, 4, BAD)]))
+        assert journal.reopen(Policy(retries=1)) == 1
 
     def test_text_that_is_no_unicode(self, journal: Journal) -> None:
         journal.add(tasks(1))

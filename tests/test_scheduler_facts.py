@@ -228,6 +228,7 @@ class Facts(RuleBasedStateMachine):
                 assert (host.name in book.usable) == host.is_usable
                 assert not host.is_usable or host.free <= 0 or host in book.free
                 assert not host.is_jammed or host in book.jammed
+            assert all(number >= 0 for begun in book.tasks.values() for number in begun.failures.values())
             waiting = [*book.waiting, *book.again]
             assert len(set(waiting)) == len(waiting)
             assert {task for task, begun in book.tasks.items() if not begun.live} == set(book.again)

@@ -82,39 +82,35 @@ class TestWhatArrives:
         assert wrong == []
 
     def test_inputs(self, study: Study) -> None:
-        study.write(
-            adding(
-                command="'cat in.dat deep/er/x; printf . ; cat; ls -A deep'",
-                inputs="{'in.dat': 'n={n}\\n', 'deep/er/x': b'\\xff{n}', 'stdin': 'also {n}'}",
-                collect="collect.blocks('s.txt')",
-            )
+        study.add(
+            command="'cat in.dat deep/er/x; printf . ; cat; ls -A deep'",
+            inputs="{'in.dat': 'n={n}\\n', 'deep/er/x': b'\\xff{n}', 'stdin': 'also {n}'}",
+            collect="collect.blocks('s.txt')",
         )
         study.sweep()
         blocks = [b'# n=%d\nn=%d\n\xff%d.also %der\n' % (n, n, n, n) for n in range(4)]
         assert (study.folder / 's.txt').read_bytes() == b'\n\n'.join(blocks)
 
     def test_results_of_all_kinds(self, study: Study) -> None:
-        study.write(
-            adding(
-                command="'echo out {n}; echo err {n} >&2; mkdir -p a/b; head -c 300000 /dev/zero >a/b/file'",
-                results="{'o': 'stdout', 'e': 'stderr', 'f': './a/b/file'}",
-                collect='lambda parameters, results: print(parameters["n"], {k: (len(v), v[:9]) for k, v in '
-                'results.items()})',
-            )
+        study.add(
+            command="'echo out {n}; echo err {n} >&2; mkdir -p a/b; head -c 300000 /dev/zero >a/b/file'",
+            results="{'o': 'stdout', 'e': 'stderr', 'f': './a/b/file'}",
+            collect='lambda parameters, results: print(parameters["n"], {k: (len(v), v[:9]) for k, v in '
+            'results.items()})',
         )
         assert study.sweep().stdout.splitlines() == [
             f"{n} {{'o': (6, b'out {n}\\n'), 'e': (6, b'err {n}\\n'), 'f': (300000, {bytes(9)!r})}}" for n in range(4)
         ]
 
     def test_a_result_that_is_not_there_is_a_failure(self, study: Study) -> None:
-        study.write(adding(command="'[ {n} = 2 ] || echo >out'", results="{'o': 'out'}", retries='0'))
+        study.add(command="'[ {n} = 2 ] || echo >out'", results="{'o': 'out'}", retries='0')
         assert 'out' in study.sweep(status=1).stderr
         [failed] = study.failed()
         assert failed['task'] == 2
         assert 'out' in failed['why']
 
     def test_the_environment_of_an_attempt(self, study: Study) -> None:
-        study.write(adding(command="'echo $RR_TASK $RR_ATTEMPT $RR_HOST $RR_SLOT; [ $RR_ATTEMPT = 2 ]'"))
+        study.add(command="'echo $RR_TASK $RR_ATTEMPT $RR_HOST $RR_SLOT; [ $RR_ATTEMPT = 2 ]'")
         for position, task in enumerate(study.tasks()):
             assert re.fullmatch(rf'{position} 2 {task["host"]} [12]\n', task['stdout'])
 
@@ -124,13 +120,11 @@ class TestWhatIsBrought:
         study.file('a')
         study.file('data/x', 'x\n')
         study.file('data/deep/y', 'y\n')
-        study.write(
-            adding(
-                hosts="['2/h1']",
-                command="'cat sub/a data/x data/deep/y /srv/study/abs ~/study/own; ls data; pwd'",
-                files="{**util.recursive_files_dict('data', 'data'), 'a': 'sub/a', str('data/x'): 'data/x'} | "
-                "{'b': '/srv/study/abs', 'c': '~/study/own'}",
-            )
+        study.add(
+            hosts="['2/h1']",
+            command="'cat sub/a data/x data/deep/y /srv/study/abs ~/study/own; ls data; pwd'",
+            files="{**util.recursive_files_dict('data', 'data'), 'a': 'sub/a', str('data/x'): 'data/x'} | "
+            "{'b': '/srv/study/abs', 'c': '~/study/own'}",
         )
         study.file('b', 'b\n')
         study.file('c', 'c\n')
@@ -148,7 +142,7 @@ class TestWhatIsBrought:
     def test_they_are_not_sent_twice_and_what_has_changed_is(self, study: Study) -> None:
         study.file('a', 'one\n')
         study.file('b')
-        study.write(adding(command="'cat a'", files="{'a': 'a', 'b': 'b'}", hosts="['h1']"))
+        study.add(command="'cat a'", files="{'a': 'a', 'b': 'b'}", hosts="['h1']")
         study.sweep()
         [folder] = study.bed['h1'].path(BROUGHT).iterdir()
         before = (folder / 'b').stat()
@@ -162,14 +156,12 @@ class TestWhatIsBrought:
         study.file('tell', '#!/bin/sh\necho $1 >>/srv/told; shift; exec $*\n', 0o755)
         study.file('a')
         script = {'done': 'true', 'failed': 'false', 'interrupted': 'sleep 100000'}[ending]
-        study.write(
-            adding(
-                command=f"'./tell {ending} {script}'",
-                executables="{'linux-x86_64': 'tell'}",
-                files="{'a': 'deep/a', 'tell': '/srv/stays'}",
-                retries='0',
-                keep_files='False',
-            )
+        study.add(
+            command=f"'./tell {ending} {script}'",
+            executables="{'linux-x86_64': 'tell'}",
+            files="{'a': 'deep/a', 'tell': '/srv/stays'}",
+            retries='0',
+            keep_files='False',
         )
         try:
             if ending == 'interrupted':
@@ -196,10 +188,10 @@ class TestWhatIsBrought:
         executables = "{'linux-x86_64': 'bin/prog', 'linux-i686': 'bin/prog.old'}"
         with of_32_bits(study.bed['h2']):
             for host, bits in (('h1', 64), ('h2', 32)):
-                study.write(adding(command="'./prog {n}'", executables=executables, hosts=f'[{host!r}]'))
+                study.add(command="'./prog {n}'", executables=executables, hosts=f'[{host!r}]')
                 assert [task['stdout'] for task in study.tasks()] == [f'{bits} {n}\n' for n in range(4)]
 
-            study.write(adding(command="'./prog {n}'", executables="{'linux-x86_64': 'bin/prog'}"))
+            study.add(command="'./prog {n}'", executables="{'linux-x86_64': 'bin/prog'}")
             done = study.sweep('--format', 'jsonl', '-k')
             assert hosts_of(done.objects) == {'h1'}
             assert 'h2: given up: there is no executable for linux-i686, only linux-x86_64' in done.stderr
@@ -224,16 +216,16 @@ class of_32_bits:  # noqa: N801 - as a function with `with`
 
 class TestTrying:
     def test_timeout_in_seconds(self, study: Study) -> None:
-        study.write(adding(command="'[ {n} != 1 ] || sleep 100000'", timeout='0.3', retries='1'))
+        study.add(command="'[ {n} != 1 ] || sleep 100000'", timeout='0.3', retries='1')
         study.sweep(status=1)
         [failed] = study.failed()
         assert (failed['task'], failed['cause']) == (1, 'timeout')
         assert [attempt['cause'] for attempt in failed['attempts']] == ['timeout', 'timeout']
-        assert not any(study.deployment.sleepers(host=host) for host in ('h1', 'h2'))
+        study.nothing_sleeps()
 
     def test_timeout_as_a_share_of_the_median(self, study: Study) -> None:
         command = "'[ {n} != 1 ] && sleep 0.2 || sleep 100000'"
-        study.write(adding(command=command, timeout="'300%'", retries='0', parameters='util.product(n=range(8))'))
+        study.add(command=command, timeout="'300%'", retries='0', parameters='util.product(n=range(8))')
         numbers = study.numbers(status=1)
         assert (numbers['done'], numbers['failed']) == (7, {'timeout': 1})
         assert study.failed()[0]['task'] == 1
@@ -241,50 +233,50 @@ class TestTrying:
     @pytest.mark.parametrize(('retries', 'attempts'), [(None, 3), ('0', 1), ('1', 2)])
     def test_retries(self, study: Study, retries: str | None, attempts: int) -> None:
         more = {} if retries is None else {'retries': retries}
-        study.write(adding(command="'exit 3'", parameters='[{}]', **more))
+        study.add(command="'exit 3'", parameters='[{}]', **more)
         study.sweep(status=1)
         [failed] = study.failed()
         assert [(each['status'], each['cause']) for each in failed['attempts']] == [(3, 'exit')] * attempts
 
     def test_an_option_beats_the_config(self, study: Study) -> None:
-        study.write(adding(command="'exit 3'", parameters='[{}]', retries='2'))
+        study.add(command="'exit 3'", parameters='[{}]', retries='2')
         study.sweep('--retries', '0', status=1)
         assert len(study.failed()[0]['attempts']) == 1
 
     def test_retry_on(self, study: Study) -> None:
         script = 'case $RR_ATTEMPT,{n} in 1,0) exit 75;; *,1) exit 3;; 1,2) sleep 100000;; esac'
-        study.write(adding(command=repr(script), retry_on="['exit:75']", timeout='0.5'))
+        study.add(command=repr(script), retry_on="['exit:75']", timeout='0.5')
         assert study.numbers(status=1)['failed'] == {'exit': 1, 'timeout': 1}
         assert [(task['task'], len(task['attempts'])) for task in study.failed()] == [(1, 1), (2, 1)]
 
     def test_halt_soon(self, study: Study) -> None:
         halt = {'hosts': "['1/h1']", 'retries': '0', 'halt': "'soon,fail=2'"}
-        study.write(adding(command="'[ {n} = 1 ]'", collect="collect.csv('s.csv')", **halt))
+        study.add(command="'[ {n} = 1 ]'", collect="collect.csv('s.csv')", **halt)
         numbers = study.numbers(status=1)
         assert (numbers['done'], numbers['failed'], numbers['cancelled']) == (1, {'exit': 2}, 1)
         assert not (study.folder / 's.csv').exists()
 
     def test_halt_now(self, study: Study) -> None:
         script = 'case {n} in 0) sleep 0.5; exit 1;; *) exec sleep 100000;; esac'
-        study.write(adding(command=repr(script), retries='0', halt="'now,fail=1'"))
+        study.add(command=repr(script), retries='0', halt="'now,fail=1'")
         assert study.numbers(status=1)['failed'] == {'exit': 1}
-        assert not any(study.deployment.sleepers(host=host) for host in ('h1', 'h2'))
+        study.nothing_sleeps()
 
     def test_duplicates(self, study: Study) -> None:
         script = '[ {n} != 3 ] || [ $RR_ATTEMPT != 1 ] || exec sleep 100000; sleep 0.1; echo $RR_ATTEMPT'
-        study.write(adding(command=repr(script), duplicates='True', collect="collect.csv('s.csv')"))
+        study.add(command=repr(script), duplicates='True', collect="collect.csv('s.csv')")
         numbers = study.numbers()
         assert (numbers['copies']['begun'], numbers['copies']['won']) == (1, 1)
         assert study.column('s.csv') == ['1', '1', '1', '2']
-        assert not any(study.deployment.sleepers(host=host) for host in ('h1', 'h2'))
+        study.nothing_sleeps()
 
     def test_without_duplicates_there_are_none(self, study: Study) -> None:
-        study.write(adding(command="'[ {n} != 3 ] || sleep 1.5; echo $RR_ATTEMPT'"))
+        study.add(command="'[ {n} != 3 ] || sleep 1.5; echo $RR_ATTEMPT'")
         assert [task['stdout'] for task in study.tasks()] == ['1\n'] * 4
         assert study.numbers()['copies']['begun'] == 0
 
     def test_delay(self, study: Study) -> None:
-        study.write(adding(command="'date +%s.%N'", delay='0.3', hosts="['4/h1']"))
+        study.add(command="'date +%s.%N'", delay='0.3', hosts="['4/h1']")
         times = sorted(float(task['stdout']) for task in study.tasks())
         assert all(later - earlier > 0.2 for earlier, later in pairwise(times))
 
@@ -294,14 +286,14 @@ class TestTrying:
     def test_keep(self, study: Study, keep: str | None, kept: list[str]) -> None:
         more = {} if keep is None else {'keep': keep}
         script = 'echo x >mine; [ {n} = 1 ] || [ $RR_ATTEMPT = 3 ]'
-        study.write(adding(command=repr(script), parameters='util.product(n=range(2))', hosts="['h1']", **more))
+        study.add(command=repr(script), parameters='util.product(n=range(2))', hosts="['h1']", **more)
         study.sweep()
         assert working_folders(study.bed['h1']) == kept
 
 
 class TestLease:
     def test_kill(self, study: Study) -> None:
-        study.write(adding(command="'exec sleep 100000'", hosts="['2/h1']", lease='1'))
+        study.add(command="'exec sleep 100000'", hosts="['2/h1']", lease='1')
         with study.begin_sweep() as running:
             wait_until(lambda: len(study.deployment.sleepers()) == 2, 'two tasks')
             running.process.kill()
@@ -311,15 +303,13 @@ class TestLease:
 
     def test_finish(self, study: Study) -> None:
         script = 'echo $RR_ATTEMPT >>/srv/ran; while [ ! -e /srv/go ]; do echo >>/srv/beats; sleep 0.1; done; echo {n}'
-        study.write(
-            adding(
-                command=repr(script),
-                parameters='util.product(n=range(2))',
-                hosts="['2/h1']",
-                lease='1',
-                on_lost="'finish'",
-                collect="collect.csv('s.csv')",
-            )
+        study.add(
+            command=repr(script),
+            parameters='util.product(n=range(2))',
+            hosts="['2/h1']",
+            lease='1',
+            on_lost="'finish'",
+            collect="collect.csv('s.csv')",
         )
         host = study.bed['h1']
         try:
@@ -343,15 +333,13 @@ def dispatchers(host: TestHost) -> list[int]:
 
 class TestValidate:
     def test_what_is_not_accepted_is_tried_again(self, study: Study) -> None:
-        study.write(
-            adding(
-                command="'echo $RR_ATTEMPT >out; echo {n}'",
-                results="{'a': 'out', 'said': 'stdout'}",
-                validate="lambda parameters, results: list(results) == ['a', 'said'] and parameters['n'] == "
-                "int(results['said']) and parameters['n'] != 3 and int(results['a']) > parameters['n'] - 1",
-                collect="collect.csv('s.csv')",
-                hosts="['2/h1']",
-            )
+        study.add(
+            command="'echo $RR_ATTEMPT >out; echo {n}'",
+            results="{'a': 'out', 'said': 'stdout'}",
+            validate="lambda parameters, results: list(results) == ['a', 'said'] and parameters['n'] == "
+            "int(results['said']) and parameters['n'] != 3 and int(results['a']) > parameters['n'] - 1",
+            collect="collect.csv('s.csv')",
+            hosts="['2/h1']",
         )
         numbers = study.numbers(status=1)
         assert (numbers['done'], numbers['failed']) == (3, {'rejected': 1})
@@ -390,11 +378,11 @@ class TestWhatIsWritten:
         assert [done.stderr.splitlines().count(word) for word in ('config', 'validate', 'collect')] == [1, 4, 4]
 
     def test_with_the_index_of_each_task(self, study: Study) -> None:
-        study.write(adding())
+        study.add()
         assert sorted(study.sweep('--tag').stdout.splitlines()) == [f'{n}\t{n}' for n in range(4)]
 
     def test_a_joblog(self, study: Study) -> None:
-        study.write(adding(command="'exit {n}'", retries='0'))
+        study.add(command="'exit {n}'", retries='0')
         study.sweep('--joblog', 'log.tsv', status=1)
         _, *rows = [line.split('\t') for line in (study.home / 'log.tsv').read_text().splitlines()]
         assert sorted((row[0], row[6], row[8]) for row in rows) == [(str(n + 1), str(n), f'exit {n}') for n in range(4)]
@@ -431,12 +419,12 @@ class TestCollect:
             clear(study.bed['h1'], '/srv/ran')
 
     def test_results_of_failed_tasks_are_left_out(self, study: Study) -> None:
-        study.write(adding(command="'echo {n}; [ {n} != 1 ]'", retries='0', collect="collect.csv('s.csv')"))
+        study.add(command="'echo {n}; [ {n} != 1 ]'", retries='0', collect="collect.csv('s.csv')")
         study.sweep(status=1)
         assert study.column('s.csv') == ['0', '2', '3']
 
     def test_results_come_in_the_order_of_the_sets(self, study: Study) -> None:
-        study.write(adding(command="'sleep 0.$((5 - {n})); echo {n}'", collect="collect.csv('s.csv')"))
+        study.add(command="'sleep 0.$((5 - {n})); echo {n}'", collect="collect.csv('s.csv')")
         study.sweep()
         assert study.column('s.csv') == ['0', '1', '2', '3']
 
@@ -474,15 +462,17 @@ class TestSeveral:
 
 class TestNothingIsRun:
     def test_dry_run(self, study: Study) -> None:
-        study.write(adding(command="'echo {n} {w}'", parameters='util.product(n=[1, 2], w=["a b", "it\'s"])'))
+        study.add(command="'echo {n} {w}'", parameters='util.product(n=[1, 2], w=["a b", "it\'s"])')
         done = study.sweep('--dry-run')
         assert done.stdout.splitlines() == [
             "s\t0\techo 1 'a b'", "s\t1\techo 1 'it'\"'\"'s'", "s\t2\techo 2 'a b'", "s\t3\techo 2 'it'\"'\"'s'"
         ]  # fmt: skip
+        assert done.stderr.splitlines()[-1].startswith('INFO: sweep s: 4 tasks on ')
+        assert 'slot' in done.stderr
         assert study.jobs('list').stdout == 'no job\n'
 
     def test_faults_are_told_at_once(self, study: Study) -> None:
-        study.write(adding(command="'echo {m}'", timeout='-1', hosts='[]'))
+        study.add(command="'echo {m}'", timeout='-1', hosts='[]')
         said = study.sweep(status=2).stderr
         assert 'no host was touched' in said
         for what in ('sweep s: command names {m}', 'sweep s: timeout', 'sweep s: hosts'):
@@ -494,7 +484,7 @@ class TestNothingIsRun:
         assert '`remote_runner -c` starts them' in study.sweep(status=2).stderr
 
     def test_no_host_can_be_had(self, study: Study) -> None:
-        study.write(adding(executables="{'linux-aarch64': 'prog'}", command="'./prog'"))
+        study.add(executables="{'linux-aarch64': 'prog'}", command="'./prog'")
         study.file('prog', mode=0o755)
         done = study.sweep(status=3)
         assert 'there is no executable for linux-x86_64, only linux-aarch64' in done.stderr
@@ -503,7 +493,7 @@ class TestNothingIsRun:
 
 class TestInterrupted:
     def test_ctrl_c_leaves_nothing_on_hosts(self, study: Study) -> None:
-        study.write(adding(command="'echo $$; sleep 100000 & exec sleep 100000'", collect="collect.csv('s.csv')"))
+        study.add(command="'echo $$; sleep 100000 & exec sleep 100000'", collect="collect.csv('s.csv')")
         before = {host.name: {process.pid for process in host.processes()} for host in study.bed.hosts}
         with study.begin_sweep() as running:
             for name in ('h1', 'h2'):
@@ -522,7 +512,7 @@ class TestInterrupted:
     def test_while_a_large_file_is_brought(self, study: Study) -> None:
         """Nobody waits for what is not wanted any more."""
         study.file('large', os.urandom(1 << 20) * 400)
-        study.write(adding(files="{'large': 'large'}", hosts="['h1']"))
+        study.add(files="{'large': 'large'}", hosts="['h1']")
         with study.begin_sweep() as running:
             wait_until(lambda: list(study.bed['h1'].path(BROUGHT).rglob('.rr-*')), 'a part of the file')
             running.signal(signal.SIGINT)
@@ -560,7 +550,7 @@ class TestResume:
             host.path('/srv/go').touch()
 
     def test_after_a_kill(self, study: Study) -> None:
-        study.write(adding(command=self.SLOW, collect="collect.csv('s.csv')", parameters='util.product(n=range(12))'))
+        study.add(command=self.SLOW, collect="collect.csv('s.csv')", parameters='util.product(n=range(12))')
         self.killed(study, 5)
         assert study.job()['state'] == 'interrupted'
         self.go(study)
@@ -572,8 +562,8 @@ class TestResume:
 
     def test_with_other_parameters(self, study: Study) -> None:
         study.file('p.csv', 'n\n' + ''.join(f'{n}\n' for n in range(6)))
-        study.write(
-            adding(command=self.SLOW, collect="collect.csv('s.csv')", parameters="util.parameters('p.csv')"),
+        study.add(
+            command=self.SLOW, collect="collect.csv('s.csv')", parameters="util.parameters('p.csv')"
         )
         self.killed(study, 5)
         self.go(study)
@@ -590,7 +580,7 @@ class TestResume:
         study.file('p.csv', 'n\n0\n1\n2\n')
         sweep = {'parameters': "util.parameters('p.csv')", 'collect': "collect.csv('s.csv')"}
         command = "'echo {n} >>/srv/ran; echo {n}'"
-        study.write(adding(command=command, **sweep))
+        study.add(command=command, **sweep)
         study.sweep()
         study.file('p.csv', 'n\n3\n2\n0\n')
         study.jobs('resume')
@@ -598,7 +588,7 @@ class TestResume:
         assert study.column('s.csv') == ['3', '2', '0']
 
     def test_on_other_hosts(self, study: Study) -> None:
-        study.write(adding(hosts="['h1']", command=self.SLOW, collect="collect.csv('s.csv')", lease='1'))
+        study.add(hosts="['h1']", command=self.SLOW, collect="collect.csv('s.csv')", lease='1')
         self.killed(study, 2)
         self.go(study)
         done = study.jobs('resume', '-H', '2/h2', '-F', str(study.ssh_config))
@@ -608,7 +598,7 @@ class TestResume:
 
     def test_files_of_the_master_before_are_removed(self, study: Study) -> None:
         study.file('a')
-        study.write(adding(command=self.SLOW, files="{'a': 'a'}", keep_files='False'))
+        study.add(command=self.SLOW, files="{'a': 'a'}", keep_files='False')
         self.killed(study, 4)
         assert brought(study.bed['h1']) == ['a']
         self.go(study)
@@ -619,8 +609,8 @@ class TestResume:
 class TestInTheBackground:
     def test_it_collects_all_the_same(self, study: Study) -> None:
         study.file('a')
-        study.write(
-            adding(command="'cat a; echo {n}'", files="{'a': 'a'}", keep_files='False', collect="collect.csv('s.csv')")
+        study.add(
+            command="'cat a; echo {n}'", files="{'a': 'a'}", keep_files='False', collect="collect.csv('s.csv')"
         )
         study.sweep('--detach')
         study.jobs('attach')
@@ -650,20 +640,18 @@ class TestSharedHomes:
         with Study(bed, tmp_path) as study:
             study.file('data/large', os.urandom(1 << 20) * 16)
             study.file('data/tell', TELL, 0o755)
-            study.write(
-                adding(
-                    hosts="['3/anne@h1', '3/anne@h2']",
-                    parameters='util.product(n=range(60))',
-                    files="util.recursive_files_dict('data', 'data')",
-                    command=repr(
-                        'echo {n} >mine; wc -c <data/large; data/tell {n} >out; touch ~/$RR_HOST; '
-                        'while [ ! -e ~/anne@h1 ] || [ ! -e ~/anne@h2 ]; do sleep 0.05; done; cat mine'
-                    ),
-                    results="{'size': 'stdout', 'out': 'out'}",
-                    inputs="{'stdin': 'in {n}'}",
-                    collect="collect.csv('s.csv')",
-                    keep="'all'",
-                )
+            study.add(
+                hosts="['3/anne@h1', '3/anne@h2']",
+                parameters='util.product(n=range(60))',
+                files="util.recursive_files_dict('data', 'data')",
+                command=repr(
+                    'echo {n} >mine; wc -c <data/large; data/tell {n} >out; touch ~/$RR_HOST; '
+                    'while [ ! -e ~/anne@h1 ] || [ ! -e ~/anne@h2 ]; do sleep 0.05; done; cat mine'
+                ),
+                results="{'size': 'stdout', 'out': 'out'}",
+                inputs="{'stdin': 'in {n}'}",
+                collect="collect.csv('s.csv')",
+                keep="'all'",
             )
             tasks = study.tasks()
             assert hosts_of(tasks) == {'anne@h1', 'anne@h2'}
@@ -691,15 +679,13 @@ class TestCauses:
                 'case {what} in exit) echo because >&2; exit 7;; signal) kill -9 $$;; timeout) exec sleep 100000;; '
                 'esac; echo {what}'
             )
-            study.write(
-                adding(
-                    command=repr(script),
-                    parameters='util.product(what=["exit", "signal", "timeout", "rejected", "fine"])',
-                    validate='lambda parameters, results: b"rejected" not in results["stdout"]',
-                    timeout='2',
-                    retries='0',
-                    hosts="['2/h1', 'h2', 'h3']",
-                )
+            study.add(
+                command=repr(script),
+                parameters='util.product(what=["exit", "signal", "timeout", "rejected", "fine"])',
+                validate='lambda parameters, results: b"rejected" not in results["stdout"]',
+                timeout='2',
+                retries='0',
+                hosts="['2/h1', 'h2', 'h3']",
             )
             bed['h2'].stop_sshd(sessions=True)
             bed['h3'].path('/root/.ssh/authorized_keys').unlink()
@@ -724,14 +710,12 @@ class TestCauses:
                 'if [ $RR_HOST = h2 ]; then echo >>/srv/ran; exec sleep 100000; fi; '
                 'while [ ! -e /srv/go ]; do sleep 0.05; done; echo {n}'
             )
-            study.write(
-                adding(
-                    command=repr(script),
-                    parameters='util.product(n=range(20))',
-                    retries='0',
-                    lease='2',
-                    collect="collect.csv('s.csv')",
-                )
+            study.add(
+                command=repr(script),
+                parameters='util.product(n=range(20))',
+                retries='0',
+                lease='2',
+                collect="collect.csv('s.csv')",
             )
             with study.begin_sweep('--json') as running:
                 study.wait_for_lines(bed['h2'], '/srv/ran', 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from remote_runner.cli.options import (
     hosts_or_files,
 )
 from remote_runner.errors import UsageError
+from remote_runner.ui.output import check_stdout
 
 if TYPE_CHECKING:
     from remote_runner.hosts.address import Address
@@ -47,6 +48,7 @@ set; the DEPENDENCIES, a folder or a file, are found there as `dependencies/`. A
 or as are written before it: `4/node1`. What failed is tried again, elsewhere if possible; what is lost with a host is
 run again, and costs no try. Whatever happens to this command, `remote_runner jobs resume` goes on where it was.
 """
+_STDERR = 'keep what commands that succeed write to stderr, too, for `jobs export` and --format jsonl'
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -64,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_hosts_option(parser)
     add_policy_options(parser, duplicates=True)
-    add_result_options(parser)
+    add_result_options(parser).add_argument('--stderr', action='store_true', help=_STDERR)
     add_detach_option(parser)
     add_detach_to_option(parser)
     add_log_level(parser)
@@ -76,16 +78,16 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     options = make_parser().parse_intermixed_args(arguments)
     format_of(options)
-    source = _source(options.commands)
+    source = _source(options.commands, _results(options))
     if options.dry_run:
-        _addresses(options)
-        return _show(source)
+        return _show(source, options)
     if options.detach_to is not None:
         from remote_runner.cli.elsewhere import begin_batch
 
         return begin_batch(options, make_parser(), arguments, source)
     if options.detach:
         return _detach(options, arguments, source)
+    check_stdout()
     addresses, connector = dial_hosts(options)
     # The rest is imported while the hosts answer.
     from remote_runner.cli.job import Running, Told, meta_of
@@ -109,15 +111,13 @@ def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
         journal: its journal, of which we are the master.
         options: what `make_parser` made of what it was begun with, and of what was said when it was resumed.
     """
-    from remote_runner.cli.job import Running, Told
+    from remote_runner.cli.job import Running, Told, tell_changes
     from remote_runner.jobs.source import Given
 
     addresses, connector = dial_hosts(options)
     path = Path(options.commands)
     if options.commands != '-' and path.is_file():
-        matched = journal.match(list(_tasks(path)))
-        if matched.new or matched.dropped:
-            log.info('%s has changed: %d commands are new, %d are gone', path, matched.new, matched.dropped)
+        tell_changes(str(path), journal.match(list(_tasks(path, _results(options)))), 'command')
     elif journal.meta.get('is_complete') and options.commands != '-':
         log.warning('%s is not there any more: the commands are those that were read when the job was begun', path)
     elif not journal.meta.get('is_complete'):
@@ -192,8 +192,15 @@ def _what(options: argparse.Namespace) -> str:
     return f'{options.commands} on {",".join(options.hosts)}'
 
 
-def _source(name: str) -> Source:
-    """The commands, each as a task.
+def _results(options: argparse.Namespace) -> dict[str, str]:
+    """What is wanted of each command."""
+    from remote_runner.jobs.task import Task
+
+    return {**Task('').results, **({'stderr': 'stderr'} if options.stderr else {})}
+
+
+def _source(name: str, results: Mapping[str, str]) -> Source:
+    """The commands, each as a task of which these results are wanted.
 
     Raises:
         UsageError: there is no such file.
@@ -204,23 +211,23 @@ def _source(name: str) -> Source:
         if sys.stdin is None:
             raise UsageError('there is no standard input to read commands from')
         # Not the reader of `sys.stdin`, which Python wants to close at the end while a thread waits in it.
-        return Streamed(open(sys.stdin.fileno(), 'rb', closefd=False))
+        return Streamed(open(sys.stdin.fileno(), 'rb', closefd=False), results=results)
     path = Path(name)
     try:
         file = path.open('rb')
     except OSError as error:
         raise UsageError(f'the commands {name} cannot be read: {error.strerror}') from error
     if not path.is_file():
-        return Streamed(file, name)  # a pipe, whose writer would not stay for a second one
+        return Streamed(file, name, results)  # a pipe, whose writer would not stay for a second one
     file.close()
-    return Given(_tasks(path))
+    return Given(_tasks(path, results))
 
 
-def _tasks(path: Path) -> Iterator[Task]:
+def _tasks(path: Path, results: Mapping[str, str]) -> Iterator[Task]:
     from remote_runner.jobs.source import commands
 
     with path.open('rb') as file:
-        yield from commands(file, str(path))
+        yield from commands(file, str(path), results)
 
 
 def _prepare(dependencies: str | None, stack: ExitStack) -> Callable[[Host], Links]:
@@ -237,14 +244,21 @@ def _prepare(dependencies: str | None, stack: ExitStack) -> Callable[[Host], Lin
     return found.bring
 
 
-def _show(source: Source) -> int:
-    """What would be run: `--dry-run`."""
+def _show(source: Source, options: argparse.Namespace) -> int:
+    """What would be run, and where: `--dry-run`."""
+    from remote_runner.cli.job import tell_plan
+    from remote_runner.ui.log import configure
     from remote_runner.ui.output import Output
+    from remote_runner.ui.text import count
 
+    configure(options.log_level)
+    addresses = _addresses(options)
     output = Output()
     index = 0
     while not source.is_over:
         for task in source.take(1000):
             output.write(f'{index}\t{task.command}\n')
             index += 1
+        source.wait()
+    tell_plan(count(index, 'command'), addresses)
     return 0

@@ -17,6 +17,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from remote_runner import __version__
+from remote_runner.cli.job_options import words_said
 from remote_runner.cli.options import hosts_or_files, ssh_options
 from remote_runner.errors import UsageError
 
@@ -32,7 +33,7 @@ FOLDER = '.cache/remote_runner/detached'
 #: What begins it there.
 _BEGIN = 'begin.sh'
 #: What is said anew there, or is none of its business.
-_OWN = ('commands', 'dependencies', 'hosts', 'exclude', 'detach', 'detach_to', 'password', 'ssh_config', 'help')
+_OWN = ('commands', 'dependencies', 'hosts', 'exclude', 'detach', 'detach_to', 'password', 'ssh_config')
 #: Where pip puts commands that a login without a terminal may not find.
 _FIND = 'PATH="$PATH:$HOME/.local/bin"; command -v remote_runner >/dev/null || exit 127; '
 
@@ -67,7 +68,8 @@ def begin_batch(
         _check_version(address, connector)
         folder = f'{FOLDER}/{time.strftime("%Y%m%d-%H%M%S")}-{secrets.token_hex(2)}'
         words = [word for each in addresses for word in ('-H', str(each).partition(' ')[0])]
-        _copy(options, source, [*words, *_said(parser, arguments), '--detach'], folder, address, connector)
+        words += [*words_said(parser, arguments, _OWN).values(), '--detach']
+        _copy(options, source, words, folder, address, connector)
         outcome = _execute(address, f'cd {folder} && . ./{_BEGIN}', connector)
         sys.stderr.write(outcome.stderr.decode('utf-8', 'replace'))
         status = outcome.status
@@ -127,24 +129,6 @@ def _lines(source: Source) -> Iterator[bytes]:
         for task in source.take(1000):
             yield task.command.encode('utf-8', 'surrogateescape') + b'\n'
         source.wait()
-
-
-def _said(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
-    """The options that are to be said there, too, as they were written."""
-    for action in parser._actions:
-        action.type = None
-    options = vars(parser.parse_intermixed_args(arguments))
-    words: list[str] = []
-    for action in parser._actions:
-        value = options.get(action.dest)
-        if action.dest in _OWN or not action.option_strings or value == action.default:
-            continue
-        if action.nargs == 0:
-            if value == action.const:
-                words.append(action.option_strings[-1])
-        else:
-            words.append(f'{action.option_strings[-1]}={value}')
-    return words
 
 
 def _execute(address: Address, command: str, connector: Connector) -> Executed:

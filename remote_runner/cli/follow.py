@@ -12,9 +12,10 @@ from remote_runner.cli.job_options import FORMATS, format_of
 from remote_runner.cli.options import Parser, add_log_level
 from remote_runner.jobs.deliver import Delivery
 from remote_runner.jobs.follow import PAUSE, Followed, Follower
-from remote_runner.jobs.places import find
 from remote_runner.jobs.recall import Recall
+from remote_runner.jobs.summary import meant
 from remote_runner.ui.jobs import JobsTerminal, stdout_sink
+from remote_runner.ui.output import check_stdout
 
 log = logging.getLogger('remote_runner')
 
@@ -52,10 +53,12 @@ def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_intermixed_args(arguments)
     if options.tag and options.format is None:
         options.format = 'text'
+    if options.format is not None:
+        check_stdout()
     from remote_runner.ui.log import configure
 
     configure(options.log_level)
-    place = find(options.id)
+    place = meant(options.id)
     log.info('following job %s; Ctrl-C ends that, and not the job', place.id)
     numbers = Followed()
     pause = threading.Event()

@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,12 +22,16 @@ from remote_runner.jobs.recall import Recall
 from remote_runner.jobs.run import Job, run
 from remote_runner.jobs.statistics import Statistics
 from remote_runner.ui.jobs import JobsTerminal, stdout_sink
+from remote_runner.ui.text import are, count
 
 if TYPE_CHECKING:
+    from remote_runner.hosts.address import Address
     from remote_runner.hosts.pool import Opens
     from remote_runner.jobs.formats import Format
+    from remote_runner.jobs.journal import Matched
     from remote_runner.jobs.master import Master
     from remote_runner.jobs.places import Place
+    from remote_runner.jobs.policy import Policy
     from remote_runner.jobs.scheduler import Scheduler
 
 log = logging.getLogger('remote_runner')
@@ -42,6 +46,32 @@ def meta_of(kind: str, arguments: Sequence[str]) -> dict[str, object]:
     parser.add_argument('--detach', action='store_true')
     _, rest = parser.parse_known_args(list(arguments))
     return {'kind': kind, 'arguments': rest, 'folder': str(Path.cwd()), 'program': sys.argv[0]}
+
+
+def tried_as(policy: Policy) -> list[object]:
+    """How often and for which causes tasks are tried again, for JSON."""
+    causes = policy.retry_on and [[on.cause.value, on.status] for on in policy.retry_on]
+    return [policy.retries, causes and list(causes)]
+
+
+def tell_changes(what: str, matched: Matched, noun: str) -> None:
+    """Say that tasks were edited, if they were."""
+    if matched.new or matched.dropped:
+        gone = f'{matched.dropped} {"is" if matched.dropped == 1 else "are"} gone'
+        log.info('%s has changed: %s new, %s', what, are(matched.new, noun), gone)
+
+
+def tell_plan(what: str, addresses: Iterable[Address]) -> None:
+    """Say what would be run where: `--dry-run`."""
+    from remote_runner.hosts.address import fold
+
+    slots: dict[int | None, list[str]] = {}
+    for address in addresses:
+        slots.setdefault(address.slots, []).append(address.where)
+    hosts = count(sum(map(len, slots.values())), 'host')
+    each = {number: 'a slot a core' if number is None else count(number, 'slot') for number in slots}
+    told = ', '.join(f'{fold(names)} ({each[number]})' for number, names in slots.items())
+    log.info('%s on %s: %s', what, hosts, told)
 
 
 class Told(NamedTuple):
@@ -96,16 +126,28 @@ class Running:
     def begin(self, journal: Journal, connector: Opens) -> int:
         """Run it from its beginning; the exit status."""
         log.info('job %s', self._place.id)
+        journal.note(tried_as=tried_as(self._job.policy))
         return self._run(journal, connector, None)
 
     def resume(self, journal: Journal, connector: Opens) -> int:
         """Go on where another master left it; the exit status."""
+        self._reconsider(journal)
         loaded = journal.load()
         done, failed = loaded.done, sum(loaded.failed.values())
-        log.info('job %s: of %d tasks %d are done, %d have failed', self._place.id, loaded.tasks, done, failed)
+        log.info('job %s: of %s %d done, %d failed', self._place.id, count(loaded.tasks, 'task'), done, failed)
         self._positions = {task.number: task.position for task in loaded.unsettled}
         self.statistics.resumed(loaded.done, loaded.failed)
         return self._run(journal, connector, loaded)
+
+    def _reconsider(self, journal: Journal) -> None:
+        """What had failed for good is tried again, where tasks are tried more often now than the last time."""
+        policy = self._job.policy
+        now, before = tried_as(policy), journal.meta.get('tried_as')
+        if now == before:
+            return
+        journal.note(tried_as=now)
+        if before is not None and (number := journal.reopen(policy)):
+            log.info('trying %s again that had failed: there are more retries now', count(number, 'task'))
 
     def cancel(self) -> None:
         """End what runs, and begin nothing more. From any thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from remote_runner.jobs.formats import Format
     from remote_runner.jobs.policy import Halt, Policy, RetryOn
 
+#: What the options of `add_policy_options` set.
+POLICY = ('retries', 'retry_on', 'timeout', 'halt', 'delay', 'duplicates', 'keep', 'lease', 'on_lost')
 FORMATS = ('framed', 'jsonl', 'text')
 #: Seconds for which hosts that have lost their master wait for it.
 LEASE = 60.0
@@ -29,12 +32,22 @@ _PLAIN = re.compile(r'\d+(?:\.\d*)?|\.\d+', re.ASCII)
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,63}', re.ASCII)
 
 
-def add_policy_options(parser: argparse.ArgumentParser, *, duplicates: bool) -> None:
-    """How attempts are made, see `policy_of`; `duplicates`: whether there are second copies unless told otherwise."""
-    group = parser.add_argument_group('trying')
-    what = 'try a task again N times for each fault of its own (default: 2); a host that is lost never counts'
+def add_policy_options(parser: argparse.ArgumentParser, *, duplicates: bool | None) -> None:
+    """How attempts are made, see `policy_of`.
+
+    Args:
+        parser: gets the options.
+        duplicates: whether there are second copies unless told otherwise; None: of a job that is gone on with, where
+            all is as it was unless it is said.
+    """
+
+    def usual(text: object) -> str:
+        return '' if duplicates is None else f' (default: {text})'
+
+    group = parser.add_argument_group('trying', 'in the place of what was said before' if duplicates is None else None)
+    what = f'try a task again N times for each fault of its own{usual(2)}; a host that is lost never counts'
     group.add_argument('--retries', type=_whole, metavar='N', help=what)
-    what = f'try it again for these causes alone, with commas: {_RETRY_ON} (default: all of them)'
+    what = f'try it again for these causes alone, with commas: {_RETRY_ON}{usual("all of them")}'
     group.add_argument('--retry-on', type=_retry_on, metavar='CAUSES', help=what)
     what = 'end an attempt that takes longer: seconds, 10m, 2h, or 300%% of the median of those that succeeded'
     group.add_argument('--timeout', type=_timeout, metavar='TIME', help=what)
@@ -47,19 +60,27 @@ def add_policy_options(parser: argparse.ArgumentParser, *, duplicates: bool) -> 
     what = 'let idle slots run second copies of what takes long, when nothing else is left; the first to end counts'
     default = ' (the default)'
     copies.add_argument('--duplicates', action='store_true', default=None, help=what + (default if duplicates else ''))
-    what = 'never run a second copy of a task that runs' + ('' if duplicates else default)
+    what = 'never run a second copy of a task that runs' + (default if duplicates is False else '')
     copies.add_argument('--no-duplicates', dest='duplicates', action='store_false', default=None, help=what)
     group = parser.add_argument_group('hosts')
-    what = 'working folders that stay there: those of failed attempts, of all, or none (default: failed)'
-    group.add_argument('--keep', choices=('all', 'failed', 'none'), default='failed', help=what)
-    what = f'time after which a host that does not hear of us any more does without (default: {LEASE:g})'
-    group.add_argument('--lease', type=_lease, default=LEASE, metavar='TIME', help=what)
-    what = 'what it does then: kill what runs (default), or finish, and keep the results for us'
-    group.add_argument('--on-lost', choices=('kill', 'finish'), default='kill', help=what)
+    what = f'working folders that stay there: those of failed attempts, of all, or none{usual("failed")}'
+    group.add_argument('--keep', choices=('all', 'failed', 'none'), help=what)
+    what = f'time after which a host that does not hear of us any more does without{usual(f"{LEASE:g}")}'
+    group.add_argument('--lease', type=_lease, metavar='TIME', help=what)
+    what = f'what it does then: kill what runs{"" if duplicates is None else " (default)"}, or finish, and keep the '
+    group.add_argument('--on-lost', choices=('kill', 'finish'), help=f'{what}results for us')
+    if duplicates is not None:
+        parser.set_defaults(keep='failed', lease=LEASE, on_lost='kill')
 
 
-def add_result_options(parser: argparse.ArgumentParser, *, default: str | None = 'text') -> None:
-    """What is written where, see `format_of`; `default`: the format of results, None: they are not written."""
+def add_result_options(
+    parser: argparse.ArgumentParser, *, default: str | None = 'text'
+) -> argparse._ArgumentGroup:
+    """What is written where, see `format_of`; `default`: the format of results, None: they are not written.
+
+    Returns:
+        where they stand, for further ones.
+    """
     group = parser.add_argument_group('results')
     what = (
         f'how results are written to stdout, each as soon as it is there: as text{" (default)" if default else ""}, as '
@@ -76,6 +97,7 @@ def add_result_options(parser: argparse.ArgumentParser, *, default: str | None =
     group.add_argument('--dry-run', action='store_true', help='show what would be run, and run nothing')
     what = 'what `remote_runner jobs` calls it: letters, digits, dots, dashes and underscores'
     group.add_argument('--name', type=_name, metavar='NAME', help=what)
+    return group
 
 
 def policy_of(options: argparse.Namespace, base: Policy | None = None) -> Policy:
@@ -108,6 +130,33 @@ def format_of(options: argparse.Namespace) -> Format:
     if options.format == 'text':
         return Text(tag=options.tag)
     return Framed() if options.format == 'framed' else JsonLines()
+
+
+def words_said(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], leave_out: Collection[str] = ()
+) -> dict[str, str]:
+    """The options that arguments say, by what they set: each as one word that says it again.
+
+    Args:
+        parser: understands them; it is of no use for anything else afterwards.
+        arguments: of the command.
+        leave_out: what options set that are not wanted.
+    """
+    for action in parser._actions:
+        action.type = None
+    options = vars(parser.parse_intermixed_args(arguments))
+    words: dict[str, str] = {}
+    for action in parser._actions:
+        if action.dest in leave_out or action.dest not in options or not action.option_strings:
+            continue
+        value = options[action.dest]
+        if value == action.default:
+            continue
+        if action.nargs != 0:
+            words[action.dest] = f'{action.option_strings[-1]}={value}'
+        elif value == action.const:
+            words[action.dest] = action.option_strings[-1]
+    return words
 
 
 def _whole(text: str) -> int:

@@ -48,7 +48,7 @@ _USAGE = """\
 #: Of the largest number that a task may have.
 _DIGITS = 15
 #: Actions that run a job have options of their own.
-_OTHERS = {'attach': 'remote_runner.cli.follow', 'resume': 'remote_runner.cli.resume'}
+OTHERS = {'attach': 'remote_runner.cli.follow', 'resume': 'remote_runner.cli.resume'}
 _SECONDS = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}
 
 
@@ -61,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog='exit status: 0 it was done, 1 a journal cannot be read, a job could not be removed, or one that was\n'
         'to be told something does not run, 2 there is no such job',
     )
-    actions = [*_ACTIONS, *_OTHERS]
+    actions = [*_ACTIONS, *OTHERS]
     what = 'what to do: ' + ', '.join(actions) + '; the last two have options of their own (--help)'
     parser.add_argument('action', choices=actions, metavar='ACTION', help=what)
     what = 'the job that is meant (default: the newest); before it stands the format for export, the TASK for explain'
@@ -85,10 +85,10 @@ def _age(text: str) -> float:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
-    if arguments and arguments[0] in _OTHERS:
-        return int(importlib.import_module(_OTHERS[arguments[0]]).main(arguments[1:]))
+    if arguments and arguments[0] in OTHERS:
+        return int(importlib.import_module(OTHERS[arguments[0]]).main(arguments[1:]))
     options = make_parser().parse_intermixed_args(arguments)
-    if options.action in _OTHERS:
+    if options.action in OTHERS:
         raise UsageError(f'{options.action} comes first', remedy=f'remote_runner jobs {options.action} ...')
     if options.action != 'clean' and (options.older is not None or options.yes):
         raise UsageError('--older and --yes belong to `jobs clean`')
@@ -100,11 +100,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _job(words: Sequence[str]) -> Place:
     """The job that the rest of the words means."""
-    from remote_runner.jobs.places import find
+    from remote_runner.jobs.summary import meant
 
     if len(words) > 1:
         raise UsageError(f'{words[1]!r} is one word too many', remedy='one job at a time')
-    return find(words[0] if words else None)
+    return meant(words[0] if words else None)
 
 
 # ---- list, show, failed ----------------------------------------------------------------------------------------
@@ -119,11 +119,19 @@ def _list(options: argparse.Namespace) -> int:
     from remote_runner.ui.journal import jobs_table
 
     _show(options, (job.to_dict() for job in jobs), lambda color: jobs_table(jobs, color=color))
-    return status
+    return max(status, _show_damage(jobs))
+
+
+def _show_damage(jobs: Iterable[Summary]) -> int:
+    """Tell of those that are damaged; the exit status."""
+    damaged = [job for job in jobs if job.damage]
+    for job in damaged:
+        print(f'ERROR: {job.damage}', file=sys.stderr)  # noqa: T201
+    return int(bool(damaged))
 
 
 def _summaries(places: Iterable[Place]) -> tuple[list[Summary], int]:
-    """What can be read; of each other one an error is shown."""
+    """What is known of them; of each that cannot be read an error is shown."""
     from remote_runner.jobs.summary import summary
 
     found, status = [], 0
@@ -250,9 +258,10 @@ def _explain(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from remote_runner.jobs import export
     from remote_runner.jobs.journal import Journal
-    from remote_runner.ui.output import Output
+    from remote_runner.ui.output import Output, check_stdout
     from remote_runner.ui.text import harmless
 
+    check_stdout('what is exported')
     formats = {'csv': export.csv_lines, 'jsonl': export.json_lines}
     form, *words = options.words or ['']
     if form not in formats:
@@ -284,6 +293,7 @@ def _clean(options: argparse.Namespace) -> int:
             if job.master is not None:
                 raise JobHeld(f'job {job.place.id} is running ({job.master})', remedy='end it first')
     else:
+        status = max(status, _show_damage(jobs))
         jobs = [job for job in jobs if job.state in ('done', 'failed', 'cancelled')]
     if options.older is not None:
         jobs = [job for job in jobs if job.changed <= time.time() - options.older]

@@ -9,12 +9,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from remote_runner.cli.job_options import POLICY, add_policy_options, words_said
 from remote_runner.cli.options import Parser, add_connection_options, add_log_level, hosts_or_files
-from remote_runner.errors import JobHeld, UsageError
-from remote_runner.jobs.holding import master
+from remote_runner.errors import ControlFailed, JobHeld, UsageError
+from remote_runner.jobs.holding import Master, master
 from remote_runner.jobs.journal import Journal
-from remote_runner.jobs.places import Place, find
+from remote_runner.jobs.places import Place
 from remote_runner.jobs.policy import Cause
+from remote_runner.jobs.summary import meant
+from remote_runner.ui.output import check_stdout
+from remote_runner.ui.text import count
 
 log = logging.getLogger(__name__)
 #: What goes on with a job of each kind: modules with `make_parser` and `resume`.
@@ -27,6 +31,10 @@ what stands there now and was not run before is run, whatever its place. A job t
 
     remote_runner jobs resume
     remote_runner jobs resume latency --retry-failed -H node[1-8]
+    remote_runner jobs resume --retries 5 --timeout 1h
+
+What is said of retries, time limits and the like holds from now on, also when the job is resumed once more. With more
+retries, or for more causes, what had failed for good is tried again as far as it now may be.
 """
 _AGAIN = (Cause.EXIT, Cause.TIMEOUT, Cause.REJECTED, Cause.RESOURCES, Cause.LOST, Cause.POISON)
 
@@ -44,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     what = 'other hosts than those that it was begun with, see `batch`'
     parser.add_argument('-H', '--hosts', action='append', metavar='HOSTS', help=what)
     parser.add_argument('--no-results', action='store_true', help='write no results to stdout')
+    add_policy_options(parser, duplicates=None)
     add_log_level(parser)
     add_connection_options(parser)
     return parser
@@ -52,43 +61,54 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status."""
     said = make_parser().parse_intermixed_args(arguments)
-    place = find(said.id)
-    if master(place.folder) is not None:
-        return _unpause(place, said)
+    place = meant(said.id)
+    at = master(place.folder)
+    if at is not None:
+        return _unpause(place, at, said)
     with Journal.open(place.folder) as journal:
         if journal.meta.get('kind') not in KINDS:
             what = f'job {place.id} is a sweep of a config with components'
             raise UsageError(what, remedy='run that again with `remote_runner -c`')
-        options = _options(place, journal, said)
+        options = _options(place, journal, said, arguments)
+        if options.format is not None:
+            check_stdout()
         causes = (Cause.CANCELLED, *_AGAIN) if said.retry_failed else (Cause.CANCELLED,)
         forgiven = journal.forgive(causes)
         if forgiven:
-            log.info('%d tasks are tried again', forgiven)
+            log.info('trying %s again', count(forgiven, 'task'))
         status: int = importlib.import_module(KINDS[journal.meta['kind']]).resume(place, journal, options)
         return status
 
 
-def _unpause(place: Place, said: argparse.Namespace) -> int:
+def _unpause(place: Place, at: Master, said: argparse.Namespace) -> int:
     """One that runs goes on after a pause.
 
     Raises:
-        JobHeld: options were said that only another master could follow.
-        ControlFailed: it is not paused.
+        JobHeld: options were said that only another master could follow, or it is not paused.
+        ControlFailed: it has ended meanwhile.
     """
     from remote_runner.jobs.control import ask
     from remote_runner.ui.output import Output
 
+    what = f'job {place.id} is being worked on by {at.in_full}, as it was begun'
+    held = JobHeld(what, remedy=f'`remote_runner jobs attach {place.id}` follows it')
     usual = vars(make_parser().parse_intermixed_args([]))
-    others = {name for name, value in vars(said).items() if value != usual[name]} - {'id', 'log_level'}
-    if others:
-        raise JobHeld(f'job {place.id} runs, as it was begun', remedy='`remote_runner jobs attach` follows it')
-    ask(place.folder, {'do': 'resume'})
+    if {name for name, value in vars(said).items() if value != usual[name]} - {'id', 'log_level'}:
+        raise held
+    try:
+        ask(place.folder, {'do': 'resume'})
+    except ControlFailed as error:
+        if master(place.folder) is None:
+            raise
+        raise held from error
     Output().write(f'job {place.id} goes on\n')
     return 0
 
 
-def _options(place: Place, journal: Journal, said: argparse.Namespace) -> argparse.Namespace:
-    """The options with which it was begun, and over them those that were said now."""
+def _options(
+    place: Place, journal: Journal, said: argparse.Namespace, arguments: Sequence[str]
+) -> argparse.Namespace:
+    """The options with which it was begun, over them those of the policy that resumes have said, and all said now."""
     meta = journal.meta
     _stay(said)
     try:
@@ -98,8 +118,13 @@ def _options(place: Place, journal: Journal, said: argparse.Namespace) -> argpar
         raise UsageError(what) from error
     module = importlib.import_module(KINDS[meta['kind']])
     options: argparse.Namespace = module.make_parser().parse_intermixed_args(meta['arguments'])
+    now = {name: word for name, word in words_said(make_parser(), arguments).items() if name in POLICY}
+    policy = {**meta.get('resumed_with', {}), **now}
+    if now:
+        journal.note(resumed_with=policy)
     usual = vars(make_parser().parse_intermixed_args([]))
-    for name, value in vars(said).items():
+    changed = make_parser().parse_intermixed_args(list(policy.values()))
+    for name, value in [*vars(changed).items(), *vars(said).items()]:
         if value != usual[name] and name in options:
             setattr(options, name, value)
     if said.no_results:

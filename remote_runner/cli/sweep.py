@@ -103,6 +103,10 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.detach:
         return _detach(plans, options, meta_of('sweep', arguments))
+    if options.format is not None:
+        from remote_runner.ui.output import check_stdout
+
+        check_stdout()
     status = 0
     with _connector(options, plans) as connector:
         for plan in plans:
@@ -169,7 +173,7 @@ def _detach(plans: Sequence[SweepPlan], options: argparse.Namespace, meta: dict[
 
 def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
     """Go on with a sweep that another master began; see `batch.resume`."""
-    from remote_runner.cli.job import Running, Told
+    from remote_runner.cli.job import Running, Told, tell_changes
     from remote_runner.jobs.source import Given
     from remote_runner.jobs.sweeping import tasks_of
     from remote_runner.ui.log import configure
@@ -177,9 +181,7 @@ def resume(place: Place, journal: Journal, options: argparse.Namespace) -> int:
     configure(options.log_level)
     options.names = [journal.meta['sweep']]
     [plan] = _plans(options)
-    matched = journal.match(list(tasks_of(plan)))
-    if matched.new or matched.dropped:
-        log.info('%s has changed: %d tasks are new, %d are gone', options.config, matched.new, matched.dropped)
+    tell_changes(options.config, journal.match(list(tasks_of(plan))), 'task')
     with _connector(options, [plan]) as connector, ExitStack() as stack:
         files = _files(plan, place, stack)
         if not plan.keep_files:  # also what the master before has brought
@@ -298,11 +300,14 @@ def _collect(plan: SweepPlan, journal: Journal, running: Running, status: int) -
 
 
 def _show(plans: Sequence[SweepPlan]) -> int:
-    """What would be run: `--dry-run`."""
+    """What would be run, and where: `--dry-run`."""
+    from remote_runner.cli.job import tell_plan
     from remote_runner.ui.output import Output
+    from remote_runner.ui.text import count
 
     output = Output()
     for plan in plans:
         for position, task in enumerate(plan.tasks):
             output.write(f'{plan.name}\t{position}\t{task.command}\n')
+        tell_plan(f'sweep {plan.name}: {count(len(plan.tasks), "task")}', plan.hosts)
     return 0

@@ -5,7 +5,7 @@
 `name` is a host name, an alias of ssh_config, an IPv4 address or an IPv6 one (in brackets where a port follows:
 `[fe80::1%eth0]:22`). It may be folded: `node[1-40]`, `node[01-10,12]-rack[1-2]`, `node[0-30/10]` (every tenth).
 Several hosts are separated by commas or spaces, and `@FILE` stands for a file with one or more of them a line and
-comments after `#`.
+comments after `#`. A line of it may be `@FILE`, too, relative to the file in which it stands.
 
 Everything else about a host comes from the user's ssh_config, see `ssh_config.py`.
 """
@@ -167,23 +167,43 @@ def _parse_texts(texts: Iterable[str]) -> Iterator[Address]:
             yield from _parse_list(text)
 
 
-def _parse_file(name: str) -> Iterator[Address]:
+def _parse_file(name: str, folder: Path = Path(), via: tuple[Path, ...] = ()) -> Iterator[Address]:
+    """The hosts of a file.
+
+    Args:
+        name: as it was written.
+        folder: where relative paths begin.
+        via: the files by which this one was named, the first one first.
+
+    Raises:
+        AddressError: it cannot be read, or names itself; what is wrong in it is raised when hosts are taken.
+    """
     if not name:
         raise AddressError("'@' names no hosts file")
     try:
-        lines = Path(name).expanduser().read_text(encoding='utf-8').splitlines()
+        path = folder / Path(name).expanduser()
+        lines = path.read_text(encoding='utf-8').splitlines()
+        if path.resolve() in (each.resolve() for each in via):
+            chain = ', which names '.join(map(str, (*via, path)))
+            raise AddressError(f'hosts files go round in a circle: {chain}', remedy='leave one of these out')
     except OSError as error:
-        raise AddressError(f'the hosts file {name} cannot be read: {error.strerror}') from error
+        raise AddressError(f'the hosts file {path} cannot be read: {error.strerror}') from error
+    except RuntimeError as error:  # of expanduser
+        raise AddressError(f'the hosts file {name} cannot be found: {error}') from error
     except UnicodeDecodeError as error:
-        raise AddressError(f'the hosts file {name} is not text in UTF-8') from error
+        raise AddressError(f'the hosts file {path} is not text in UTF-8') from error
+    return _parse_lines(lines, path, (*via, path))
+
+
+def _parse_lines(lines: Iterable[str], path: Path, via: tuple[Path, ...]) -> Iterator[Address]:
+    found: Iterable[Address]
     for number, line in enumerate(lines, 1):
         text = line.partition('#')[0].strip()
         try:
-            if text.startswith('@'):
-                raise AddressError('a hosts file cannot name another one')
-            yield from _parse_list(text)
+            found = _parse_file(text[1:].strip(), path.parent, via) if text.startswith('@') else _parse_list(text)
         except AddressError as error:
-            raise AddressError(f'{name}, line {number}: {error.what}', remedy=error.remedy) from error
+            raise AddressError(f'{path}, line {number}: {error.what}', remedy=error.remedy) from error
+        yield from found
 
 
 def _parse_list(text: str) -> list[Address]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import Protocol
 
-from remote_runner.jobs.book import Cancel, Start
+from remote_runner.jobs.book import Aside, Cancel, Start
 from remote_runner.jobs.deliver import Delivery
 from remote_runner.jobs.engines.base import Ended, Fact, Started
 from remote_runner.jobs.formats import Result
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 class Shows(Protocol):
     """Shows people how it goes."""
 
-    def hear(self, fact: Fact) -> None:
-        """A host came or went."""
+    def hear(self, fact: Fact | Aside) -> None:
+        """A host came or went, or is set aside."""
 
     def failed(self, result: Result) -> None:
         """A task has failed for good."""
@@ -67,9 +67,10 @@ class Audience:
         self._statistics.ordered(orders)
         self._shows.changed()
 
-    def hear(self, fact: Fact, *, counted: bool = True) -> None:
+    def hear(self, fact: Fact | Aside, *, counted: bool = True) -> None:
         """See `Hears`."""
-        self._statistics.hear(fact, counted=counted)
+        if not isinstance(fact, Aside):
+            self._statistics.hear(fact, counted=counted)
         if not isinstance(fact, Ended | Started):
             self._shows.hear(fact)
         elif isinstance(fact, Ended) and counted and fact.outcome.cause is not None:

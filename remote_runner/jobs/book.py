@@ -70,6 +70,14 @@ class Live:
         self.is_live = True
 
 
+class Aside(NamedTuple):
+    """A host is set aside for so many seconds, and then tried again. `why`: what is wrong with it."""
+
+    host: str
+    seconds: float
+    why: str
+
+
 class Begun:
     """A task that was begun and is not settled."""
 
@@ -95,8 +103,8 @@ class Host:
     """A host, and what it was told to do. It may be known by its name before it is there."""
 
     __slots__ = (
-        'aside_until', 'attempts', 'begun', 'done', 'is_loaded', 'is_silent', 'is_tried', 'is_up', 'load', 'name',
-        'pause', 'slots', 'streak'
+        'aside_until', 'attempts', 'begun', 'beside', 'done', 'is_loaded', 'is_silent', 'is_tried', 'is_up', 'load',
+        'name', 'pause', 'short', 'shortages', 'slots', 'streak', 'why_aside',
     )  # fmt: skip
 
     def __init__(self, name: str, pause: float) -> None:
@@ -113,10 +121,17 @@ class Host:
         self.done = 0
         #: Tasks that failed fast here in a row, and why.
         self.streak: list[tuple[int, Cause]] = []
-        #: When it is tried again; None: it is not set aside.
+        #: Tasks for which it had no room or memory, since one succeeded here, as far as that counts; and how often it
+        #: was set aside for it.
+        self.short: list[int] = []
+        self.shortages = 0
+        #: When it is tried again; None: it is not set aside. And why it was the last time.
         self.aside_until: float | None = None
+        self.why_aside = ''
         #: Whether it was set aside, and gets one task to show whether it can do it now.
         self.is_tried = False
+        #: What had been under way here when that began.
+        self.beside: frozenset[tuple[int, int]] = frozenset()
         #: Seconds for which it is set aside the next time.
         self.pause = pause
         #: The load per core that it reported last; None: nobody knows.
@@ -130,9 +145,16 @@ class Host:
         return self.is_up and self.slots > 0 and self.aside_until is None and not self.is_loaded
 
     @property
+    def is_short(self) -> bool:
+        """Whether nothing has succeeded since it had no room or memory for a task."""
+        return bool(self.short or self.shortages)
+
+    @property
     def free(self) -> int:
         """How many of its slots have nothing to do."""
-        return (1 if self.is_tried else self.slots) - len(self.attempts)
+        if self.is_tried:
+            return min(self.slots, 1 + len(self.beside & self.attempts.keys())) - len(self.attempts)
+        return self.slots - len(self.attempts)
 
     def room(self, ahead: int) -> int:
         """How many more it may be told of where each slot has `ahead` at hand.
@@ -140,7 +162,7 @@ class Host:
         Slots that are busy for long have nothing at hand, nor those of a host where something failed at once last; few
         those of one that has done nothing yet.
         """
-        if self.is_tried or self.streak:
+        if self.is_tried or self.streak or self.is_short:
             return self.free
         if not self.done:
             ahead = min(ahead, UNPROVEN)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from remote_runner.errors import JournalFailed
+from remote_runner.errors import JournalDamaged, JournalFailed
 from remote_runner.jobs.places import JOURNAL
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.jobs.task import Task
@@ -49,12 +49,11 @@ _REMEDIES = {
     sqlite3.SQLITE_FULL: 'make room there; what was finished before is safe, and a resumed job goes on from there',
     sqlite3.SQLITE_BUSY: 'another program has it open: end that one',
     sqlite3.SQLITE_LOCKED: 'another program has it open: end that one',
-    sqlite3.SQLITE_CORRUPT: 'it is damaged; results beside it may be whole, and the job has to be run anew',
-    sqlite3.SQLITE_NOTADB: 'it is damaged, or no journal at all; the job has to be run anew',
     sqlite3.SQLITE_READONLY: 'see whose it is, and whether it may be written',
     sqlite3.SQLITE_CANTOPEN: 'see whose it is, and whether it may be written',
     sqlite3.SQLITE_IOERR: 'look at the disk: it is full, or fails',
 }
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -93,7 +92,7 @@ def connect(folder: Path, *, writing: bool) -> sqlite3.Connection:
         try:
             form = [connection.execute(f'PRAGMA {name}').fetchone()[0] for name in ('application_id', 'user_version')]
             if form[0] != APPLICATION:
-                raise JournalFailed(f'{path} is no journal of remote_runner', remedy='something else has written it')
+                raise damaged(folder, f'{path} is no journal of remote_runner')
             if form[1] != VERSION:
                 remedy = 'use the version that began the job'
                 raise JournalFailed(f'{path} was written by another version of remote_runner', remedy=remedy)
@@ -117,12 +116,21 @@ def failing(folder: Path, done: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, 'sqlite_errorcode', None)
-        remedy = _REMEDIES.get(code & 0xFF if code is not None else -1)  # the lowest byte is the kind
-        raise JournalFailed(f'the journal {folder / JOURNAL} cannot be {done}: {error}', remedy=remedy) from error
+        kind = code & 0xFF if code is not None else -1  # the lowest byte is the kind
+        what = f'the journal {folder / JOURNAL} cannot be {done}: {error}'
+        if kind in _DAMAGED:
+            raise damaged(folder, what) from error
+        raise JournalFailed(what, remedy=_REMEDIES.get(kind)) from error
     except OSError as error:
         path = error.filename or folder
         remedy = _REMEDIES[sqlite3.SQLITE_FULL if error.errno in _FULL else sqlite3.SQLITE_READONLY]
         raise JournalFailed(f'{path} cannot be {done}: {error.strerror}', remedy=remedy) from error
+
+
+def damaged(folder: Path, what: str) -> JournalDamaged:
+    """The error of a journal that is none."""
+    again = f'the job has to be run anew, and `remote_runner jobs clean {folder.name}` removes it'
+    return JournalDamaged(what, remedy=f'it is damaged; results beside it may be whole, {again}')
 
 
 # ---- values ----------------------------------------------------------------------------------------------------

@@ -110,6 +110,8 @@ def _no_host(book: Book, now: float) -> str:
     if aside:
         first = min(aside, key=lambda host: host.aside_until or 0.0)
         seconds = max(0.0, (first.aside_until or 0.0) - now)
+        if first.is_short:
+            return f'all hosts are set aside, {first.name} for {seconds:.0f} s more: {first.why_aside}'
         return f'all hosts are set aside because everything failed there, {first.name} for {seconds:.0f} s more'
     silent = [host.name for host in book.hosts.values() if host.is_silent]
     if silent:

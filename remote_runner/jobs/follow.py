@@ -84,7 +84,8 @@ class Follower:
             return False
         counts = self._reader.counts()
         if counts.left or not self._reader.meta.get('is_complete'):
-            what = f'job {self._folder.name} has {counts.left} tasks left, and nobody works on it'
+            left = f'{counts.left} of {counts.tasks} tasks'
+            what = f'job {self._folder.name} has {left} left, and nobody works on it'
             raise JobNotRunning(what, remedy=f'`remote_runner jobs resume {self._folder.name}` goes on')
         last = self._reader.meta.get('statistics')
         if last:

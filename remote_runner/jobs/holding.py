@@ -11,6 +11,12 @@ from remote_runner.errors import JobHeld, JournalFailed
 FILE = 'master'
 Master = held.Holder
 
+    @property
+    def in_full(self) -> str:
+        """Which process on which machine, and since when: for whoever wants to be master in its place."""
+        moment = time.strftime(' since %Y-%m-%d %H:%M:%S', time.localtime(self.since)) if self.since else ''
+        return f'{self}{moment}'
+
 
 def hold(folder: Path) -> int:
     """Become the master of a job, until the file that is given back is closed.
@@ -28,8 +34,8 @@ def hold(folder: Path) -> int:
             return hold(folder)  # it has just ended
         if other is None:
             raise JournalFailed(f'{path} cannot be locked: {error.strerror}', remedy='see whose it is') from error
-        remedy = 'end it, or wait until it has ended'
-        raise JobHeld(f'job {folder.name} is being worked on by {other}', remedy=remedy) from error
+        remedy = f'end it, or wait until it has ended; `remote_runner jobs attach {folder.name}` follows it'
+        raise JobHeld(f'job {folder.name} is being worked on by {other.in_full}', remedy=remedy) from error
     except OSError as error:
         remedy = 'see whether the disk is full, and whose the folder is'
         raise JournalFailed(f'{path} cannot be written: {error.strerror}', remedy=remedy) from error

@@ -36,7 +36,7 @@ from remote_runner.jobs.database import COUNTS, SUPERSEDED, columns, detail, fai
 from remote_runner.jobs.engines.base import Ended
 from remote_runner.jobs.holding import hold, master
 from remote_runner.jobs.loading import Loaded, Undelivered, Unsettled, read_loaded
-from remote_runner.jobs.policy import Cause, Outcome
+from remote_runner.jobs.policy import Cause, Outcome, Policy
 from remote_runner.jobs.reading import RESULTS, Reader, is_whole, task_of
 from remote_runner.jobs.result_files import ResultFiles
 from remote_runner.jobs.task import Task
@@ -263,6 +263,21 @@ class Journal(Reader):
             self._unsettle(db, found)
         return len(found)
 
+    def reopen(self, policy: Policy) -> int:
+        """Tasks that finally failed and would be tried again by this policy are not settled any more; how many.
+
+        What failed before counts for their retries.
+        """
+        with self._changing() as db:
+            found = [
+                (number,)
+                for number, cause, status, failures in db.execute(_FAILED)
+                if failures <= policy.retries and policy.allows(Outcome(Cause(cause), status))
+            ]
+            for sql in _FORGET:
+                db.executemany(sql, found)
+        return len(found)
+
     def _unsettle(self, db: sqlite3.Connection, numbers: Iterable[int]) -> None:
         for sql in _UNSETTLE:
             db.executemany(sql, [(number,) for number in numbers])
@@ -344,12 +359,22 @@ _Result = tuple[int, str | bytes, int, str | None, bytes | None]
 _KNOWN = 'SELECT number, position, key, occurrence FROM task'
 _INPUTS_OF = 'SELECT name, data FROM input WHERE number = ?'
 _SETTLED_BY = 'SELECT number FROM settled WHERE cause = ?'
-_UNSETTLE = (
-    'UPDATE task SET forgiven = COALESCE((SELECT MAX(attempt) FROM attempt WHERE attempt.number = task.number), 0) '
-    'WHERE number = ?',
+#: Tasks that finally failed by a fault of their own, and how often they did so by the cause that was the last.
+_FAILED = (
+    'SELECT settled.number, settled.cause, settled.status, COUNT(*) FROM settled JOIN task USING (number) '
+    'JOIN attempt ON attempt.number = settled.number AND attempt.cause = settled.cause AND attempt.state = 1 '
+    "AND attempt.attempt > forgiven WHERE settled.cause IN ('exit', 'timeout', 'rejected', 'resources') "
+    'GROUP BY settled.number'
+)
+_FORGET = (
     'DELETE FROM settled WHERE number = ?',
     'DELETE FROM delivered WHERE number = ?',
     'DELETE FROM result WHERE number = ?',
+)
+_UNSETTLE = (
+    'UPDATE task SET forgiven = COALESCE((SELECT MAX(attempt) FROM attempt WHERE attempt.number = task.number), 0) '
+    'WHERE number = ?',
+    *_FORGET,
 )
 #: The first end of an attempt is the one that is known.
 _END = (

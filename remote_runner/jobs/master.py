@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from remote_runner.errors import HostsFailed, RemoteRunnerError
-from remote_runner.jobs.book import Cancel, Settled, Start
+from remote_runner.jobs.book import Aside, Cancel, Settled, Start
 from remote_runner.jobs.engines.base import (
     Attempt,
     Ended,
@@ -54,8 +54,8 @@ class Hears(Protocol):
     def ordered(self, orders: Iterable[Start | Cancel]) -> None:
         """This is to be begun and ended now."""
 
-    def hear(self, fact: Fact, *, counted: bool = True) -> None:
-        """A fact; whether it counts."""
+    def hear(self, fact: Fact | Aside, *, counted: bool = True) -> None:
+        """A fact; whether it counts. Or a host is set aside."""
 
     def give(self, results: list[Result]) -> None:
         """Tasks that are settled for good."""
@@ -311,6 +311,8 @@ class Master:
     def _act(self) -> None:
         """What follows from all that was heard: first in the journal, then at the hosts, then for the user."""
         orders = self._scheduler.orders(time.monotonic())
+        for news in self._scheduler.news():
+            self._hears.hear(news)
         settled = self._scheduler.settled()
         turn, self._turn = self._turn, _Turn()
         delivered = self._hears.delivered()

@@ -199,9 +199,12 @@ class _Queue:
         return bool(self._book.again or self._book.waiting)
 
     def take(self, host: Host) -> int | None:
-        """Where a task has failed it is not tried again while there is another host."""
+        """Where a task has failed it is not tried again while there is another host.
+
+        Where the host may lack room or memory others come first: they show whether it does, or the task needs too much.
+        """
         again = self._book.again
-        if again:
+        if again and not (host.is_short and self._book.waiting):
             for place, task in enumerate(islice(again, LOOKED_THROUGH)):
                 if self._book.may_run(task, host):
                     del again[place]

@@ -157,7 +157,11 @@ class Reader:
     @property
     def meta(self) -> dict[str, Any]:
         """What whoever made the journal wanted to be known of the job as a whole."""
-        return {name: json.loads(value) for name, value in self.rows('SELECT name, value FROM meta')}
+        try:
+            return {name: json.loads(value) for name, value in self.rows('SELECT name, value FROM meta')}
+        except ValueError as error:
+            what = f'the journal of job {self.folder.name} cannot be read: {error}'
+            raise database.damaged(self.folder, what) from error
 
     def counts(self) -> Counts:
         """How far the job is."""

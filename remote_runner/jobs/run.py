@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,12 +99,33 @@ def run(
         if loaded is not None:
             master.restore(loaded, [] if has_ended else [host.host for host in journal.hosts()])
         master.run(engine.hosts)
+    except KeyboardInterrupt:
+        log.info('ending what runs on the hosts; a second Ctrl-C leaves that to them: %s', _alone(job))
+        raise
     finally:
-        job.give_up()
-        engine.close('kill')  # what is still there does not count
-        master.finish()
-        _remove(incoming)
+        with _leaving_it_to_hosts(job):
+            job.give_up()
+            engine.close('kill')  # what is still there does not count
+            master.finish()
+            _remove(incoming)
     journal.note(ended=time.time())
+
+
+@contextmanager
+def _leaving_it_to_hosts(job: Job) -> Iterator[None]:
+    """Say so when somebody is too impatient to see the end of what runs there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.warning('what still runs on the hosts was left to them: %s', _alone(job))
+        raise
+
+
+def _alone(job: Job) -> str:
+    """What hosts do that hear nothing of us any more."""
+    if job.on_lost == 'finish':
+        return 'they let it end, and keep what it brings for `jobs resume`'
+    return f'they end it when they have not heard of us for {job.lease:g} s'
 
 
 def _incoming(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from remote_runner.jobs.book import LOSSES, POISONOUS, Begun, Book, Cancel, Host, Live, Order, Settled, Start
+from remote_runner.jobs.book import LOSSES, POISONOUS, Aside, Begun, Book, Cancel, Host, Live, Order, Settled, Start
 from remote_runner.jobs.health import ASIDE, STREAK, Health
 from remote_runner.jobs.placement import Placement
 from remote_runner.jobs.policy import Cause, Outcome, Policy
@@ -287,7 +287,7 @@ class Scheduler:
                 self._go_on(live, outcome, is_retry=True)
         else:
             begun.failures[cause] = begun.failures.get(cause, 0) + 1
-            is_excused = self._health.failed(live.host, live.task, cause, took, now)
+            is_excused = self._health.failed(live.host, live.task, outcome, took, now)
             is_spent = begun.failures[cause] > self.policy.retries or not self.policy.allows(outcome)
             self._go_on(live, outcome, is_retry=True, is_final=is_spent and not is_excused)
             if is_excused:
@@ -370,6 +370,10 @@ class Scheduler:
         if self._health.soonest is not None:
             times.append(self._health.soonest)
         return min((time for time in times if time > now), default=None)
+
+    def news(self) -> list[Aside]:
+        """Hosts that were set aside since this was asked last."""
+        return self._health.news()
 
     # ---- what is said of it ------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from remote_runner.hosts.address import Address
 from remote_runner.hosts.pool import Opens
+from remote_runner.jobs.book import Aside
 from remote_runner.jobs.engines.base import Fact
 from remote_runner.jobs.formats import Result
 from remote_runner.jobs.journal import Journal
@@ -99,7 +100,7 @@ class _Hears:
     def ordered(self, orders: Iterable[Order]) -> None:
         """Nobody asks."""
 
-    def hear(self, fact: Fact, *, counted: bool = True) -> None:
+    def hear(self, fact: Fact | Aside, *, counted: bool = True) -> None:
         """Nobody asks."""
 
     def give(self, results: list[Result]) -> None:

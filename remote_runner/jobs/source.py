@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import BinaryIO, Protocol
 
@@ -67,11 +67,15 @@ class Streamed:
     Args:
         file: what is read.
         name: of it, for errors.
+        results: what is wanted of each command, see `Task`.
     """
 
-    def __init__(self, file: BinaryIO, name: str = 'standard input') -> None:
+    def __init__(
+        self, file: BinaryIO, name: str = 'standard input', results: Mapping[str, str] = Task('').results
+    ) -> None:
         self._file = file
         self._name = name
+        self._results = results
         self._tasks: deque[Task] = deque()
         self._changed = threading.Condition()
         self._has_ended = False
@@ -115,7 +119,7 @@ class Streamed:
 
     def _read(self) -> None:
         try:
-            for task in commands(self._file, self._name):
+            for task in commands(self._file, self._name, self._results):
                 with self._changed:
                     self._changed.wait_for(lambda: len(self._tasks) < ROOM)
                     self._tasks.append(task)
@@ -131,8 +135,8 @@ class Streamed:
         self._hear()
 
 
-def commands(lines: Iterable[bytes], name: str) -> Iterator[Task]:
-    """A task for each line that is not empty.
+def commands(lines: Iterable[bytes], name: str, results: Mapping[str, str]) -> Iterator[Task]:
+    """A task for each line that is not empty, of which these results are wanted.
 
     Raises:
         UsageError: a line cannot be a command.
@@ -143,4 +147,4 @@ def commands(lines: Iterable[bytes], name: str) -> Iterator[Task]:
             continue
         if b'\0' in text:
             raise UsageError(f'{name}, line {number} holds a NUL byte, which no command can')
-        yield Task(text.decode('utf-8', 'surrogateescape'))
+        yield Task(text.decode('utf-8', 'surrogateescape'), results=results)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
+from remote_runner.jobs.book import Aside
 from remote_runner.jobs.engines.base import Fact, HostDown, HostLoad, HostSilent, HostUp
 from remote_runner.jobs.formats import Result
 from remote_runner.jobs.policy import Cause, Outcome
@@ -120,8 +121,8 @@ class JobsTerminal:
 
             _logger.info('%s', ', '.join(progress(self._statistics.view())))
 
-    def hear(self, fact: Fact) -> None:
-        """A host came or went: whoever reads a log is told, at a terminal of trouble alone."""
+    def hear(self, fact: Fact | Aside) -> None:
+        """A host came or went, or is set aside: whoever reads a log is told, at a terminal of trouble alone."""
         match fact:
             case HostUp(host, slots):
                 if not self._display:
@@ -131,6 +132,8 @@ class JobsTerminal:
                     (self._loaded.add if fact.is_above else self._loaded.discard)(host)
                     what = f'above {most:g}: it gets nothing new' if fact.is_above else 'it gets tasks again'
                     _logger.info('%s: load %.2f a core, %s', host, load, what)
+            case Aside(host, seconds, why):
+                _logger.warning('%s: set aside, and tried again in %.0f s: %s', host, seconds, first_line(why))
             case HostSilent(host, why):
                 _logger.warning('%s: connection lost, connecting again: %s', host, _reason(host, why))
             case HostDown(host, why, is_final):

@@ -37,7 +37,10 @@ def jobs_table(jobs: Sequence[Summary], *, color: bool = False) -> str:
             job.place.id,
             _short(job.place.name) or '-',
             job.state,
-            *(str(number) for number in (job.counts.tasks, job.counts.done, failed(job), job.counts.left)),
+            *(
+                '-' if job.damage else str(number)
+                for number in (job.counts.tasks, job.counts.done, failed(job), job.counts.left)
+            ),
             _short(_words(job.meta.get('what'))),
         ]
         for job in jobs
@@ -151,11 +154,15 @@ def said(outcome: Outcome | None) -> str:
 def cleaning_table(jobs: Sequence[tuple[Summary, int]], *, color: bool = False) -> str:
     """Jobs that are to be removed with the bytes that they take, and how many they are."""
     rows = [
-        [job.place.id, _short(job.place.name) or '-', job.state, str(job.counts.left), _moment(job.changed), size(room)]
+        [job.place.id, _short(job.place.name) or '-', job.state, _left(job), _moment(job.changed), size(room)]
         for job, room in jobs
     ]
     lines = layout(_columns('ID NAME STATE LEFT CHANGED SIZE'), rows, color=color) if rows else []
     return '\n'.join([*lines, total(jobs) if rows else 'nothing to remove']) + '\n'
+
+
+def _left(job: Summary) -> str:
+    return '-' if job.damage else str(job.counts.left)
 
 
 def total(jobs: Sequence[tuple[Summary, int]]) -> str:

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from typing import ClassVar, TextIO
 
+from remote_runner.errors import OutputFailed
 from remote_runner.events import Event
 
 
@@ -45,6 +46,17 @@ class Output:
             nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             os.dup2(nowhere, number)
             os.close(nowhere)
+
+
+def check_stdout(what: str = 'the results') -> None:
+    """To be called before work whose outcome goes to stdout, and nowhere else.
+
+    Raises:
+        OutputFailed: whoever started this process has closed it (`>&-`).
+    """
+    if sys.__stdout__ is None:
+        remedy = 'redirect it to a file, or to /dev/null if nobody wants them'
+        raise OutputFailed(f'{what} cannot be written: stdout is closed', remedy=remedy)
 
 
 class JsonLines:

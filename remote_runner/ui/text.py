@@ -89,6 +89,11 @@ def count(number: int, noun: str) -> str:
     return f'{number} {noun}{"es" if noun.endswith("s") else "s"}'
 
 
+def are(number: int, noun: str) -> str:
+    """`1 file is`, `2 files are`."""
+    return f'{count(number, noun)} {"is" if number == 1 else "are"}'
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8, see PEP 383
