@@ -73,6 +73,19 @@ class TestExitStatus:
             assert done.stderr.startswith('ERROR: ')
 
 
+class TestJson:
+    def test_one_object(self, dsh: Dsh) -> None:
+        [found] = dsh.script(r"printf 'a\377\000'; echo err >&2; exit 4", '--json', status=4).objects
+        assert found.pop('seconds') >= 0
+        assert found.pop('host') in ('h1', 'h2')
+        assert found == {'status': 4, 'stdout': 'a\ufffd\0', 'stderr': 'err\n'}
+
+    def test_an_error_is_none(self, dsh: Dsh) -> None:
+        done = dsh.dsh('--json', '--exclude', 'h*', 'true', status=1)
+        assert done.stdout == ''
+        assert done.stderr.startswith('ERROR: ')
+
+
 class TestStreams:
     def test_they_are_separate_and_any_bytes(self, dsh: Dsh) -> None:
         with open(dsh.folder / 'in', 'wb+') as stdin:
@@ -443,6 +456,18 @@ def write_project(folder: Path, files: int) -> None:
         f'%.o: %.c all.h\n\t$(CC) $(CFLAGS) -c -o $@ $<\n'
         f'all.h:\n\tfor i in $$(seq 0 {files - 1}); do echo "int f$$i(void);"; done >$@\n'
     )
+
+
+def test_200_at_once(dsh: Dsh) -> None:
+    env = {**environment(dsh.home), **dsh.variables}
+    one = f'{sys.executable} -m remote_runner dsh -n sh -c "echo {{}} \\$(hostname); exit 0"'
+    script = f"seq 200 | xargs -P 200 -I '{{}}' {one}"
+    done = subprocess.run(['sh', '-c', script], cwd=dsh.folder, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, '')
+    said = [line.split() for line in done.stdout.splitlines()]
+    assert sorted(int(number) for number, _ in said) == list(range(1, 201))
+    hosts = [host for _, host in said]
+    assert min(hosts.count('h1'), hosts.count('h2')) >= 80
 
 
 class TestWithoutADaemon:

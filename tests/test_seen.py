@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import threading
 import time
@@ -195,6 +196,15 @@ class TestTheHost:
         os.rename(tmp_path / 'new', tmp_path / 'late')
         assert end(call)[:2] == (0, b'text')
 
+    def test_a_signal_that_comes_meanwhile_is_not_lost(self, host: Host, tmp_path: Path) -> None:
+        shared = self.shared(tmp_path, late=[0, 10**18, 2**62])
+        call = start(host, 'sleep', '1090', cwd=str(tmp_path), shared=shared)
+        host.write({'id': call._number, 'part': ['signal', signal.SIGTERM]})
+        (tmp_path / 'new').touch()
+        os.utime(tmp_path / 'new', ns=(10**18, 10**18))
+        os.rename(tmp_path / 'new', tmp_path / 'late')
+        assert end(call).status == 128 + signal.SIGTERM
+
     def test_it_says_what_it_has_not_seen(self, host: Host, tmp_path: Path) -> None:
         files: dict[str, Sight] = {name: [4, 1, 1] for name in 'abcde'}
         with pytest.raises(RequestFailed, match=r'within 0\.1 s .*: a, b, c and 2 more') as failed:
@@ -263,6 +273,18 @@ class TestTheClient:
         later.start()
         assert self.attend(tmp_path, monkeypatch, {'out': [4, 10**18, 2**62], 'none': None}, 60.0) == 0
         assert (tmp_path / 'out').exists()
+
+    def test_who_talks_nonsense(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        options = client.Options()
+        options.command, options.has_no_input = ['true'], True
+        ours, theirs = socket.socketpair()
+        theirs.sendall(b'HTTP/1.1 400 Bad Request\r\n\r\n')
+        with ours, theirs:
+            assert client.attend(ours, options) == 1
+        assert capfd.readouterr().err.startswith('ERROR: what the daemon says makes no sense')
 
     def test_it_says_what_it_does_not_see(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

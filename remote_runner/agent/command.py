@@ -121,6 +121,8 @@ class Command:
         self._control: "Optional[Peer]" = None
         self._folder = expand(request.header['cwd'])
         self._view: "Optional[View]" = None
+        #: Signals that came before it was there.
+        self._early: "List[int]" = []
         try:
             self._begin()
         except BaseException:
@@ -167,6 +169,8 @@ class Command:
             control.sock.sendall(pack((argv, environment, _encode(self._folder), header['umask'], terminal)))
         except OSError:
             pass  # it says why, or nothing
+        for number in self._early:
+            self._signal(number)
 
     def _pause(self, seconds: float) -> None:
         """Wait, for something that nobody tells us of."""
@@ -284,13 +288,16 @@ class Command:
             self._control.sock.shutdown(_socket.SHUT_WR)
 
     def _signal(self, number: int) -> None:
+        if self._control is None:
+            self._early.append(number)
+            return
         group = 0
         if self._master >= 0:
             try:
                 group = os.tcgetpgrp(self._master)
             except OSError:
                 pass  # the command is just starting, or ending
-        if self._control is not None and 0 < number < _signal.NSIG:
+        if 0 < number < _signal.NSIG:
             self._control.send(('signal', number, group))
 
     def _resize(self, rows: int, columns: int) -> None:

@@ -61,6 +61,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('-t', '--terminal', action='store_true', help=what)
     what = 'it reads nothing, as with </dev/null: in loops that read a list'
     parser.add_argument('-n', '--no-input', action='store_true', help=what)
+    what = 'write one JSON object to stdout when it has ended: host, status, stdout, stderr, seconds'
+    parser.add_argument('--json', action='store_true', help=what)
     add_wanted_options(parser)
     group = parser.add_argument_group(
         'directory', 'The command runs in this directory, which the host must share with us, as over NFS.'
@@ -99,11 +101,20 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(own)
     if not command:
         raise UsageError('which command?', remedy='remote_runner dsh --help shows examples')
-    from remote_runner.placement.cluster import find
     from remote_runner.ui.log import configure
 
     configure(options.log_level)
     asked = _asked(options, command)
+    if options.json:
+        return _told(asked, options)
+    status = _run(asked, options)
+    return status if status >= 0 else client.die_by(-status)
+
+
+def _run(asked: client.Options, options: argparse.Namespace) -> int:
+    """Run it; see `client.attend`."""
+    from remote_runner.placement.cluster import find
+
     addresses = find(options.cluster).read() if options.cluster else None
     status = None
     if options.sync:
@@ -112,7 +123,29 @@ def main(arguments: Sequence[str]) -> int:
         status = _by_daemon(asked, addresses)
     if status is None:
         status = _by_ourselves(asked, find().read() if addresses is None else addresses, options)
-    return status if status >= 0 else client.die_by(-status)
+    return status
+
+
+def _told(asked: client.Options, options: argparse.Namespace) -> int:
+    """Run it, and tell of it as `exec --json` does."""
+    import json
+    import tempfile
+    import time
+
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        asked.outputs = out.fileno(), err.fileno()
+        begun = time.monotonic()
+        status = _run(asked, options)
+        if status < 0:
+            client.die_by(-status)
+        if asked.has_ended:
+            texts = {}
+            for name, file in (('stdout', out), ('stderr', err)):
+                file.seek(0)
+                texts[name] = file.read().decode('utf-8', 'replace')
+            seconds = round(time.monotonic() - begun, 3)
+            sys.stdout.write(json.dumps({'host': asked.ran_on, 'status': status, **texts, 'seconds': seconds}) + '\n')
+    return status
 
 
 def _seconds(text: str) -> float:

@@ -67,6 +67,9 @@ class Options:
         is_verbose: tell where it runs.
         has_no_input: its input is empty.
         command: its words.
+        outputs: files that its output and its errors go to.
+        ran_on: the host on which it runs, once that is known.
+        has_ended: it ran to its end, or could not be executed.
     """
 
     def __init__(self) -> None:
@@ -80,6 +83,9 @@ class Options:
         self.wait_files = WAIT_FILES
         self.is_terminal = self.is_verbose = self.has_no_input = False
         self.command: list[str] = []
+        self.outputs = (1, 2)
+        self.ran_on: str | None = None
+        self.has_ended = False
 
 
 _FLAGS = {
@@ -283,6 +289,8 @@ def attend(sock: '_socket.socket', options: Options) -> int:
         status = command.run(asked)
         if command.changes:
             status = command.await_files() or status
+    except frames.FrameError as error:
+        return complain(f'what the daemon says makes no sense: {error}', remedy='is it of another version?')
     finally:
         command.release_signals()
     is_ended_by_ours = status - 128 in command.came and status - 128 != _signal.SIGQUIT  # we would leave a core dump
@@ -348,12 +356,13 @@ class _Attended:
         self._has_terminal = has_terminal
         self._decoder = frames.Decoder()
         self._sending = bytearray()
-        self._outputs = {'out': _Output(1, 'out'), 'err': _Output(2, 'err')}
+        self._outputs = {
+            name: _Output(fd, name) for fd, name in zip(options.outputs, ('out', 'err'), strict=True)
+        }
         self._credit = frames.WINDOW
         self._owed = 0
         self._reads = not options.has_no_input
         self._is_in_front = True
-        self._host: str | None = None
         self._answer: Header | None = None
         self._is_lost = False
         self._handlers: dict[int, Any] = {}
@@ -390,17 +399,18 @@ class _Attended:
             error = answer['error']
             status = error.get('status') or (EXIT_LOST if error.get('kind') == 'lost' else 1)
             remedy = error.get('remedy') or _REMEDIES.get(error.get('kind'))
-            return complain(error['what'], error.get('host') or self._host, remedy, status)
+            return complain(error['what'], error.get('host') or self._options.ran_on, remedy, status)
         if 'result' in answer:
             result = answer['result']
+            self._options.has_ended = True
             self.changes = result.get('seen', {})
             if result.get('why'):
-                complain(f'{self._options.command[0]}: {result["why"]}', self._host)
+                complain(f'{self._options.command[0]}: {result["why"]}', self._options.ran_on)
             return int(result['status'])
         if len(self.came) >= MOST_ENDING:
             return 128 + self.came[-1]
         what = 'the daemon has ended, and the command with it'
-        return complain(what, self._host, 'start it again: remote_runner dshd', EXIT_LOST)
+        return complain(what, self._options.ran_on, 'start it again: remote_runner dshd', EXIT_LOST)
 
     def await_files(self) -> int:
         """Wait until we see what the command wrote; 1 where we do not, else 0."""
@@ -412,7 +422,7 @@ class _Attended:
             return 0
         names = ', '.join(sorted(late)[:3]) + (f' and {len(late) - 3} more' if len(late) > 3 else '')
         what = f'what the command has written is not seen here within {self._options.wait_files:g} s: {names}'
-        return complain(what, self._host, _REMEDIES['late'])
+        return complain(what, self._options.ran_on, _REMEDIES['late'])
 
     def _pause(self, seconds: float) -> None:
         poll = select.poll()
@@ -488,9 +498,9 @@ class _Attended:
         elif 'credit' in header:
             self._credit += header['credit']
         elif 'host' in header:
-            self._host = header['host']
+            self._options.ran_on = header['host']
             if self._options.is_verbose:
-                _write_all(2, f'dsh: {self._host}\n'.encode('utf-8', 'surrogateescape'))
+                _write_all(2, f'dsh: {self._options.ran_on}\n'.encode('utf-8', 'surrogateescape'))
         else:
             self._answer = header
 
