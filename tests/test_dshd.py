@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import resource
@@ -506,6 +507,26 @@ def test_systemd_is_told(daemons: Daemons, tmp_path: Path) -> None:
             daemon.signal(signal.SIGTERM)
             assert systemd.recv(100) == b'STOPPING=1'
             assert daemon.end().status == 0
+
+
+def test_the_unit_of_systemd(daemons: Daemons) -> None:
+    """Its command, as systemd runs it, for somebody who has done what it says at its top."""
+    unit = configparser.ConfigParser(interpolation=None, delimiters=['='])
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(ROOT / 'example/dshd.service')
+    assert unit['Service']['Type'] == 'notify'
+    program, *words = unit['Service']['ExecStart'].split()
+    assert program == '%h/.local/bin/remote_runner'
+    (daemons.home / '.config/remote_runner').mkdir(parents=True)
+    (daemons.home / '.config/remote_runner/cluster').write_text('h[1-3]\n')
+    with daemons.start(*words, '-F', daemons.ssh_config, '--json') as daemon:
+        wait_until(lambda: daemon.out, 'the daemon')
+        assert daemons.states() == HOSTS
+        reload = unit['Service']['ExecReload'].replace('$MAINPID', str(daemon.pid))
+        subprocess.run(reload.split(), check=True)
+        wait_until(lambda: b'was read again' in daemon.err, 'that it reads the hosts again')
+        daemon.signal(signal.SIGTERM)
+        assert daemon.end().status == 0
 
 
 def test_options_that_exclude_each_other(daemons: Daemons) -> None:

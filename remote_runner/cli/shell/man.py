@@ -10,7 +10,8 @@ from remote_runner.cli.shell.commands import Command, Group, Option, commands
 _ENVIRONMENT = {
     'RR_PASS_FILE': 'A file whose first line is the password for hosts and encrypted keys.',
     'RR_SUDO_PASS_FILE': 'The same for what sudo asks for, where components run as other users.',
-    'RR_CLUSTER': 'The hosts among which `load` chooses, or a file with them.',
+    'RR_DSHD_SOCKET': 'Where the daemon of `dshd` listens, and where it is looked for.',
+    'RR_CLUSTER': 'The hosts among which `load`, `dsh` and `dshd` choose, or a file with them.',
     'SSH_AUTH_SOCK': 'The socket of ssh-agent, as for ssh itself.',
     'NO_COLOR': 'The table of a run is not coloured.',
     'TMPDIR': 'On a host: where fresh temporary directories of components are made, instead of `/tmp`.',
