@@ -33,6 +33,12 @@ class Holder(NamedTuple):
     def __str__(self) -> str:
         return f'pid {self.pid} on {self.host}'
 
+    @property
+    def in_full(self) -> str:
+        """Which process on which machine, and since when: for whoever wants it instead."""
+        moment = time.strftime(' since %Y-%m-%d %H:%M:%S', time.localtime(self.since)) if self.since else ''
+        return f'{self}{moment}'
+
 
 def hold(path: Path) -> int:
     """Hold a file, until the file descriptor that is given back is closed; it is made where it is not there.

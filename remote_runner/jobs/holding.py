@@ -11,12 +11,6 @@ from remote_runner.errors import JobHeld, JournalFailed
 FILE = 'master'
 Master = held.Holder
 
-    @property
-    def in_full(self) -> str:
-        """Which process on which machine, and since when: for whoever wants to be master in its place."""
-        moment = time.strftime(' since %Y-%m-%d %H:%M:%S', time.localtime(self.since)) if self.since else ''
-        return f'{self}{moment}'
-
 
 def hold(folder: Path) -> int:
     """Become the master of a job, until the file that is given back is closed.

@@ -2,9 +2,9 @@
 
     score = (load average + virtual load + 1) / cores x load weight + MEMORY x share of memory in use / memory weight
 
-The lowest score is the best: it is how busy a host would be with one more command. The load average follows what runs with a delay (it is an average over a minute, see
-proc(5), `/proc/loadavg`), so what was just given to a host counts there as virtual load: each command as one more
-running process, which fades as the average takes it in.
+The lowest score is the best: it is how busy a host would be with one more command. The load average follows what runs
+with a delay (it is an average over a minute, see proc(5), `/proc/loadavg`), so what was just given to a host counts
+there as virtual load: each command as one more running process, which fades as the average takes it in.
 """
 
 from __future__ import annotations
