@@ -51,8 +51,12 @@ class Daemons(Commands):
     def begin(self, *words: Word, **options: Any) -> int:
         """Start one in the background; its pid."""
         done = self.dshd('-F', self.ssh_config, '-H', self.cluster, '--background', *words, **options)
-        self._pids.append(int(done.stdout))
-        return self._pids[-1]
+        return self.know(int(done.stdout))
+
+    def know(self, pid: int) -> int:
+        """It is killed at the end, if it is still there then."""
+        self._pids.append(pid)
+        return pid
 
     def kill(self, pid: int) -> None:
         """kill -9."""
