@@ -64,12 +64,12 @@ def measure_commands(
     with daemon(stage, hosts) as running:
         one_by_one = [
             _repeated(stage, 'true', 'true', note='here'),
-            _repeated(stage, 'ours', f'{_DSH} true', more=running.environment),
+            _repeated(stage, 'ours', f'{_DSH} --dir / true', more=running.environment),
             _repeated(stage, 'ssh', f'ssh -F {stage.ssh_config} h1 true'),
             _repeated(stage, 'ssh, master', f'ssh -F {stage.ssh_config} {master} h1 true', note='control master'),
         ]
         at_once = [
-            _at_once(stage, 'ours at once', f'{_DSH} true', more=running.environment),
+            _at_once(stage, 'ours at once', f'{_DSH} --dir / true', more=running.environment),
             _at_once(stage, 'ssh at once', f'ssh -F {stage.ssh_config} h$((1 + $1 % {len(hosts)})) true'),
         ]
         series = take_turns(

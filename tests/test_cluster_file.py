@@ -7,6 +7,7 @@ from queue import Empty, SimpleQueue
 
 import pytest
 
+from remote_runner.cli.options import hosts_or_files
 from remote_runner.errors import AddressError, RemoteRunnerError, UsageError
 from remote_runner.hosts.address import Address
 from remote_runner.placement.cluster import ClusterFile, Following, find
@@ -48,6 +49,11 @@ class TestWhere:
         assert names(find()) == ['filed 2 0.5']
         assert names(find(['given', '@mine', 'mine'])) == ['given', 'filed 2 0.5']
         assert names(find(['node[1-3]'], exclude=['node2'])) == ['node1', 'node3']
+
+    def test_a_list_that_is_too_long_for_a_path(self, home: Path) -> None:
+        hosts = [f'node{number}' for number in range(2000)]
+        assert names(find([','.join(hosts)])) == hosts
+        assert hosts_or_files([','.join(hosts)]) == [','.join(hosts)]
 
     def test_nowhere(self, home: Path) -> None:
         with pytest.raises(UsageError) as raised:

@@ -225,7 +225,9 @@ def add_hosts_argument(
 
 def hosts_or_files(texts: Sequence[str]) -> list[str]:
     """The path of a file means the file, as `@FILE` does."""
-    return [f'@{text}' if Path(text).is_file() else text for text in texts]
+    from remote_runner.hosts.address import is_file
+
+    return [f'@{text}' if is_file(text) else text for text in texts]
 
 
 def dial_hosts(arguments: argparse.Namespace) -> tuple[Sequence[Address], Connector]:

@@ -63,6 +63,14 @@ class Address(NamedTuple):
         return ' '.join([f'{slots}{self.where}', *(f'{weight!r}'.removesuffix('.0') for weight in self.weights)])
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file. What is too long for a path (a list of hosts, say) is none."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
 def parse_address(text: str) -> Address:
     """The one host that `text` means.
 

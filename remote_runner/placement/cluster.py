@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from remote_runner.errors import RemoteRunnerError, UsageError
-from remote_runner.hosts.address import Address, parse_hosts
+from remote_runner.hosts.address import Address, is_file, parse_hosts
 
 #: The environment variable that holds the cluster, in all forms of `-H`.
 VARIABLE = 'RR_CLUSTER'
@@ -100,7 +100,7 @@ def _absolute(text: str) -> str:
     """The path of a file means the file, as `@FILE` does; whoever reads it later may be in another folder."""
     is_marked = text.startswith('@')
     path = Path(text.removeprefix('@')).expanduser()
-    if not is_marked and not path.is_file():
+    if not is_marked and not is_file(path):
         if '/' in text and ',' not in text and not text.partition('/')[0].isdigit():  # 4/node1: slots
             raise UsageError(f'{text}: no such file')
         return text
