@@ -10,7 +10,8 @@ from remote_runner.errors import NoDaemon, NoHostFits
 from remote_runner.hosts.address import Address, parse_address
 from remote_runner.placement.ask import ask
 from remote_runner.placement.choose import Known, Report, Score, Wanted, best, why_not
-from remote_runner.placement.keeper import LOST, UP, Cluster, HostState
+from remote_runner.placement.keeper import Cluster
+from remote_runner.placement.member import LOST, UP, HostState
 
 
 class Loads(Protocol):
