@@ -1,7 +1,7 @@
 """One command on this host for somebody elsewhere, as if it ran there: its streams, its signals, its exit status.
 
 The commands of an agent are started by one process beside it, which forks one for each to see to it: see
-`agent/starter.py` for what that is good for. The streams go between the command and us alone.
+`agent/starter.py` for what that is good for. The streams (`agent/streams.py`) go between the command and us alone.
 """
 
 import errno
@@ -47,7 +47,7 @@ class Starter:
     def begin(self, files: "List[int]") -> Peer:
         """Have a command started whose stdin, stdout and stderr are these (none: it opens a terminal).
 
-        What it answers, and how it is told which command, see `run`.
+        How its minder is told which command, and what it answers, see `agent/starter.py`.
 
         Raises:
             OSError: this starter is gone.
@@ -99,7 +99,7 @@ def run(request: "Request") -> "Dict[str, object]":
 
 
 class Command:
-    """One command, and the loop that carries its streams."""
+    """One command, from its begin to its end."""
 
     def __init__(self, request: "Request") -> None:
         self._request = request
@@ -242,9 +242,7 @@ class Command:
         assert self._control is not None
         messages = self._control.receive()
         for kind, *values in messages or ():
-            if kind == 'started':
-                self._streams.begun()
-            elif kind == 'ended':
+            if kind == 'ended':
                 self._end({'status': values[0]})
             elif kind == 'failed':
                 status = NOT_FOUND if values[0] in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE

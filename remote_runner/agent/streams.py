@@ -56,7 +56,11 @@ class Streams:
         return theirs
 
     def open_terminal(self, rows: int, columns: int) -> bytes:
-        """The path of a new terminal. Its other side is ours to keep open until the command has it."""
+        """The path of a new terminal.
+
+        Its other side stays open here until the command has ended: once nobody has it open the terminal is as good as
+        gone, and whoever closes its streams before it ends (cat(1) does) would be hung up on.
+        """
         self._master, self._slave = os.openpty()
         self._resize(rows, columns)
         os.set_blocking(self._master, False)
@@ -124,16 +128,12 @@ class Streams:
                 pass  # the command is just starting, or ending
         return 0
 
-    def begun(self) -> None:
-        """The command has its terminal."""
-        if self._slave >= 0:
-            os.close(self._slave)
-            self._slave = -1
-
     def ended(self) -> None:
         """The command's own process has ended: what it wrote is in the pipes now."""
         self._has_ended = True
-        self.begun()
+        if self._slave >= 0:
+            os.close(self._slave)
+            self._slave = -1
         for fd in self._sources.keys() - {self._master}:
             self._rest[fd] = struct.unpack('i', fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0]
             if not self._rest[fd]:
