@@ -111,7 +111,7 @@ def as_known(state: HostState) -> Known | None:
     """What an evaluation function gets; None: the host cannot be chosen."""
     if state.state != UP or state.report is None:
         return None
-    return Known(state.address, state.report, state.virtual)
+    return Known(state.address, state.report, state.virtual, state.ended)
 
 
 def will_do(state: HostState, wanted: Wanted) -> bool:
@@ -140,7 +140,7 @@ def _state(told: dict[str, Any]) -> HostState:
     """A host as the daemon tells of it, see `wire.py`."""
     weights = (told['load_weight'], told['memory_weight'])
     report = Report(**told['report']) if told['report'] is not None else None
-    rest = {name: told[name] for name in ('state', 'error', 'age', 'virtual', 'score', 'identity')}
+    rest = {name: told[name] for name in ('state', 'error', 'age', 'virtual', 'ended', 'score', 'identity')}
     return HostState(address=parse_address(told['name'])._replace(weights=weights), report=report, **rest)
 
 

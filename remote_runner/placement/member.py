@@ -46,6 +46,7 @@ class HostState(NamedTuple):
         virtual: processes that were given to it and that its load does not show yet.
         score: lower is better; None: it is not up.
         identity: the same for all names of one machine and user; None: it was never connected to.
+        ended: so much of `virtual` is of commands that have ended.
     """
 
     address: Address
@@ -56,6 +57,7 @@ class HostState(NamedTuple):
     virtual: float
     score: float | None
     identity: str | None
+    ended: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, and the daemon's answers; see `wire.py`."""
@@ -67,6 +69,7 @@ class HostState(NamedTuple):
             'report': self.report and self.report._asdict(),
             'age': self.age,
             'virtual': self.virtual,
+            'ended': self.ended,
             'score': self.score,
             'load_weight': load_weight,
             'memory_weight': memory_weight,
@@ -117,15 +120,16 @@ class Member:
         """What a choice needs to know; None: it cannot be chosen."""
         if self.state != UP or self.report is None:
             return None
-        return Known(self.address, self.report, self.virtual.at(self._clock()))
+        now = self._clock()
+        return Known(self.address, self.report, self.virtual.at(now), self.virtual.ended(now))
 
     def told(self) -> HostState:
         """How it is, but for its score."""
         now = self._clock()
         error = None if self.error is None else str(self.error).removeprefix(f'{self.name}: ')
         age = max(0.0, now - self.heard) if self.report is not None else None
-        virtual = self.virtual.at(now)
-        return HostState(self.address, self.state, error, self.report, age, virtual, None, self.identity)
+        virtual, ended = self.virtual.at(now), self.virtual.ended(now)
+        return HostState(self.address, self.state, error, self.report, age, virtual, None, self.identity, ended)
 
     def is_twin_of(self, other: Member) -> bool:
         """Whether it is the same machine and user as the other one, and connected."""
