@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from remote_runner.hosts.host import Host
+from tests.burdens import GB, Burden, burdened
 from tests.deploying import Deployment, deploying
 from tests.living import Lives, connected
 from tests.testbed import Testbed
@@ -42,6 +43,28 @@ def bed() -> Iterator[Testbed]:
     """Three hosts shared by all tests of a session (with xdist: of a worker): leave them as you found them."""
     with Testbed(count=3) as bed:
         yield bed
+
+
+@pytest.fixture(scope='module')
+def own() -> Iterator[Testbed]:
+    """Three hosts of a module, to be cut and changed at will, and healed at the end of each test."""
+    with Testbed(count=3) as bed:
+        yield bed
+
+
+@pytest.fixture(scope='module')
+def burdens(own: Testbed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Burden]:
+    """What these hosts say of their load and memory, by name."""
+    return burdened(own, tmp_path_factory.mktemp('burdens'))
+
+
+@pytest.fixture
+def loads(burdens: dict[str, Burden]) -> dict[str, Burden]:
+    """The same, where all hosts are idle."""
+    for burden in burdens.values():
+        burden.load(0.0)
+        burden.memory(8 * GB)
+    return burdens
 
 
 @pytest.fixture

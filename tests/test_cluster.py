@@ -19,26 +19,14 @@ from remote_runner.placement import member
 from remote_runner.placement.choose import Known, Wanted
 from remote_runner.placement.keeper import Cluster
 from remote_runner.placement.member import CONNECTING, LOST, SILENCE, UP, HostState, delay_after
-from tests.burdens import GB, Burden, burdened
+from tests.burdens import GB, Burden
 from tests.commands import alias_of, nothing_runs, ssh_config
 from tests.deploying import kill, the_agent
 from tests.testbed import Testbed
 from tests.testbed.process import PATIENCE, wait_until
 
-#: Seconds between two reports: silence is noticed after three.
+#: Seconds between two reports.
 INTERVAL = 0.3
-
-
-@pytest.fixture(scope='module')
-def own() -> Iterator[Testbed]:
-    """Hosts to be cut and changed at will, and healed at the end of each test."""
-    with Testbed(count=3) as bed:
-        yield bed
-
-
-@pytest.fixture(scope='module')
-def burdens(own: Testbed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Burden]:
-    return burdened(own, tmp_path_factory.mktemp('burdens'))
 
 
 class Watched:

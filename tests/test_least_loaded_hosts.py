@@ -12,7 +12,7 @@ import pytest
 
 from remote_runner.config import util
 from remote_runner.config.least_loaded import LeastLoaded
-from tests.burdens import GB, Burden, burdened
+from tests.burdens import GB, Burden
 from tests.commands import Done, alias_of, ssh_config
 from tests.standing import Standing
 from tests.testbed import Testbed
@@ -20,24 +20,9 @@ from tests.testbed import Testbed
 ANY = util.least_loaded('h[1-3]')
 
 
-@pytest.fixture(scope='module')
-def burdens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Testbed, dict[str, Burden]]]:
-    with Testbed(count=3) as bed:
-        yield bed, burdened(bed, tmp_path_factory.mktemp('burdens'))
-
-
 @pytest.fixture
-def loads(burdens: tuple[Testbed, dict[str, Burden]]) -> dict[str, Burden]:
-    """All hosts are idle."""
-    for burden in burdens[1].values():
-        burden.load(0.0)
-        burden.memory(8 * GB, 8 * GB)
-    return burdens[1]
-
-
-@pytest.fixture
-def site(burdens: tuple[Testbed, dict[str, Burden]], tmp_path: Path) -> Iterator[Standing]:
-    with Standing(burdens[0], tmp_path) as site:
+def site(own: Testbed, tmp_path: Path) -> Iterator[Standing]:
+    with Standing(own, tmp_path) as site:
         yield site
 
 
@@ -221,12 +206,9 @@ def test_the_plan_shows_that_it_is_decided_later(site: Standing, loads: dict[str
     assert sleepers(site) == {}
 
 
-def test_two_names_of_a_host_are_one(
-    burdens: tuple[Testbed, dict[str, Burden]], loads: dict[str, Burden], tmp_path: Path
-) -> None:
-    bed = burdens[0]
-    config = ssh_config(tmp_path, bed, alias_of(bed, 'h1', 'other'))
-    with Standing(bed, tmp_path, config) as site:
+def test_two_names_of_a_host_are_one(own: Testbed, loads: dict[str, Burden], tmp_path: Path) -> None:
+    config = ssh_config(tmp_path, own, alias_of(own, 'h1', 'other'))
+    with Standing(own, tmp_path, config) as site:
         loads['h3'].load(9.0)
         site.write(sleeps('worker', util.least_loaded('h1,other,h3', count=2)))
         assert [event['host'] for event in site.deploy().events('component_placed')] == ['h1', 'h3']

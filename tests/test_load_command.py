@@ -22,23 +22,11 @@ from remote_runner.placement.keeper import Cluster
 from remote_runner.placement.member import LOST, UP, HostState
 from remote_runner.placement.server import Server
 from remote_runner.ui.loads import loads_picture
-from tests.burdens import GB, Burden, burdened
+from tests.burdens import GB, Burden
 from tests.commands import COMMAND, Commands, Done, environment, nothing_runs
 from tests.testbed import Testbed
 from tests.testbed.process import PATIENCE, wait_until
 from tests.tmux import Window
-
-
-@pytest.fixture(scope='module')
-def own() -> Iterator[Testbed]:
-    """Hosts whose figures may be changed."""
-    with Testbed(count=3) as bed:
-        yield bed
-
-
-@pytest.fixture(scope='module')
-def burdens(own: Testbed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Burden]:
-    return burdened(own, tmp_path_factory.mktemp('burdens'))
 
 
 @pytest.fixture

@@ -8,27 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.batching import PATIENCE, WAIT, Batches, marking
-from tests.burdens import Burden, burdened
+from tests.burdens import Burden
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
 
 
-@pytest.fixture(scope='module')
-def burdens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Testbed, dict[str, Burden]]]:
-    with Testbed(count=2) as bed:
-        yield bed, burdened(bed, tmp_path_factory.mktemp('burdens'))
-
-
 @pytest.fixture
-def loads(burdens: tuple[Testbed, dict[str, Burden]]) -> dict[str, Burden]:
-    for burden in burdens[1].values():
-        burden.load(0.0)
-    return burdens[1]
-
-
-@pytest.fixture
-def site(burdens: tuple[Testbed, dict[str, Burden]], tmp_path: Path) -> Iterator[Batches]:
-    with Batches(burdens[0], tmp_path) as site:
+def site(own: Testbed, tmp_path: Path) -> Iterator[Batches]:
+    with Batches(own, tmp_path) as site:
         yield site
 
 

@@ -22,22 +22,10 @@ from remote_runner.hosts.host import Call, Host
 from remote_runner.hosts.pool import connect
 from remote_runner.hosts.ssh import Connector, SshOptions
 from remote_runner.placement.choose import Report
-from tests.burdens import GB, Burden, burdened
+from tests.burdens import GB, Burden
 from tests.deploying import Deployment
 from tests.testbed import Testbed
 from tests.testbed.process import PATIENCE, wait_until
-
-
-@pytest.fixture(scope='module')
-def own() -> Iterator[Testbed]:
-    """Hosts whose figures may be changed."""
-    with Testbed(count=2) as bed:
-        yield bed
-
-
-@pytest.fixture(scope='module')
-def burdens(own: Testbed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Burden]:
-    return burdened(own, tmp_path_factory.mktemp('burdens'))
 
 
 @pytest.fixture
