@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from remote_runner.cli.options import Parser, add_connection_options, add_log_level, seconds, ssh_options
-from remote_runner.cli.wanted import add_wanted_options, wanted
+from remote_runner.cli.wanted import add_cluster_option, add_wanted_options, wanted
 from remote_runner.errors import UsageError
 from remote_runner.placement import client
 from remote_runner.placement.attended import die_by
@@ -23,6 +23,7 @@ from remote_runner.placement.command_line import WAIT_FILES, Options
 
 if TYPE_CHECKING:
     from remote_runner.hosts.address import Address
+    from remote_runner.placement.choose import Wanted
     from remote_runner.placement.keeper import Cluster
 
 _DESCRIPTION = """\
@@ -56,8 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     what = 'what follows belongs to it, also what begins with a dash'
     parser.add_argument('command', nargs='*', metavar='COMMAND', help=what)
-    what = 'a FILE with one or more hosts a line, or hosts: [user@]name[:port], with commas, folded as node[1-40]'
-    parser.add_argument('-H', '--host-file', dest='cluster', action='append', default=[], metavar='CLUSTER', help=what)
+    add_cluster_option(parser)
     parser.add_argument('-v', '--verbose', action='store_true', help='write on stderr where it runs')
     what = 'give it a terminal, if our input is one: for what is used by keys, as top or an editor'
     parser.add_argument('-t', '--terminal', action='store_true', help=what)
@@ -210,14 +210,19 @@ def _best_of_daemon(asked: Options, addresses: Sequence[Address] | None) -> list
         RequestFailed, RemoteRunnerError: see `ask`; also that no host will do.
     """
     from remote_runner.hosts.address import parse_address
-    from remote_runner.placement.choose import Wanted
     from remote_runner.placement.loads import find_daemon
 
     daemon = find_daemon(None, addresses)
     if daemon is None:
         return None
-    wish = Wanted((), tuple(asked.prefer), tuple(asked.exclude), asked.min_memory, asked.platform)
-    return [parse_address(name) for name in daemon.best(wish, 1, peek=False)]
+    return [parse_address(name) for name in daemon.best(_wish(asked), 1, peek=False)]
+
+
+def _wish(asked: Options) -> Wanted:
+    """Which hosts will do, but for their names."""
+    from remote_runner.placement.choose import Wanted
+
+    return Wanted((), tuple(asked.prefer), tuple(asked.exclude), asked.min_memory, asked.platform)
 
 
 def _by_ourselves(asked: Options, addresses: Sequence[Address], options: argparse.Namespace) -> int:
@@ -260,10 +265,8 @@ def _with_folder(asked: Options, sock: socket.socket, cluster: Cluster) -> int:
     import glob
 
     from remote_runner.deploy.errand import Errand
-    from remote_runner.placement.choose import Wanted
 
-    wish = Wanted((), tuple(asked.prefer), tuple(asked.exclude), asked.min_memory, asked.platform)
-    [(name, host)] = cluster.choose(wish, peek=True)
+    [(name, host)] = cluster.choose(_wish(asked), peek=True)
     with Errand(host, client.folder()) as errand:
         asked.hosts, asked.folder = [glob.escape(name)], errand.folder
         status = client.attend(sock, asked)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remote_runner.cli.options import Parser, add_connection_options, add_log_level, ssh_options
+from remote_runner.cli.wanted import add_cluster_option, add_evaluate_option, rate_of
 from remote_runner.errors import NoDaemon, UsageError
 
 if TYPE_CHECKING:
@@ -53,14 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
         epilog='exit status: 0 it was stopped (-b: it runs now; --status: it runs), 1 one runs already, or none where\n'
         'there should be one, 2 wrong usage or cluster file',
     )
-    what = 'a FILE with one or more hosts a line, or hosts: [user@]name[:port], with commas, folded as node[1-40]'
-    names = ('-H', '-f', '--host-file')
-    parser.add_argument(*names, dest='cluster', action='append', default=[], metavar='CLUSTER', help=what)
+    add_cluster_option(parser, '-f')
     parser.add_argument('-x', '--exclude', action='append', default=[], metavar='HOSTS', help='leave these out')
     what = 'go on in the background: print the pid and end once each host has answered or failed'
     parser.add_argument('-b', '--background', action='store_true', help=what)
-    what = 'a Python file with score(host) -> float, lower is better, in the place of our own'
-    parser.add_argument('--evaluate', metavar='FILE', help=what)
+    add_evaluate_option(parser)
     what = 'tell of the daemon that runs, and of its hosts'
     parser.add_argument('--status', action='store_true', help=what)
     what = 'end the daemon that runs, and the commands that it has under way'
@@ -102,11 +100,7 @@ def main(arguments: Sequence[str]) -> int:
 
     file = find(options.cluster, options.exclude)
     file.read()
-    rate = None
-    if options.evaluate is not None:
-        from remote_runner.placement.evaluate import read_score
-
-        rate = read_score(options.evaluate)
+    rate = rate_of(options)
     if not options.background:
         return _serve(options, file, rate, None)
     from remote_runner.placement.background import Child, fork

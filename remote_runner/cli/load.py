@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from remote_runner.cli.main import EXIT_INTERRUPTED
-from remote_runner.cli.options import Parser, add_connection_options, add_log_level, seconds, ssh_options
-from remote_runner.cli.wanted import add_wanted_options, wanted
+from remote_runner.cli.options import Parser, add_connection_options, add_log_level, add_watch_options, ssh_options
+from remote_runner.cli.wanted import add_cluster_option, add_evaluate_option, add_wanted_options, rate_of, wanted
 from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
-    from remote_runner.placement.choose import Score
     from remote_runner.placement.loads import Loads
     from remote_runner.placement.member import HostState
 
@@ -43,26 +42,16 @@ def make_parser() -> argparse.ArgumentParser:
         usage='%(prog)s [-H CLUSTER] [--best] [options]',
         epilog='exit status: 0, 1 if no host will do, 3 if a host is lost (with --best: if all of them are)',
     )
-    what = 'a FILE with one or more hosts a line, or hosts: [user@]name[:port], with commas, folded as node[1-40]'
-    parser.add_argument('-H', '--host-file', dest='cluster', action='append', default=[], metavar='CLUSTER', help=what)
+    add_cluster_option(parser)
     what = 'write the name of the best host alone, which counts as a choice: it is a bit worse for a while'
     parser.add_argument('--best', action='store_true', help=what)
     what = 'with --best: where so many commands should run, one host a line; one that is much better comes repeatedly'
     parser.add_argument('--count', type=_count, default=None, metavar='N', help=what)
     parser.add_argument('--peek', action='store_true', help='with --best: it is no choice, only a question')
-    parser.add_argument('-w', '--watch', action='store_true', help='look again and again, until Ctrl-C')
-    parser.add_argument(
-        '-n',
-        '--interval',
-        type=seconds,
-        default=INTERVAL,
-        metavar='SECONDS',
-        help=f'time between two looks of --watch (default: {INTERVAL:g})',
-    )
+    add_watch_options(parser, INTERVAL)
     what = 'write one JSON object to stdout; with --watch one a line and look'
     parser.add_argument('--json', action='store_true', help=what)
-    what = 'a Python file with score(host) -> float, lower is better, in the place of our own'
-    parser.add_argument('--evaluate', metavar='FILE', help=what)
+    add_evaluate_option(parser)
     add_wanted_options(parser)
     add_log_level(parser)
     add_connection_options(parser)
@@ -78,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     from remote_runner.ui.log import configure
 
     configure(options.log_level)
-    rate = _rate(options)
+    rate = rate_of(options)
     addresses = find(options.cluster).read() if options.cluster else None
     daemon = find_daemon(rate, addresses)
     if daemon is not None:
@@ -104,14 +93,6 @@ def _check(options: argparse.Namespace) -> None:
     for name in ('peek', 'count'):
         if getattr(options, name) and not options.best:
             raise UsageError(f'--{name} belongs to --best')
-
-
-def _rate(options: argparse.Namespace) -> Score | None:
-    if options.evaluate is None:
-        return None
-    from remote_runner.placement.evaluate import read_score
-
-    return read_score(options.evaluate)
 
 
 def _tell(loads: Loads, options: argparse.Namespace) -> int:

@@ -84,6 +84,13 @@ def add_connection_options(parser: argparse.ArgumentParser, password: Sequence[s
     )
 
 
+def add_watch_options(parser: argparse.ArgumentParser, interval: float) -> None:
+    """Looking again and again, by default with so many seconds between two looks."""
+    parser.add_argument('-w', '--watch', action='store_true', help='look again and again, until Ctrl-C')
+    what = f'time between two looks of --watch (default: {interval:g})'
+    parser.add_argument('-n', '--interval', type=seconds, default=interval, metavar='SECONDS', help=what)
+
+
 def add_log_level(parser: argparse.ArgumentParser) -> None:
     """`-l`."""
     parser.add_argument(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from remote_runner.cli.main import EXIT_INTERRUPTED, show_error
-from remote_runner.cli.options import seconds
+from remote_runner.cli.options import add_watch_options
 from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.cli.targets import opened, parse
 
@@ -38,15 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         '0 all is well, 1 something failed, is gone or is missing, 3 a host could not be reached',
         json='write one JSON object to stdout; with --watch one a line and look',
     )
-    parser.add_argument('-w', '--watch', action='store_true', help='look again and again, until Ctrl-C')
-    parser.add_argument(
-        '-n',
-        '--interval',
-        type=seconds,
-        default=INTERVAL,
-        metavar='SECONDS',
-        help=f'time between two looks of --watch (default: {INTERVAL:g})',
-    )
+    add_watch_options(parser, INTERVAL)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The options that say which hosts will do, of all commands that choose some by their loads."""
+"""The options that say which hosts are meant and which of them will do, of all commands that choose by loads."""
 
 from __future__ import annotations
 
@@ -7,9 +7,35 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from remote_runner.placement.choose import Wanted
+    from remote_runner.placement.choose import Score, Wanted
 
 _FORMS = 'names, folded as node[1-40], or patterns such as node*'
+
+
+def add_cluster_option(parser: argparse.ArgumentParser, *more: str) -> None:
+    """The hosts, see `placement/cluster.py`; `more`: other names of the option."""
+    what = 'a FILE with one or more hosts a line, or hosts: [user@]name[:port], with commas, folded as node[1-40]'
+    names = ('-H', *more, '--host-file')
+    parser.add_argument(*names, dest='cluster', action='append', default=[], metavar='CLUSTER', help=what)
+
+
+def add_evaluate_option(parser: argparse.ArgumentParser) -> None:
+    """The user's own score, see `rate_of`."""
+    what = 'a Python file with score(host) -> float, lower is better, in the place of our own'
+    parser.add_argument('--evaluate', metavar='FILE', help=what)
+
+
+def rate_of(options: argparse.Namespace) -> Score | None:
+    """The user's own score, if there is one.
+
+    Raises:
+        ConfigError, UserCodeError: see `placement/evaluate.py`.
+    """
+    if options.evaluate is None:
+        return None
+    from remote_runner.placement.evaluate import read_score
+
+    return read_score(options.evaluate)
 
 
 def add_wanted_options(parser: argparse.ArgumentParser) -> None:

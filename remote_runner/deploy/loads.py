@@ -98,4 +98,3 @@ def without_own(asked: Asked) -> Report:
     memory = sum(seen.memory or 0 for seen in asked.running)
     free = min(report.memory, report.free_memory + memory)
     return report._replace(load=max(0.0, report.load - load), free_memory=max(report.free_memory, free))
-
