@@ -34,7 +34,7 @@ CREDIT_STEP = frames.WINDOW // 4
 PASSED = tuple(getattr(_signal, 'SIG' + name) for name in ('INT', 'TERM', 'HUP', 'QUIT', 'USR1', 'USR2'))
 ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
 MOST_ENDING = 3
-#: Exit status where a host or the daemon is lost, see `errors.py`.
+#: Exit status where the daemon is lost; of other failures it says that itself, see `errors.py`.
 EXIT_LOST = 3
 _REMEDIES = {
     'cwd': '--sync brings this folder over and back, --dir names a folder of the host',
@@ -124,9 +124,8 @@ class Attended:
         answer = self._answer or {}
         if 'error' in answer:
             error = answer['error']
-            status = error.get('status') or (EXIT_LOST if error.get('kind') == 'lost' else 1)
             remedy = error.get('remedy') or _REMEDIES.get(error.get('kind'))
-            return complain(error['what'], error.get('host') or self._options.ran_on, remedy, status)
+            return complain(error['what'], error.get('host') or self._options.ran_on, remedy, error.get('status', 1))
         if 'result' in answer:
             result = answer['result']
             self._options.has_ended = True
@@ -147,8 +146,9 @@ class Attended:
         late = seen.wait(wanted, '', time.monotonic() + self._options.wait_files, self._pause)
         if not late or self.came:
             return 0
-        names = ', '.join(sorted(late)[:3]) + (f' and {len(late) - 3} more' if len(late) > 3 else '')
-        what = f'what the command has written is not seen here within {self._options.wait_files:g} s: {names}'
+        from remote_runner.agent.views import listed  # late: it is rare
+
+        what = f'what the command has written is not seen here within {self._options.wait_files:g} s: {listed(late)}'
         return complain(what, self._options.ran_on, _REMEDIES['late'])
 
     def _pause(self, seconds: float) -> None:

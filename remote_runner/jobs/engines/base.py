@@ -65,8 +65,7 @@ class HostSilent(NamedTuple):
 
 
 class HostLoad(NamedTuple):
-    """The load per core of a host, where that matters: what it is first, when it crosses `most`, and while above that.
-    """
+    """The load per core of a host, where that matters: what it is first, when it crosses `most`, and all above that."""
 
     host: str
     load: float
