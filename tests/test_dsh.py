@@ -216,7 +216,6 @@ class TestWhichHost:
         for host, other in (('h1', 'h2'), ('h2', 'h1')):
             for words in (['--exclude', other], ['-x', f'{other[0]}[{other[1]}]'], [f'--exclude={other}*']):
                 assert dsh.dsh(*words, 'hostname').stdout == f'{host}\n'
-            wait_until(lambda: all(state.virtual < 0.2 for state in dsh.served.cluster.hosts()), 'nothing is new')
             assert dsh.dsh('--prefer', host, 'hostname').stdout == f'{host}\n'
         machine = os.uname().machine
         assert dsh.dsh('--platform', f'linux-{machine}', '--min-memory', '1M', 'true')
