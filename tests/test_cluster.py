@@ -328,12 +328,12 @@ def test_a_host_that_never_reports_is_lost(
     keep: Keep, own: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its agent waits for something there; it is tried again."""
-    monkeypatch.setattr(keeper, 'FIRST', 1.0)
+    monkeypatch.setattr(keeper, 'FIRST', 2.0)
     os.mkfifo(tmp_path / 'nothing comes')
     own['h2'].share('/proc/meminfo', tmp_path / 'nothing comes')
     try:
         watched = keep('h1', 'h2')
-        wait_until(lambda: watched.state('h2').error == 'it has been silent for 1 s', 'h2 to be lost', PATIENCE)
+        wait_until(lambda: watched.state('h2').error == 'it has been silent for 2 s', 'h2 to be lost', PATIENCE)
     finally:
         own['h2'].run(['umount', '--lazy', '/proc/meminfo'])
         os.close(os.open(tmp_path / 'nothing comes', os.O_RDWR))  # who waits there need not any more
