@@ -115,7 +115,8 @@ def test_only_the_chosen_hosts_are_connected_to_and_the_daemon_is_told(site: Sta
         assert virtual(daemons) == {}, 'a plan only asks'
         done = site.deploy()
     assert (placed(done), connecting(done), failed(done)) == ({'worker': 'h2'}, ['h2'], {})
-    assert (done.event('component_placed')['load'], done.events('host_released')) == (0.5, [])
+    assert done.event('component_placed')['load'] == round(1 / len(os.sched_getaffinity(0)), 3), 'fixed is there, too'
+    assert done.events('host_released') == []
     assert virtual(daemons).keys() == {'h2'}
     assert site.states() == {'worker@h2': 'started', 'fixed@h2': 'started'}
 
@@ -128,11 +129,8 @@ def test_what_was_chosen_counts_for_those_who_come_next(site: Standing, daemons:
     found = virtual(daemons)
     assert found.keys() == {'h2', 'h3'}
     assert found['h2'] > 2 * found['h3']
-    best = site.run('load', '--best', '--peek', '--exclude', 'h1').stdout
-    assert best in ('h2\n', 'h3\n')
-    for number in range(8):  # of others, who never heard of this run
-        site.run('load', '--best', '--exclude', 'h[1,3]')
-        assert virtual(daemons)['h2'] > number
+    site.run('load', '--best', '--count', '20', '--exclude', 'h[1,3]')  # by others, who never heard of this run
+    assert virtual(daemons)['h2'] > 6
     assert site.run('load', '--best', '--peek', '--exclude', 'h1').stdout == 'h3\n'
     (tmp_path / 'other').mkdir()
     with standing(daemons, tmp_path / 'other') as other:
