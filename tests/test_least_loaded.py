@@ -279,7 +279,7 @@ class TestTheDecision:
 class TestTheNextDecision:
     def test_it_stays(self) -> None:
         plan = ran(plan_of(component()), worker='node2')
-        [choice] = decided(plan, {'node1': known(1.0), 'node2': known(1.9), 'node3': known(1.0)})
+        [choice] = decided(plan, {'node1': known(1.0), 'node2': known(2.9), 'node3': known(1.0)})
         assert (choice.address.where, choice.kept, choice.why) == ('node2', True, '')
 
     def test_it_stays_where_little_is_to_be_gained(self) -> None:
@@ -288,9 +288,9 @@ class TestTheNextDecision:
 
     def test_it_leaves_a_host_that_scores_twice_the_best(self) -> None:
         plan = ran(plan_of(component()), worker='node2')
-        [choice] = decided(plan, {'node1': known(1.0), 'node2': known(2.1), 'node3': known(1.5)})
+        [choice] = decided(plan, {'node1': known(1.0), 'node2': known(3.1), 'node3': known(1.5)})
         assert (choice.address.where, choice.kept) == ('node1', False)
-        assert choice.why == 'node2 scores 2.10, node1 1.00'
+        assert choice.why == 'node2 scores 4.10, node1 2.00'
 
     def test_it_leaves_a_host_that_cannot_be_had(self) -> None:
         plan = ran(plan_of(component()), worker='node2')

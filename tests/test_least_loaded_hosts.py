@@ -189,7 +189,7 @@ def test_only_and_limit_mean_where_it_was(site: Standing, loads: dict[str, Burde
     loads['h1'].load(4.0)
     site.write(sleeps('a', util.least_loaded('h[1-2]')), sleeps('b', 'h3'))
     site.deploy()
-    loads['h2'].load(9.0)
+    loads['h2'].load(16.0)
     done = site.deploy('--limit', 'h2')
     assert placed(done) == {'a': 'h2'}
     assert [event['host'] for event in done.events('host_connected')] == ['h2']
