@@ -95,6 +95,25 @@ def together(faults: Sequence[RemoteRunnerError]) -> RemoteRunnerError:
     return faults[0] if len(faults) == 1 else ConfigFaults([str(fault) for fault in faults])
 
 
+def of_hosts(failures: Sequence[RemoteRunnerError]) -> RemoteRunnerError:
+    """The failures of several hosts as one, those that say the same in one line; a single one as itself."""
+    if len(failures) == 1:
+        return failures[0]
+    from remote_runner.hosts.address import fold
+
+    alike: dict[tuple[str, str | None, str | None], list[str]] = {}
+    for failure in failures:
+        alike.setdefault((failure.what, failure.component, failure.remedy), []).append(failure.host or '')
+    lines = [
+        str(RemoteRunnerError(what, host=fold(sorted(hosts)), component=component, remedy=remedy))
+        for (what, component, remedy), hosts in alike.items()
+    ]
+    kinds = {type(failure) for failure in failures}
+    error = (kinds.pop() if len(kinds) == 1 else RemoteRunnerError)('\n'.join(lines))
+    error.exit_status = max(failure.exit_status for failure in failures)
+    return error
+
+
 class HostError(RemoteRunnerError):
     """A host could not be reached, trusted or authenticated, or has not what is needed."""
 

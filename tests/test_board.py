@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from remote_runner.deploy.board import Board, State, Tracked
-from remote_runner.deploy.plan import ComponentPlan
+from remote_runner.deploy.component_plan import ComponentPlan
 from remote_runner.events import Event, Events
 from remote_runner.hosts.address import parse_address
 from remote_runner.hosts.host import Host

@@ -125,6 +125,20 @@ class TestVirtualLoad:
         assert virtual.at(104.0) < 0.4
         assert virtual.at(120.0) < 0.01
 
+    def test_what_has_ended_needs_no_core_any_more(self) -> None:
+        """Commands that ended just now push nobody away from hosts that are preferred."""
+        virtual = VirtualLoad()
+        for number in range(8):
+            virtual.begin(number, 100.0)
+        mine = host('mine', virtual=virtual.at(100.0))._replace(ended=virtual.ended(100.0))
+        assert best_name([host('other'), mine], Wanted(prefer=('mine',))) == 'other'
+        for number in range(8):
+            virtual.end(number, 100.1)
+        assert virtual.ended(100.1) == pytest.approx(virtual.at(100.1))
+        mine = host('mine', virtual=virtual.at(100.1))._replace(ended=virtual.ended(100.1))
+        assert best_name([host('other'), mine], Wanted(prefer=('mine',))) == 'mine'
+        assert best_name([host('other'), mine]) == 'other'
+
     def test_choices_fade_by_themselves(self) -> None:
         virtual = VirtualLoad()
         virtual.choose(100.0)

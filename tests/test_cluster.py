@@ -15,9 +15,10 @@ import pytest
 from remote_runner.errors import AuthenticationFailed, HostError, NoHostFits, UserCodeError
 from remote_runner.hosts.address import parse_hosts
 from remote_runner.hosts.ssh import Connector, SshOptions
-from remote_runner.placement import keeper
+from remote_runner.placement import member
 from remote_runner.placement.choose import Known, Wanted
-from remote_runner.placement.keeper import CONNECTING, LOST, SILENCE, UP, Cluster, HostState, delay_after
+from remote_runner.placement.keeper import Cluster
+from remote_runner.placement.member import CONNECTING, LOST, SILENCE, UP, HostState, delay_after
 from tests.burdens import GB, Burden, burdened
 from tests.commands import alias_of, nothing_runs, ssh_config
 from tests.deploying import kill, the_agent
@@ -328,7 +329,7 @@ def test_a_host_that_never_reports_is_lost(
     keep: Keep, own: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its agent waits for something there; it is tried again."""
-    monkeypatch.setattr(keeper, 'FIRST', 2.0)
+    monkeypatch.setattr(member, 'FIRST', 2.0)
     os.mkfifo(tmp_path / 'nothing comes')
     own['h2'].share('/proc/meminfo', tmp_path / 'nothing comes')
     try:

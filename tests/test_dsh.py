@@ -14,7 +14,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from remote_runner.placement import client
+from remote_runner.placement.command_line import ENVIRONMENT, without_jobserver
 from tests.commands import COMMAND, ROOT, environment, nothing_runs
 from tests.dshing import Dsh, Served
 from tests.testbed import Testbed
@@ -204,7 +204,7 @@ class TestWhatItIsGiven:
     ],
 )
 def test_makeflags(flags: str, expected: str) -> None:
-    assert client.without_jobserver(flags) == expected
+    assert without_jobserver(flags) == expected
 
 
 class TestWhichHost:
@@ -626,6 +626,6 @@ def test_it_imports_next_to_nothing() -> None:
 
 def test_help(dsh: Dsh) -> None:
     done = dsh.dsh('--help')
-    for word in (*client.ENVIRONMENT, '--env', '--min-memory', '--wait-files', '--dir', 'exit status'):
+    for word in (*ENVIRONMENT, '--env', '--min-memory', '--wait-files', '--dir', 'exit status'):
         assert word in done.stdout
     assert COMMAND[-1] == 'remote_runner'

@@ -284,7 +284,7 @@ class TestTheNextDecision:
 
     def test_it_stays_where_little_is_to_be_gained(self) -> None:
         plan = ran(plan_of(component()), worker='node2')
-        assert where(decided(plan, {'node1': known(0.0), 'node2': known(0.1)})) == ['node2']
+        assert where(decided(plan, {'node1': known(0.0, 16), 'node2': known(1.5, 16)})) == ['node2']
 
     def test_it_leaves_a_host_that_scores_twice_the_best(self) -> None:
         plan = ran(plan_of(component()), worker='node2')

@@ -18,7 +18,8 @@ import pytest
 
 from remote_runner.hosts.address import Address, parse_hosts
 from remote_runner.hosts.ssh import Connector, SshOptions
-from remote_runner.placement.keeper import LOST, UP, Cluster, HostState
+from remote_runner.placement.keeper import Cluster
+from remote_runner.placement.member import LOST, UP, HostState
 from remote_runner.placement.server import Server
 from remote_runner.ui.loads import loads_picture
 from tests.burdens import GB, Burden, burdened

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.batching import PATIENCE, Batches, marking
+from tests.batching import PATIENCE, WAIT, Batches, marking
 from tests.burdens import Burden, burdened
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
@@ -63,9 +63,8 @@ def test_it_gets_tasks_when_it_is_idle_and_what_runs_is_let_be(
 
 
 def test_a_host_becomes_busy(site: Batches, loads: dict[str, Burden], cores: int) -> None:
-    wait = 'while [ ! -e /tmp/go ]; do sleep 0.02; done; echo $RR_HOST'
     options = ['--load', '1.5', '--no-duplicates', '-l', 'INFO']
-    with site.begin_batch([marking(wait)] * 8, '1/h1,1/h2', *options) as running:
+    with site.begin_batch([marking(f'{WAIT}; echo $RR_HOST')] * 8, '1/h1,1/h2', *options) as running:
         site.wait_for_marks(2, running)
         loads['h1'].load(4 * cores)
         wait_until(lambda: b'h1: load 4.00 a core' in running.err, 'its load', PATIENCE)
@@ -90,9 +89,11 @@ def test_a_sweep_has_it_too(site: Batches, loads: dict[str, Burden], cores: int)
 
 def test_a_host_that_cannot_say_is_told_of(site: Batches, loads: dict[str, Burden], cores: int) -> None:
     loads['h1'].say('many')
-    done = site.batch(['echo $RR_HOST'] * 3, '1/h1,1/h2', '--load', '1.5', '-l', 'INFO')
-    assert done.stdout.split() == ['h2'] * 3
-    assert '/proc/loadavg cannot be understood' in done.stderr
+    with site.begin_batch([f'{WAIT}; echo $RR_HOST'] * 3, '1/h1,1/h2', '--load', '1.5', '-l', 'INFO') as running:
+        wait_until(lambda: b'/proc/loadavg cannot be understood' in running.err, 'what is wrong', PATIENCE)
+        site.go()
+        done = running.end(PATIENCE)
+    assert done.stdout.split() == ['h2'] * 3, done
 
 
 @pytest.mark.parametrize('text', ['0', '-1', 'x', 'nan', 'inf', ''])

@@ -16,7 +16,8 @@ from remote_runner.config import util
 from remote_runner.config.component import Component, Config
 from remote_runner.config.paths import TreePath
 from remote_runner.config.reading import shown
-from remote_runner.deploy.plan import FilePlan, Plan, check_session, make_plan
+from remote_runner.deploy.component_plan import FilePlan
+from remote_runner.deploy.plan import Plan, check_session, make_plan
 from remote_runner.deploy.secrets import Secrets
 from remote_runner.errors import AddressError, ConfigFaults, UsageError
 from tests.privileges import unprivileged

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from remote_runner.agent import policy
 from remote_runner.agent.policy import Policy
 from remote_runner.config.component import Component, Config
-from remote_runner.deploy.plan import ComponentPlan, make_plan
+from remote_runner.deploy.component_plan import ComponentPlan
+from remote_runner.deploy.plan import make_plan
 from remote_runner.deploy.waves import in_waves
 from remote_runner.errors import ConfigFaults
 from remote_runner.hosts.address import parse_address

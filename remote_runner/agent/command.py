@@ -1,15 +1,13 @@
 """One command on this host for somebody elsewhere, as if it ran there: its streams, its signals, its exit status.
 
 The commands of an agent are started by one process beside it, which forks one for each to see to it: see
-`agent/starter.py` for what that is good for. The streams go between the command and us alone.
+`agent/starter.py` for what that is good for. The streams (`agent/streams.py`) go between the command and us alone.
 """
 
 import errno
-import fcntl
 import os
 import select
 import struct
-import termios
 
 import _signal
 import _socket
@@ -18,6 +16,7 @@ from remote_runner.agent import processes
 from remote_runner.agent.files import expand
 from remote_runner.agent.peers import Peer, pack
 from remote_runner.agent.request import Failure, Gone
+from remote_runner.agent.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,11 +25,8 @@ if TYPE_CHECKING:
     from remote_runner.agent.request import Request
     from remote_runner.agent.views import View
 
-PIECE = 1 << 16
 #: As shells have it: the exit status of what is not there, and of what is there and cannot be executed.
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
-#: Control-D: what ends the input of a terminal.
-END_OF_INPUT = b'\x04'
 
 
 class Starter:
@@ -51,7 +47,7 @@ class Starter:
     def begin(self, files: "List[int]") -> Peer:
         """Have a command started whose stdin, stdout and stderr are these (none: it opens a terminal).
 
-        What it answers, and how it is told which command, see `run`.
+        How its minder is told which command, and what it answers, see `agent/starter.py`.
 
         Raises:
             OSError: this starter is gone.
@@ -103,20 +99,13 @@ def run(request: "Request") -> "Dict[str, object]":
 
 
 class Command:
-    """One command, and the loop that carries its streams."""
+    """One command, from its begin to its end."""
 
     def __init__(self, request: "Request") -> None:
         self._request = request
-        #: Its input, and what it writes: {file: part}.
-        self._stdin = self._master = self._slave = -1
-        self._sources: "Dict[int, str]" = {}
-        self._pending: "List[memoryview]" = []
-        #: Bytes of the part that is being written.
-        self._size = 0
-        self._is_input_ended = self._is_cancelled = False
+        self._streams = Streams(request)
+        self._is_cancelled = False
         self._result: "Optional[Dict[str, object]]" = None
-        #: Of what is left in each pipe once it has ended: bytes.
-        self._rest: "Dict[int, int]" = {}
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._control: "Optional[Peer]" = None
         self._folder = expand(request.header['cwd'])
@@ -134,9 +123,9 @@ class Command:
         self._request.when_changed(None)
         if self._control is not None:
             self._control.sock.close()
-        files = {self._woken, self._wake, self._stdin, self._master, self._slave, *self._sources} - {-1}
-        for fd in files:
-            os.close(fd)
+        self._streams.close()
+        os.close(self._woken)
+        os.close(self._wake)
 
     # ---- its begin ---------------------------------------------------------------------------------------------
 
@@ -157,9 +146,9 @@ class Command:
         theirs: "List[int]" = []
         if header.get('terminal'):
             environment[b'TERM'] = _encode(header['terminal']['term'])
-            terminal = self._open_terminal()
+            terminal = self._streams.open_terminal(header['terminal']['rows'], header['terminal']['columns'])
         else:
-            theirs = self._open_pipes()
+            theirs = self._streams.open_pipes()
         try:
             control = self._control = self._ask(theirs)
         finally:
@@ -180,26 +169,6 @@ class Command:
         self._hear()
         self._request.check()
 
-    def _open_pipes(self) -> "List[int]":
-        theirs = []
-        stdin, self._stdin = os.pipe()
-        theirs.append(stdin)
-        for name in ('out', 'err'):
-            read, write = os.pipe()
-            self._sources[read] = name
-            theirs.append(write)
-        os.set_blocking(self._stdin, False)
-        return theirs
-
-    def _open_terminal(self) -> bytes:
-        """Its path. Its other side is ours to keep open until the command has it."""
-        self._master, self._slave = os.openpty()
-        size = self._request.header['terminal']
-        self._resize(size['rows'], size['columns'])
-        os.set_blocking(self._master, False)
-        self._sources[self._master] = 'out'
-        return os.fsencode(os.ttyname(self._slave))
-
     def _ask(self, files: "List[int]") -> Peer:
         starter = self._request.agent.starter()
         try:
@@ -217,17 +186,11 @@ class Command:
 
     def run(self) -> "Dict[str, object]":
         """Until it has ended, and all that it wrote is sent; its result."""
-        while self._result is None or self._sources:
-            ready = dict(self._wanted().poll(0 if self._is_emptying else None))
+        while self._result is None or not self._streams.are_read:
+            ready = dict(self._wanted().poll(0 if self._streams.is_emptying else None))
             if self._woken in ready:
                 self._hear()
-            for fd in list(self._sources):
-                if self._can_send:
-                    if fd in ready:
-                        self._read(fd)
-                    elif self._is_emptying:
-                        self._drop(fd)
-            self._write(ready)
+            self._streams.serve(ready)
             if self._control is not None and self._control.fd in ready:
                 self._hear_minder()
             if self._is_cancelled and (self._result is not None or self._control is None):
@@ -242,20 +205,8 @@ class Command:
         poll.register(self._woken, select.POLLIN)
         if self._control is not None:
             poll.register(self._control.fd, select.POLLIN)
-        if self._can_send:  # else nobody listens to it: also that it hung up would be no news
-            for fd in self._sources:
-                poll.register(fd, select.POLLIN)
-        has_input = bool(self._pending) or self._is_input_ended
-        if self._stdin >= 0:
-            poll.register(self._stdin, select.POLLOUT if has_input else 0)
-        elif self._master >= 0 and has_input:
-            poll.register(self._master, select.POLLOUT | (select.POLLIN if self._can_send else 0))
+        self._streams.watch(poll)
         return poll
-
-    @property
-    def _is_emptying(self) -> bool:
-        """Whether a terminal is read to its end: all that was written is there, and nobody can write any more."""
-        return self._result is not None and self._master >= 0 and self._can_send
 
     def _hear(self) -> None:
         """What came from the other side, in the order in which it came, but that input waits for the command."""
@@ -264,26 +215,17 @@ class Command:
         except BlockingIOError:
             pass
         for part, body in self._request.take_parts():
-            if part is None:
-                self._is_input_ended = True
-            elif part == 'in':
-                self._pending.append(memoryview(body))
-            elif part[0] == 'signal':
+            if part is not None and part[0] == 'signal':
                 self._signal(part[1])
-            elif part[0] == 'size':
-                self._resize(part[1], part[2])
-            elif part[0] == 'close':
-                for fd in [fd for fd, name in self._sources.items() if name == part[1] and fd != self._master]:
-                    self._drop(fd)
+            else:
+                self._streams.take(part, body)
         if self._request.is_gone and not self._is_cancelled:
             self._cancel()
 
     def _cancel(self) -> None:
         """Have it ended; what it still writes goes nowhere."""
         self._is_cancelled = True
-        if self._master >= 0:
-            self._sources.clear()
-            self._close_terminal()
+        self._streams.cut()
         if self._control is not None:
             self._control.sock.shutdown(_socket.SHUT_WR)
 
@@ -291,124 +233,16 @@ class Command:
         if self._control is None:
             self._early.append(number)
             return
-        group = 0
-        if self._master >= 0:
-            try:
-                group = os.tcgetpgrp(self._master)
-            except OSError:
-                pass  # the command is just starting, or ending
         if 0 < number < _signal.NSIG:
-            self._control.send(('signal', number, group))
-
-    def _resize(self, rows: int, columns: int) -> None:
-        if self._master >= 0:
-            size = struct.pack('HHHH', min(max(rows, 0), 0xFFFF), min(max(columns, 0), 0xFFFF), 0, 0)
-            fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
-
-    # ---- its input ---------------------------------------------------------------------------------------------
-
-    def _write(self, ready: "Dict[int, int]") -> None:
-        """Give it of its input what it takes."""
-        fd = self._stdin if self._master < 0 else self._master
-        if fd < 0:
-            self._discard()
-            return
-        if ready.get(fd, 0) & (select.POLLERR | select.POLLNVAL) and self._master < 0:
-            self._close_input()
-            self._send_part('closed', b'')
-            self._discard()
-            return
-        try:
-            while self._pending:
-                self._size = self._size or len(self._pending[0])
-                self._pending[0] = self._pending[0][os.write(fd, self._pending[0]) :]
-                if not self._pending[0]:
-                    del self._pending[0]
-                    size, self._size = self._size, 0
-                    self._give_credit(size)
-            if self._is_input_ended:
-                self._is_input_ended = False
-                if self._master >= 0:
-                    os.write(fd, END_OF_INPUT)
-                else:
-                    self._close_input()
-        except BlockingIOError:
-            pass  # it takes more later
-        except OSError:  # its reader has just gone: poll says so
-            pass
-
-    def _close_input(self) -> None:
-        os.close(self._stdin)
-        self._stdin = -1
-
-    def _discard(self) -> None:
-        """Nobody wants what comes for it."""
-        for piece in self._pending:
-            self._give_credit(self._size or len(piece))
-            self._size = 0
-        self._pending = []
-
-    def _give_credit(self, size: int) -> None:
-        if size and not self._is_cancelled:
-            self._request.give_credit(size)
-
-    # ---- its output --------------------------------------------------------------------------------------------
-
-    @property
-    def _can_send(self) -> bool:
-        """It is listened to as long as what it says can be passed on."""
-        return self._is_cancelled or self._request.credit >= PIECE
-
-    def _read(self, fd: int) -> None:
-        most = PIECE
-        if fd in self._rest:
-            most = min(PIECE, self._rest[fd])
-            self._rest[fd] -= most
-        try:
-            data = os.read(fd, most)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if error.errno != errno.EIO:  # that is: a terminal that nobody has open any more
-                raise
-            data = b''
-        if data:
-            self._send_part(self._sources[fd], data)
-        if not data or self._rest.get(fd) == 0:
-            self._drop(fd)
-
-    def _send_part(self, part: str, data: bytes) -> None:
-        if not self._is_cancelled:
-            try:
-                self._request.send(part, data)
-            except Gone:
-                pass  # the next round sees that, too
-
-    def _drop(self, fd: int) -> None:
-        """Nothing more comes from there."""
-        del self._sources[fd]
-        if fd == self._master:
-            self._close_terminal()
-        else:
-            os.close(fd)
+            self._control.send(('signal', number, self._streams.front()))
 
     # ---- its end -----------------------------------------------------------------------------------------------
-
-    def _close_terminal(self) -> None:
-        """Which hangs up on whoever is in it."""
-        for fd in {self._master, self._slave} - {-1}:
-            os.close(fd)
-        self._master = self._slave = -1
 
     def _hear_minder(self) -> None:
         assert self._control is not None
         messages = self._control.receive()
         for kind, *values in messages or ():
-            if kind == 'started':
-                if self._slave >= 0:
-                    os.close(self._slave)
-                    self._slave = -1
-            elif kind == 'ended':
+            if kind == 'ended':
                 self._end({'status': values[0]})
             elif kind == 'failed':
                 status = NOT_FOUND if values[0] in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
@@ -425,17 +259,11 @@ class Command:
                 raise Failure('what started the command there was killed, and the command with it', kind='killed')
 
     def _end(self, result: "Dict[str, object]") -> None:
-        """Its own process has ended: what it wrote is in the pipes now."""
+        """Its own process has ended."""
         if self._result is not None or self._is_cancelled:
             return
         self._result = result
-        if self._slave >= 0:
-            os.close(self._slave)
-            self._slave = -1
-        for fd in self._sources.keys() - {self._master}:
-            self._rest[fd] = struct.unpack('i', fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0]
-            if not self._rest[fd]:
-                self._drop(fd)
+        self._streams.ended()
 
 
 def _encode(text: str) -> bytes:

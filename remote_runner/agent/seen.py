@@ -3,7 +3,7 @@
 A network file system shows what others wrote a little later: attributes are remembered for seconds, and so is that a
 file is not there (nfs(5), "Data and metadata coherence"). Opening a file or a folder asks the server. So whoever waits
 for something that another machine has seen opens it, looks, and tries again. Both sides of a command do that, see
-`placement/client.py`.
+`placement/attended.py`.
 
 What is seen of a path is `[size, mtime, ctime]` (in nanoseconds; the size of a folder is -1) or None, where there is
 nothing. Times are those of the server's clock, and ctime never goes back: a later one is news that we may also have.

@@ -11,6 +11,11 @@ end all of it, and knows when nothing is left (`waitpid` answers ECHILD). What e
 What is left when a command has ended by itself is what it wanted to leave, as a server that it started: it stays, as
 with ssh, and the minder stays as long, so that the starter does not take it for a dead minder's.
 
+Over the socket that comes with a command (`agent/peers.py`) its minder is told `(argv, environment, cwd, umask, path of
+a terminal or b'')` and then `('signal', number, process group in front or 0)`; that nothing more can be told means that
+the command is not wanted any more. It answers `('ended', exit status)`, or `('cwd', errno, why)` or `('failed', errno,
+why)` where there was no begin, and `('left', pids)` for what it cannot end.
+
 It imports little, and is forked from a process that has imported it already: a command costs one fork of some 8 MB and
 one posix_spawn.
 
@@ -146,7 +151,6 @@ def _mind(control: Peer, files: "List[int]", starter: int) -> None:
         return
     for fd in files:
         os.close(fd)
-    control.send(('started', pid))
     _Minder(control, signals, pid, messages).run()
 
 

@@ -18,6 +18,8 @@ from remote_runner.cli.options import Parser, add_connection_options, add_log_le
 from remote_runner.cli.wanted import add_wanted_options, wanted
 from remote_runner.errors import UsageError
 from remote_runner.placement import client
+from remote_runner.placement.attended import die_by
+from remote_runner.placement.command_line import WAIT_FILES, Options
 
 if TYPE_CHECKING:
     from remote_runner.hosts.address import Address
@@ -75,10 +77,10 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument(
         '--wait-files',
         type=_seconds,
-        default=client.WAIT_FILES,
+        default=WAIT_FILES,
         metavar='SECONDS',
         help='how long the host may take until it sees the files that the command names as they are here, and we those '
-        f'that it wrote (default: {client.WAIT_FILES:g}; 0: do not look, nor whether the directory is shared)',
+        f'that it wrote (default: {WAIT_FILES:g}; 0: do not look, nor whether the directory is shared)',
     )
     group = parser.add_argument_group('environment', _ENVIRONMENT)
     group.add_argument(
@@ -108,10 +110,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         return _told(asked, options)
     status = _run(asked, options)
-    return status if status >= 0 else client.die_by(-status)
+    return status if status >= 0 else die_by(-status)
 
 
-def _run(asked: client.Options, options: argparse.Namespace) -> int:
+def _run(asked: Options, options: argparse.Namespace) -> int:
     """Run it; see `client.attend`."""
     from remote_runner.placement.cluster import find
 
@@ -126,7 +128,7 @@ def _run(asked: client.Options, options: argparse.Namespace) -> int:
     return status
 
 
-def _told(asked: client.Options, options: argparse.Namespace) -> int:
+def _told(asked: Options, options: argparse.Namespace) -> int:
     """Run it, and tell of it as `exec --json` does."""
     import json
     import tempfile
@@ -137,7 +139,7 @@ def _told(asked: client.Options, options: argparse.Namespace) -> int:
         begun = time.monotonic()
         status = _run(asked, options)
         if status < 0:
-            client.die_by(-status)
+            die_by(-status)
         if asked.has_ended:
             texts = {}
             for name, file in (('stdout', out), ('stderr', err)):
@@ -170,8 +172,8 @@ def split(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[li
     return own, []
 
 
-def _asked(options: argparse.Namespace, command: list[str]) -> client.Options:
-    asked = client.Options()
+def _asked(options: argparse.Namespace, command: list[str]) -> Options:
+    asked = Options()
     wish = wanted(options)
     asked.prefer, asked.exclude = list(wish.prefer), list(wish.exclude)
     asked.min_memory, asked.platform = wish.min_memory, wish.platform
@@ -182,7 +184,7 @@ def _asked(options: argparse.Namespace, command: list[str]) -> client.Options:
     return asked
 
 
-def _by_daemon(asked: client.Options, addresses: Sequence[Address] | None) -> int | None:
+def _by_daemon(asked: Options, addresses: Sequence[Address] | None) -> int | None:
     """Run it by the daemon, if there is one that has these hosts (None: any); its exit status.
 
     Raises:
@@ -201,7 +203,7 @@ def _by_daemon(asked: client.Options, addresses: Sequence[Address] | None) -> in
     return client.attend(sock, asked)
 
 
-def _best_of_daemon(asked: client.Options, addresses: Sequence[Address] | None) -> list[Address] | None:
+def _best_of_daemon(asked: Options, addresses: Sequence[Address] | None) -> list[Address] | None:
     """The host that the daemon chooses, if there is one that has these hosts (None: any).
 
     Raises:
@@ -218,7 +220,7 @@ def _best_of_daemon(asked: client.Options, addresses: Sequence[Address] | None) 
     return [parse_address(name) for name in daemon.best(wish, 1, peek=False)]
 
 
-def _by_ourselves(asked: client.Options, addresses: Sequence[Address], options: argparse.Namespace) -> int:
+def _by_ourselves(asked: Options, addresses: Sequence[Address], options: argparse.Namespace) -> int:
     """Run it over connections of our own, by a server as the daemon's, for this command alone."""
     from remote_runner.hosts.ahead import Ahead
     from remote_runner.placement.keeper import Cluster
@@ -248,7 +250,7 @@ def _by_ourselves(asked: client.Options, addresses: Sequence[Address], options: 
             serving.join()
 
 
-def _with_folder(asked: client.Options, sock: socket.socket, cluster: Cluster) -> int:
+def _with_folder(asked: Options, sock: socket.socket, cluster: Cluster) -> int:
     """Run it where this folder is brought to, and what it changed comes back from; its exit status.
 
     Raises:

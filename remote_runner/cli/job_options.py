@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from remote_runner.jobs.policy import Halt, Policy, RetryOn
 
 #: What the options of `add_policy_options` set.
-POLICY = ('retries', 'retry_on', 'timeout', 'halt', 'delay', 'duplicates', 'keep', 'lease', 'on_lost')
+POLICY = ('retries', 'retry_on', 'timeout', 'halt', 'delay', 'load', 'duplicates', 'keep', 'lease', 'on_lost')
 FORMATS = ('framed', 'jsonl', 'text')
 #: Seconds for which hosts that have lost their master wait for it.
 LEASE = 60.0

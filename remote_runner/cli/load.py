@@ -14,8 +14,8 @@ from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
     from remote_runner.placement.choose import Score
-    from remote_runner.placement.keeper import HostState
     from remote_runner.placement.loads import Loads
+    from remote_runner.placement.member import HostState
 
 _DESCRIPTION = """\
 Show the loads of hosts, the best one first: load average of a minute, cores, free memory, used swap, users logged in,
@@ -138,7 +138,7 @@ def _tell(loads: Loads, options: argparse.Namespace) -> int:
         return 0
     import sys
 
-    from remote_runner.placement.keeper import UP
+    from remote_runner.placement.member import UP
     from remote_runner.ui.terminal import can_color
 
     states = look()

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 
 from remote_runner.agent.tree import describe_status
-from remote_runner.deploy.plan import ComponentPlan
+from remote_runner.deploy.component_plan import ComponentPlan
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.events import (
     ComponentAborted,

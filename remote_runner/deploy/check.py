@@ -20,7 +20,7 @@ from remote_runner.hosts.address import Address, parse_address
 
 if TYPE_CHECKING:
     from remote_runner.config.least_loaded import LeastLoaded
-    from remote_runner.deploy.plan import ComponentPlan, FilePlan
+    from remote_runner.deploy.component_plan import ComponentPlan, FilePlan
 
 _LABELS_SHOWN = 3
 #: What stands for the working folder of a task; no component has such a base_dir.

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from remote_runner.deploy.check import Checker
-from remote_runner.deploy.plan import ComponentPlan, Plan
+from remote_runner.deploy.component_plan import ComponentPlan
+from remote_runner.deploy.plan import Plan
 from remote_runner.errors import NoHostFits
 from remote_runner.hosts.address import Address
 from remote_runner.placement.choose import Known, Wanted, load_per_core, rank, score, why_not

@@ -9,10 +9,11 @@ from collections.abc import Container, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
+from remote_runner.deploy.component_plan import ComponentPlan
 from remote_runner.deploy.keep import has_changed_files, unchanged
 from remote_runner.deploy.mirror import Mirrors, check_temporary
 from remote_runner.deploy.outcome import RunOptions
-from remote_runner.deploy.plan import ComponentPlan, Plan
+from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.seen import all_seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.deploy.sharing import Sharing, Turn

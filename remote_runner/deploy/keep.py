@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from remote_runner.deploy.component_plan import ComponentPlan
 from remote_runner.deploy.holder import whoami
-from remote_runner.deploy.plan import ComponentPlan
 from remote_runner.deploy.seen import Seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT, survey_run
 from remote_runner.errors import RequestFailed, SessionFailed

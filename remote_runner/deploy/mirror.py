@@ -5,7 +5,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Mapping
 
-from remote_runner.deploy.plan import ComponentPlan, Plan
+from remote_runner.deploy.component_plan import ComponentPlan
+from remote_runner.deploy.plan import Plan
 from remote_runner.errors import ConfigError
 from remote_runner.files.manifest import NO_MIRROR, Mirror, Tree, remote_path
 

@@ -15,7 +15,8 @@ from remote_runner.deploy.check import Checker
 from remote_runner.hosts.address import Address, parse_address
 
 if TYPE_CHECKING:
-    from remote_runner.deploy.plan import ComponentPlan, Plan
+    from remote_runner.deploy.component_plan import ComponentPlan
+    from remote_runner.deploy.plan import Plan
     from remote_runner.deploy.record import Record
 
 

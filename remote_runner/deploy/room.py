@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from remote_runner.deploy.plan import ComponentPlan
+from remote_runner.deploy.component_plan import ComponentPlan
 from remote_runner.errors import TransferFailed
 from remote_runner.files.compare import look, result_of
 from remote_runner.files.local import LocalFiles

@@ -12,13 +12,12 @@ import contextlib
 import logging
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from remote_runner.agent.tree import describe_status
 from remote_runner.deploy.board import RUNNING, Board, State, Tracked
-from remote_runner.deploy.holder import CHANGE, RUN, lock, whoami
+from remote_runner.deploy.holder import Hold, whoami
 from remote_runner.deploy.outcome import Experiment, Outcome, RunOptions, report
 from remote_runner.deploy.plan import Plan
 from remote_runner.deploy.prepare import SHORT, Preparation
@@ -39,6 +38,7 @@ from remote_runner.errors import (
     RemoteRunnerError,
     SessionFailed,
     StartFailed,
+    of_hosts,
 )
 from remote_runner.events import (
     Events,
@@ -47,16 +47,12 @@ from remote_runner.events import (
     RunEnded,
     RunStarted,
 )
-from remote_runner.hosts.address import fold
 from remote_runner.hosts.host import GIVE_UP_TIMEOUT, Header, Host
 from remote_runner.hosts.pool import Opens, Pool
 
 __all__ = ['Outcome', 'RunOptions', 'deploy']
 
 log = logging.getLogger(__name__)
-
-#: Seconds that this run waits for somebody else who is just changing the session.
-PATIENCE = 20.0
 
 
 def deploy(plan: Plan, connector: Opens, options: RunOptions, events: Events) -> Outcome:
@@ -96,9 +92,7 @@ class _Run:
         self._me = whoami()
         run_id = options.join or new_run_id()
         self.outcome = Outcome(run_id, plan.session)
-        self._locks: tuple[str, ...] = (RUN, CHANGE)
-        #: The hosts on which the session ran when this run came.
-        self._running: set[str] = set()
+        self._hold = Hold(plan.session, self._me)
         self._starter = Starter(
             self._board,
             self._pool,
@@ -139,9 +133,9 @@ class _Run:
     def carry_out(self) -> None:
         """The story."""
         self._go_to_hosts()
-        self._lock()
+        self._each(self._hold.take)
         if not self._options.kill_first:
-            self._refuse_running()
+            self._each(self._refuse_running)
         self._become_users()
         if self._options.copying.delete:
             self._each(self._preparation.check)
@@ -184,60 +178,18 @@ class _Run:
     def _each(self, work: Callable[[Host], None]) -> None:
         """Do `work` on all hosts in parallel; when all are done, raise the errors together."""
         failures = [error for _, error in self._pool.each(work) if error is not None]
-        if len(failures) == 1:
-            raise failures[0]
         if failures:
-            alike: dict[tuple[str, str | None, str | None], list[str]] = defaultdict(list)
-            for failure in failures:
-                alike[failure.what, failure.component, failure.remedy].append(failure.host or '')
-            lines = [
-                str(RemoteRunnerError(what, host=fold(sorted(hosts)), component=component, remedy=remedy))
-                for (what, component, remedy), hosts in alike.items()
-            ]
-            kinds = {type(failure) for failure in failures}
-            error = (kinds.pop() if len(kinds) == 1 else RemoteRunnerError)('\n'.join(lines))
-            error.exit_status = max(failure.exit_status for failure in failures)
-            raise error
+            raise of_hosts(failures)
 
     def _check_room(self, host: Host) -> None:
         """Where something is ended before files come."""
-        if self._options.kill_first and host.name in self._running:
+        if self._options.kill_first and host.name in self._hold.running:
             self._preparation.check_room(host)
 
     # ---- sessions ---------------------------------------------------------------------------------------------
 
-    def _lock(self) -> None:
-        """Be the only one at work on this session, on every host."""
-
-        def hold(host: Host) -> None:
-            if lock(host, self._plan.session, self._me, self._locks):
-                self._running.add(host.name)
-
-        self._each(hold)
-
-    def _unlock(self) -> None:
-        """While this run only waits, others may change the session."""
-        self._locks = (RUN,)
-        self._each(self._unlock_one)
-
-    def _unlock_one(self, host: Host) -> None:
-        with contextlib.suppress(HostError):  # the lock of a connection that is gone is gone, too
-            host.request('unlock', timeout=SHORT, session=self._plan.session, kinds=[CHANGE])
-
-    def _lock_again(self) -> None:
-        if CHANGE not in self._locks:
-            self._locks = (RUN, CHANGE)
-            self._each(self._lock_again_on)
-
-    def _lock_again_on(self, host: Host) -> None:
-        with contextlib.suppress(HostError):  # what is done to a host out of reach says so itself
-            lock(host, self._plan.session, self._me, [CHANGE], PATIENCE)
-
-    def _refuse_running(self) -> None:
+    def _refuse_running(self, host: Host) -> None:
         """With `--no-kill`: a component that still runs cannot be started again."""
-        self._each(self._refuse_running_on)
-
-    def _refuse_running_on(self, host: Host) -> None:
         wanted = {t.plan.name: t for t in self._board.all() if t.host == host.name}
         for found in host.request('running', timeout=SHORT, session=self._plan.session)['components']:
             if found.get('name') in wanted and found.get('state') != 'exited':
@@ -302,7 +254,7 @@ class _Run:
         unknown = self._board.sight_again(own)
         keys = {t.key: t.plan.name for t in own}
         try:
-            lock(host, self._plan.session, self._me, self._locks)
+            self._hold.renew(host)
             self._sudo.renew(host)
             states = host.request(
                 'watch', timeout=SHORT, session=self._plan.session, run=self.outcome.run, keys=keys
@@ -322,7 +274,7 @@ class _Run:
         failed = self._board.failed_critical()
         if not failed:
             return
-        self._lock_again()
+        self._hold.keep_others_out(self._each)
         log.error('%s has failed and is critical: all components are stopped', ', '.join(t.key for t in failed))
         stop_components(self._board, self._pool, [t for t in self._board.all() if t.pid])
         self._fail_ended(failed)
@@ -346,7 +298,7 @@ class _Run:
             if self._options.terminate:
                 log.warning('--terminate has no effect: no component has wait=True')
             return
-        self._unlock()
+        self._hold.let_others_change(self._each)
         # The others may be critical, are ended or fetched from: their hosts must be in reach, too.
         has_failed = self._board.failed_critical
         wait_for_components(self._board, waited, self._reconnect, lambda: bool(has_failed()), beside=everything)
@@ -360,7 +312,7 @@ class _Run:
 
     def _experiment(self, experiment: Experiment) -> None:
         """Do what the components were started for; the death of a critical one cancels it."""
-        self._unlock()
+        self._hold.let_others_change(self._each)
         with watching(self._board, self._reconnect, experiment.cancel):
             failure: RemoteRunnerError | None = None
             try:
@@ -377,7 +329,7 @@ class _Run:
             self._wait()
             return
         if self._options.terminate:
-            self._lock_again()
+            self._hold.keep_others_out(self._each)
             stop_components(self._board, self._pool, self._board.all())
         if failure is not None:
             with reported():
@@ -390,7 +342,7 @@ class _Run:
         self._see_to_critical()
         self._fail_ended(waited)
         if self._options.terminate:
-            self._lock_again()
+            self._hold.keep_others_out(self._each)
             others = [tracked for tracked in self._board.all() if tracked not in waited]
             stop_components(self._board, self._pool, others + waited)
         failed = [t for t in waited if t.state is not State.EXITED]

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from remote_runner.deploy.plan import ComponentPlan, FetchPlan
+from remote_runner.deploy.component_plan import ComponentPlan, FetchPlan
 from remote_runner.hosts.address import parse_address
 from remote_runner.hosts.host import Header
 

@@ -14,7 +14,7 @@ from remote_runner.hosts.address import Address, parse_hosts
 from remote_runner.nearest import nearest
 
 if TYPE_CHECKING:
-    from remote_runner.deploy.plan import ComponentPlan
+    from remote_runner.deploy.component_plan import ComponentPlan
 
 
 def only(components: Sequence[ComponentPlan], names: Iterable[str]) -> dict[int, ComponentPlan]:

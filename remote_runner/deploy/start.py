@@ -12,7 +12,7 @@ from typing import Any
 
 from remote_runner.agent.tree import describe_status
 from remote_runner.deploy.board import PENDING, Board, State, Tracked
-from remote_runner.deploy.plan import ComponentPlan
+from remote_runner.deploy.component_plan import ComponentPlan
 from remote_runner.deploy.secrets import Secrets
 from remote_runner.errors import ConnectionLost, HostError, RemoteRunnerError, RequestFailed
 from remote_runner.hosts.host import Call, Header

@@ -16,7 +16,7 @@ from remote_runner.config.reading import BadValueError, read_args
 from remote_runner.config.sweep import Sweep, Tasks, program_name
 from remote_runner.config.sweep_reading import STDIN
 from remote_runner.deploy.check import Checker
-from remote_runner.deploy.plan import FilePlan
+from remote_runner.deploy.component_plan import FilePlan
 from remote_runner.errors import AddressError
 from remote_runner.hosts.address import Address, parse_hosts
 

@@ -10,7 +10,7 @@ from remote_runner.nearest import nearest
 
 if TYPE_CHECKING:
     from remote_runner.deploy.check import Checker
-    from remote_runner.deploy.plan import ComponentPlan
+    from remote_runner.deploy.component_plan import ComponentPlan
 
 
 def in_waves(components: Sequence[ComponentPlan], checker: Checker) -> list[ComponentPlan]:

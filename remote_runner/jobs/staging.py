@@ -16,7 +16,7 @@ from pathlib import Path
 
 from remote_runner.agent.staged import FOLDER
 from remote_runner.deploy.bring import Bringer
-from remote_runner.deploy.plan import FilePlan
+from remote_runner.deploy.component_plan import FilePlan
 from remote_runner.errors import RemoteRunnerError, TransferFailed
 from remote_runner.events import Events
 from remote_runner.files.manifest import Manifest, Placed

@@ -54,11 +54,19 @@ class Report(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A host, its last report, and the virtual load of what was given to it since: processes."""
+    """A host, and what is known of it.
+
+    Args:
+        address: with its weights.
+        report: its last one.
+        virtual: the virtual load of what was given to it since: processes.
+        ended: so much of that is of commands that have ended.
+    """
 
     address: Address
     report: Report
     virtual: float = 0.0
+    ended: float = 0.0
 
     @property
     def name(self) -> str:
@@ -105,6 +113,11 @@ def load_per_core(host: Known) -> float:
     return (host.report.load + host.virtual) / max(1, host.report.cores)
 
 
+def has_core_to_spare(host: Known) -> bool:
+    """Whether one more command would have a core for itself: what has ended needs none."""
+    return load_per_core(host._replace(virtual=host.virtual - host.ended)) < 1.0
+
+
 def score(host: Known) -> float:
     """The score of a host: see the top of this file."""
     used = 1.0 - host.report.free_memory / host.report.memory if host.report.memory else 0.0
@@ -139,7 +152,7 @@ def unwanted(address: Address, wanted: Wanted) -> str | None:
 def best(hosts: Iterable[Known], wanted: Wanted = Wanted(), rate: Score = score) -> Known | None:  # noqa: B008
     """The host with the lowest score among those that will do, the first of equal ones; None if none will."""
     ranked = rank([host for host in hosts if why_not(host, wanted) is None], rate)
-    free = [host for host in ranked if _matches(host.address, wanted.prefer) and load_per_core(host) < 1.0]
+    free = [host for host in ranked if _matches(host.address, wanted.prefer) and has_core_to_spare(host)]
     return next(iter(free or ranked), None)
 
 
@@ -177,7 +190,7 @@ class VirtualLoad:
         """It has ended: what counts of it fades quickly."""
         began = self._running.pop(key, None)
         if began is not None:
-            self._rest = self._rest_now(now) + math.exp((began - now) / AVERAGED)
+            self._rest = self.ended(now) + math.exp((began - now) / AVERAGED)
             self._rest_at = now
 
     def choose(self, now: float) -> None:
@@ -189,7 +202,8 @@ class VirtualLoad:
         self._choices = [then for then in self._choices if now - then < 6 * CHOICE_FADING]
         running = sum(math.exp((began - now) / AVERAGED) for began in self._running.values())
         chosen = sum(math.exp((then - now) / CHOICE_FADING) for then in self._choices)
-        return running + chosen + self._rest_now(now)
+        return running + chosen + self.ended(now)
 
-    def _rest_now(self, now: float) -> float:
+    def ended(self, now: float) -> float:
+        """What of these is of commands that have ended: it spreads those that follow, and needs no core any more."""
         return self._rest * math.exp((self._rest_at - now) / FADING)

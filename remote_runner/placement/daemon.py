@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.placement.cluster import ClusterFile, Following
-from remote_runner.placement.keeper import CONNECTING, UP, Cluster, HostState
+from remote_runner.placement.keeper import Cluster
+from remote_runner.placement.member import CONNECTING, UP, HostState
 from remote_runner.placement.server import Server
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,7 @@
         cluster.wait_until_up(30.0)
         [(name, host)] = cluster.choose(Wanted(min_memory=2 << 30))
 
-A host that is silent (`SILENCE`), or whose connection breaks, is lost: it is not chosen, and it is connected to again
-after delays that grow. Where commands of ours still run on a host that has become silent, its connection is left
-alone: the host speaks again, or the connection counts as dead (`hosts/transport.py`) and takes them with it.
+What becomes of one of them is the matter of `member.py`.
 """
 
 from __future__ import annotations
@@ -18,108 +16,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from remote_runner.defaults import FANOUT
-from remote_runner.errors import (
-    AuthenticationFailed,
-    ConnectionLost,
-    HostError,
-    HostSilent,
-    NoHostFits,
-    RemoteRunnerError,
-    RequestFailed,
-)
+from remote_runner.errors import HostSilent, NoHostFits, RemoteRunnerError
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import INTERRUPTIBLE, Call, Host
+from remote_runner.hosts.host import INTERRUPTIBLE, Host
 from remote_runner.hosts.pool import HEARTBEAT, Opens, connect
-from remote_runner.placement.choose import Known, Report, Score, VirtualLoad, Wanted, best, score, unwanted, why_not
+from remote_runner.placement.choose import Known, Report, Score, Wanted, best, score, unwanted, why_not
+from remote_runner.placement.member import CONNECTING, UP, HostState, Member
 
 #: Seconds between two reports of a host.
 INTERVAL = 1.5
-#: So many of these without any report mean that a host is lost: of two that say the same it sends one.
-SILENCE = 4
-#: Seconds that the first one of a connection may take: the agent begins with it.
-FIRST = 30.0
-#: Seconds after which a host that was lost is connected to again: at first, and at most.
-FIRST_DELAY, MOST_DELAY = 1.0, 60.0
-#: Seconds after which one is tried again that has not let us in: many attempts may lock the user out.
-REFUSED_DELAY = 600.0
-#: How the hosts are.
-UP, CONNECTING, LOST = 'up', 'connecting', 'lost'
-
-
-class HostState(NamedTuple):
-    """How a host of the cluster is.
-
-    Args:
-        address: as the user wrote it.
-        state: `up`; `connecting`: it was not tried yet, or its first report is awaited; `lost`: it is tried again.
-        error: why it is not up, without its name.
-        report: the last one; None: there was none over the last connection.
-        age: seconds since that came.
-        virtual: processes that were given to it and that its load does not show yet.
-        score: lower is better; None: it is not up.
-        identity: the same for all names of one machine and user; None: it was never connected to.
-    """
-
-    address: Address
-    state: str
-    error: str | None
-    report: Report | None
-    age: float | None
-    virtual: float
-    score: float | None
-    identity: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it, and the daemon's answers; see `wire.py`."""
-        load_weight, memory_weight = (*self.address.weights, 1.0, 1.0)[:2]
-        return {
-            'name': self.address.where,
-            'state': self.state,
-            'error': self.error,
-            'report': self.report and self.report._asdict(),
-            'age': self.age,
-            'virtual': self.virtual,
-            'score': self.score,
-            'load_weight': load_weight,
-            'memory_weight': memory_weight,
-            'identity': self.identity,
-        }
-
-
-class _Member:
-    """One host of the cluster. All of it belongs to the cluster's lock."""
-
-    def __init__(self, address: Address, now: float) -> None:
-        self.address = address
-        self.virtual = VirtualLoad()
-        self.state = CONNECTING
-        self.error: RemoteRunnerError | None = None
-        self.host: Host | None = None
-        self.identity: str | None = None
-        #: The member that is the same machine, while that is up.
-        self.twin: _Member | None = None
-        #: The request that makes it report.
-        self.call: Call | None = None
-        self.report: Report | None = None
-        self.heard = now
-        self.up_since: float | None = None
-        #: When it is to be connected to, or asked again; None: it is connected, or nobody knows yet whether it can be.
-        self.due: float | None = now
-        self.failures = 0
-        self.is_wanted = True
-
-    @property
-    def name(self) -> str:
-        return self.address.where
-
-    def known(self, now: float) -> Known | None:
-        """What a choice needs to know; None: it cannot be chosen."""
-        if self.state != UP or self.report is None:
-            return None
-        return Known(self.address, self.report, self.virtual.at(now))
 
 
 class Cluster:
@@ -152,9 +60,9 @@ class Cluster:
         self._clock = clock
         self._jitter = jitter
         self._fanout = fanout
-        self._members = {address.where: _Member(address, clock()) for address in addresses}
+        self._members = {address.where: self._new(address) for address in addresses}
         #: Members that are not wanted any more, where commands still run.
-        self._leaving: list[_Member] = []
+        self._leaving: list[Member] = []
         self._changed = threading.Condition()
         self._choosing = threading.Lock()
         self._connecting = 0
@@ -200,9 +108,8 @@ class Cluster:
         """
         found = []
         with self._changed:
-            now = self._clock()
-            members = [(member, member.known(now), self._state(member, now)) for member in self._members.values()]
-        for _, known, state in members:
+            members = [(member.known(), member.told()) for member in self._members.values()]
+        for known, state in members:
             found.append(state if known is None else state._replace(score=self._rate(known)))
         return found
 
@@ -226,8 +133,7 @@ class Cluster:
         with self._choosing:
             while len(found) < count:
                 with self._changed:
-                    now = self._clock()
-                    known = [member.known(now) for member in self._members.values()]
+                    known = [member.known() for member in self._members.values()]
                 up = [each._replace(virtual=each.virtual + given.get(each.name, 0.0)) for each in known if each]
                 chosen = best(up, wanted, self._rate)
                 if chosen is None:
@@ -239,9 +145,9 @@ class Cluster:
                     if peek:
                         given[chosen.name] = given.get(chosen.name, 0.0) + 1.0
                     elif key is None:
-                        member.virtual.choose(now)
+                        member.virtual.choose(self._clock())
                     else:
-                        member.virtual.begin(key, now)
+                        member.virtual.begin(key, self._clock())
                     found.append((chosen.name, member.host))
         return found
 
@@ -262,7 +168,7 @@ class Cluster:
             now = self._clock()
             before, self._members = self._members, {}
             for address in addresses:
-                member = before.pop(address.where, None) or self._returning(address) or _Member(address, now)
+                member = before.pop(address.where, None) or self._returning(address) or self._new(address)
                 member.address = address
                 member.due = now if member.due is not None else None
                 self._members[address.where] = member
@@ -284,12 +190,6 @@ class Cluster:
 
     # ---- what it makes of what it knows ----------------------------------------------------------------------------
 
-    def _state(self, member: _Member, now: float) -> HostState:
-        error = None if member.error is None else str(member.error).removeprefix(f'{member.name}: ')
-        age = max(0.0, now - member.heard) if member.report is not None else None
-        virtual = member.virtual.at(now)
-        return HostState(member.address, member.state, error, member.report, age, virtual, None, member.identity)
-
     def _none(self, up: Sequence[Known], wanted: Wanted) -> NoHostFits:
         """Why no host will do; those that were not meant are left out."""
         reasons = {each.name: why_not(each, wanted) for each in up}
@@ -304,7 +204,10 @@ class Cluster:
             others = len(self._members) - len(found)
         return NoHostFits(found, others, out_of_reach=bool(found) and is_out_of_reach)
 
-    def _returning(self, address: Address) -> _Member | None:
+    def _new(self, address: Address) -> Member:
+        return Member(address, self._interval, self._clock, self._jitter)
+
+    def _returning(self, address: Address) -> Member | None:
         """A host that was to be left, and is wanted again."""
         for member in self._leaving:
             if member.name == address.where and member.host is not None:
@@ -321,11 +224,12 @@ class Cluster:
             with self._changed:
                 if self._is_closed.is_set():
                     return
-                now = self._clock()
-                for member in self._all():
-                    self._look_at(member, now)
-                closing = [host for host in map(self._given_up, self._all()) if host is not None]
+                lost = [member for member in self._all() if member.look()]
+                if lost:
+                    self._changed.notify_all()
+                closing = [host for member in self._all() if (host := member.give_up()) is not None]
                 self._leaving = [member for member in self._leaving if member.host is not None]
+                now = self._clock()
                 due = [member for member in self._members.values() if member.due is not None and member.due <= now]
                 due = due[: self._fanout - self._connecting]
                 for member in due:
@@ -338,61 +242,17 @@ class Cluster:
             for member in due:
                 _in_background(self._reach, member.name, member)
 
-    def _all(self) -> list[_Member]:
+    def _all(self) -> list[Member]:
         return [*self._members.values(), *self._leaving]
-
-    def _look_at(self, member: _Member, now: float) -> None:
-        """See what has become of a host; the lock is held."""
-        if member.call is not None and member.call.ended:
-            self._lose(member, _why_ended(member.call))
-        elif _is_awaited(member) and now - member.heard > self._patience(member):
-            self._lose(member, HostSilent(f'it has been silent for {self._patience(member):g} s', host=member.name))
-        if member.twin is not None and (member.twin.host is None or not member.twin.is_wanted):
-            member.twin, member.due = None, now  # it can be had under this name alone
-
-    def _given_up(self, member: _Member) -> Host | None:
-        """The connection of a host, if it is to be closed: it is broken, or of no use, and no command needs it."""
-        host = member.host
-        if host is None:
-            return None
-        is_useless = not member.is_wanted or isinstance(member.error, HostSilent)
-        is_broken = member.error is not None and not isinstance(member.error, HostSilent | RequestFailed)
-        if not is_broken and (not is_useless or member.virtual.running):
-            return None
-        member.host = member.call = None
-        if member.is_wanted:
-            self._try_again(member)
-        return host
 
     def _pause(self) -> float:
         """Seconds until something may be due."""
         now = self._clock()
         times = [now + HEARTBEAT]
-        times += [member.heard + self._patience(member) for member in self._all() if _is_awaited(member)]
+        times += [moment for member in self._all() for moment in member.times()]
         if self._connecting < self._fanout:
             times += [member.due for member in self._members.values() if member.due is not None]
         return max(0.01, min(times) - now)
-
-    def _patience(self, member: _Member) -> float:
-        """Seconds without a report after which a host is silent."""
-        return SILENCE * self._interval if member.state == UP else max(FIRST, SILENCE * self._interval)
-
-    def _lose(self, member: _Member, error: RemoteRunnerError) -> None:
-        """A host is of no use for now; the lock is held."""
-        member.state, member.error = LOST, error
-        if isinstance(error, RequestFailed) or member.host is None:
-            member.call = None
-            self._try_again(member)
-        self._changed.notify_all()
-
-    def _try_again(self, member: _Member) -> None:
-        """Say when: after a delay that grows while it does not stay up; the lock is held."""
-        now = self._clock()
-        if member.up_since is not None and now - member.up_since > MOST_DELAY:
-            member.failures = 0
-        member.up_since = None
-        member.due = now + delay_after(member.failures, member.error, self._jitter())
-        member.failures += 1
 
     def _beat(self) -> None:
         """Without a sign of life for a minute an agent ends."""
@@ -404,7 +264,7 @@ class Cluster:
 
     # ---- one host --------------------------------------------------------------------------------------------------
 
-    def _reach(self, member: _Member) -> None:
+    def _reach(self, member: Member) -> None:
         """Let a host report, and connect to it if need be. In a thread of its own."""
         host = member.host
         try:
@@ -413,81 +273,50 @@ class Cluster:
                 self._ask(member, host)
         except RemoteRunnerError as error:
             with self._changed:
-                self._lose(member, error)
+                member.lose(error)
+                self._changed.notify_all()
         finally:
             with self._changed:
                 self._connecting -= 1
                 self._changed.notify_all()
 
-    def _accepted(self, member: _Member, host: Host) -> Host | None:
+    def _accepted(self, member: Member, host: Host) -> Host | None:
         """The new connection of a host, or None: it is not wanted."""
         with self._changed:
             member.identity = host.facts.identity
-            twin = next((other for other in self._members.values() if _is_twin(other, member)), None)
+            twin = next((other for other in self._members.values() if other.is_twin_of(member)), None)
             if twin is None and member.is_wanted and not self._is_closed.is_set():
-                member.host, member.error, member.state = host, None, CONNECTING
+                member.connected(host)
                 return host
             if twin is not None:
-                member.state, member.twin = LOST, twin
-                member.error = HostError(f'it is another name of {twin.name}', host=member.name)
+                member.is_other_name_of(twin)
         host.close()
         return None
 
-    def _ask(self, member: _Member, host: Host) -> None:
+    def _ask(self, member: Member, host: Host) -> None:
         call = host.call('load', on_part=partial(self._take, member, host), on_end=self._wake, interval=self._interval)
         with self._changed:
             if member.host is host:
-                member.call = call
-                member.heard = self._clock()
+                member.asked(call)
                 self._changed.notify_all()
 
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
-    def _take(self, member: _Member, host: Host, part: dict[str, Any], body: bytes) -> None:
+    def _take(self, member: Member, host: Host, part: dict[str, Any], body: bytes) -> None:
         """A report; in the reading thread of a host."""
         report = Report(**part)
         with self._changed:
             if member.host is not host:
                 return
-            now = self._clock()
-            member.report, member.heard = report, now
-            if member.state == UP:
+            was_up, was_silent = member.state == UP, isinstance(member.error, HostSilent)
+            member.take(report)
+            if was_up:
                 return
-            was_silent = isinstance(member.error, HostSilent)
-            member.state, member.error = UP, None
-            member.up_since = member.up_since or now
             self._changed.notify_all()
         if was_silent:  # and so were we
             _in_background(host.beat, host.name)
-
-
-def delay_after(failures: int, error: RemoteRunnerError | None, jitter: float) -> float:
-    """Seconds until a host is tried again that was lost for this reason, after so many failures before."""
-    most = min(MOST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 30))
-    if isinstance(error, AuthenticationFailed):
-        most = REFUSED_DELAY
-    return most * (0.5 + jitter / 2)
-
-
-def _is_awaited(member: _Member) -> bool:
-    """Whether a report should come, or have come."""
-    return member.call is not None and not isinstance(member.error, HostSilent)
-
-
-def _is_twin(other: _Member, member: _Member) -> bool:
-    """Whether the other one is the same machine and user, and connected."""
-    return other is not member and other.host is not None and other.identity == member.identity
-
-
-def _why_ended(call: Call) -> RemoteRunnerError:
-    """Why a host does not report any more."""
-    try:
-        call.result(0.0)
-    except RemoteRunnerError as error:
-        return error
-    return ConnectionLost('it has stopped to report')
 
 
 def _in_background(work: Callable[..., object], name: str, *arguments: object) -> None:

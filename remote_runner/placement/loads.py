@@ -10,7 +10,8 @@ from remote_runner.errors import NoDaemon, NoHostFits
 from remote_runner.hosts.address import Address, parse_address
 from remote_runner.placement.ask import ask
 from remote_runner.placement.choose import Known, Report, Score, Wanted, best, why_not
-from remote_runner.placement.keeper import LOST, UP, Cluster, HostState
+from remote_runner.placement.keeper import Cluster
+from remote_runner.placement.member import LOST, UP, HostState
 
 
 class Loads(Protocol):
@@ -110,7 +111,7 @@ def as_known(state: HostState) -> Known | None:
     """What an evaluation function gets; None: the host cannot be chosen."""
     if state.state != UP or state.report is None:
         return None
-    return Known(state.address, state.report, state.virtual)
+    return Known(state.address, state.report, state.virtual, state.ended)
 
 
 def will_do(state: HostState, wanted: Wanted) -> bool:
@@ -139,7 +140,7 @@ def _state(told: dict[str, Any]) -> HostState:
     """A host as the daemon tells of it, see `wire.py`."""
     weights = (told['load_weight'], told['memory_weight'])
     report = Report(**told['report']) if told['report'] is not None else None
-    rest = {name: told[name] for name in ('state', 'error', 'age', 'virtual', 'score', 'identity')}
+    rest = {name: told[name] for name in ('state', 'error', 'age', 'virtual', 'ended', 'score', 'identity')}
     return HostState(address=parse_address(told['name'])._replace(weights=weights), report=report, **rest)
 
 

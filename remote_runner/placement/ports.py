@@ -8,7 +8,7 @@ words, the best host first; `-` is what is not known:
 
     name state score load virtual cores free_memory free_swap users tasks age
 
-`state` as in `keeper.py`; `load` the average of a minute; `virtual` processes that were given to it and do not show
+`state` as in `member.py`; `load` the average of a minute; `virtual` processes that were given to it and do not show
 there yet; memory and swap in MiB; `age` of the report in seconds.
 """
 
@@ -20,9 +20,10 @@ from collections.abc import Callable
 
 from remote_runner.errors import RemoteRunnerError, UsageError
 from remote_runner.placement.choose import Wanted
-from remote_runner.placement.keeper import Cluster, HostState
+from remote_runner.placement.keeper import Cluster
 from remote_runner.placement.loads import by_score
 from remote_runner.placement.loop import Stream
+from remote_runner.placement.member import HostState
 from remote_runner.placement.server import Server
 
 log = logging.getLogger(__name__)

@@ -106,7 +106,7 @@ class Server:
         """Start a command on the best host.
 
         Raises:
-            RemoteRunnerError: no host will do, `keeper.NoHostFits`; or the best one is gone, and so are all others.
+            RemoteRunnerError: no host will do (NoHostFits); or the best one is gone, and so are all others.
         """
         failed: list[str] = []
         while True:

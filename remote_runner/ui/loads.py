@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 from remote_runner.placement.choose import Report
-from remote_runner.placement.keeper import UP, HostState
+from remote_runner.placement.member import UP, HostState
 from remote_runner.ui.frame import Line
 from remote_runner.ui.live import Display
 from remote_runner.ui.output import Output
