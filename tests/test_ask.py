@@ -7,13 +7,19 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from remote_runner import __version__
 from remote_runner.errors import NoDaemon, RemoteRunnerError, RequestFailed
+from remote_runner.hosts.address import parse_hosts
 from remote_runner.placement.ask import ask
+from remote_runner.placement.choose import Report
+from remote_runner.placement.told import NOTHING, STALE, hear
 from remote_runner.wire import frames
 
 
@@ -96,6 +102,17 @@ def test_one_that_does_not_answer(listening: socket.socket, path: Path) -> None:
     assert not isinstance(raised.value, NoDaemon)
 
 
+def test_one_that_accepts_nobody(path: Path) -> None:
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket(socket.AF_UNIX))
+        full.bind(str(path))
+        full.listen(0)
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(str(path))
+        with pytest.raises(RemoteRunnerError, match=f'the daemon at {path} has accepted nobody for 0.2 s'):
+            ask('ping', timeout=0.2)
+
+
 def test_another_thing(listening: socket.socket) -> None:
     answering(listening, b'HTTP/1.1 400 Bad Request\r\n\r\n')
     with pytest.raises(RemoteRunnerError, match='is no daemon of ours'):
@@ -124,3 +141,78 @@ def test_another_users_daemon(path: Path) -> None:
         with pytest.raises(RemoteRunnerError, match='the daemon there is one of the user with uid 65534'):
             ask('ping')
         other.kill()
+
+
+# What a run asks before it decides where its components are: `told.py`
+
+
+REPORT = {'load': 1.0, 'cores': 2, 'memory': 8, 'free_memory': 4, 'swap': 0, 'free_swap': 0, 'users': 0, 'tasks': 0}
+UP = {
+    'name': 'h1',
+    'state': 'up',
+    'error': None,
+    'report': {**REPORT, 'platform': 'linux-x86_64'},
+    'age': 0.5,
+    'virtual': 1.5,
+    'identity': 'a machine',
+}
+LOST = {**UP, 'name': 'h2', 'state': 'lost', 'error': 'no route to host', 'identity': None}
+
+
+def test_what_is_told(listening: socket.socket) -> None:
+    hosts = [
+        UP,
+        LOST,
+        {**LOST, 'name': 'h3', 'error': 'it is another name of h1', 'identity': 'a machine'},
+        {**UP, 'name': 'h4', 'state': 'connecting', 'identity': 'another'},
+        {**UP, 'name': 'h5', 'age': STALE + 1, 'identity': 'one more'},
+    ]
+    answering(listening, frames.encode({'id': 1, 'result': {'hosts': hosts, 'version': __version__}}))
+    told = hear(parse_hosts(['h[1-6] 2']))
+    assert {name: (host.name, host.virtual, host.load_weight) for name, host in told.known.items()} == {
+        'h1': ('h1', 1.5, 2.0),
+        'h3': ('h3', 1.5, 2.0),
+    }
+    assert told.known['h1'].report == Report(**{**REPORT, 'platform': 'linux-x86_64'})
+    assert told.lost == {'h2': 'no route to host (so says the daemon)'}
+    assert told.machines == {'h1': 'a machine', 'h3': 'a machine'}
+    assert told.names['h3'] == 'h1'
+
+
+@pytest.mark.parametrize(
+    'result',
+    [
+        {'hosts': [UP]},
+        {'hosts': [UP], 'version': '0.0'},
+        {'version': __version__},
+        {'hosts': ['h1'], 'version': __version__},
+        {'hosts': [{'name': 'h1'}], 'version': __version__},
+        {'hosts': [{**UP, 'report': {'load': 1.0}}], 'version': __version__},
+        {'hosts': [{**UP, 'virtual': 'much'}], 'version': __version__},
+        ['h1'],
+    ],
+)
+def test_what_cannot_be_understood_is_left(
+    listening: socket.socket, result: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    answering(listening, frames.encode({'id': 1, 'result': result}))
+    with caplog.at_level('DEBUG'):
+        assert hear(parse_hosts(['h1'])) == NOTHING
+    [said] = caplog.records
+    assert said.levelname == 'DEBUG'
+
+
+@pytest.mark.parametrize('answer', [b'', b'HTTP/1.1 400 Bad Request\r\n\r\n', frames.encode({'id': 1})])
+def test_who_cannot_tell_is_in_nobodys_way(
+    listening: socket.socket, answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    answering(listening, answer)
+    assert hear(parse_hosts(['h1'])) == NOTHING
+    assert not caplog.records
+
+
+def test_what_was_chosen_is_told_to_a_daemon_that_has_ended(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level('DEBUG'):
+        NOTHING.choose(Counter(['h1', 'h2']))
+    [said] = caplog.messages
+    assert 'no daemon listens' in said

@@ -212,7 +212,10 @@ class TestHosts:
 
     def test_two_names_of_one(self, site: Batches) -> None:
         site.ssh_config = ssh_config(site.folder, site.bed, alias_of(site.bed, 'h1', 'first'))
-        done = site.batch([marking()] * 30, '2/h1,2/first,1/h2', '--no-duplicates')
+        with site.begin_batch([marking(WAIT)] * 30, '2/h1,2/first,1/h2', '--no-duplicates') as running:
+            wait_until(lambda: b'another name of a host' in running.err, 'the other name', PATIENCE)
+            site.go()
+            done = running.end(PATIENCE)
         assert set(site.marks()) == {str(n) for n in range(30)}
         assert site.marks().total() == 30
         assert 'another name of a host' in done.stderr

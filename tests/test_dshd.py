@@ -88,6 +88,14 @@ class TestLife:
         assert 'ERROR' not in done.stderr
         assert not daemons.socket.exists()
 
+    def test_its_pid(self, daemons: Daemons) -> None:
+        with daemons.start('dshd', '-F', daemons.ssh_config, '-f', daemons.cluster, '-p') as daemon:
+            wait_until(lambda: daemon.out.endswith(b'\n'), 'the daemon')
+            assert int(daemon.out) == daemon.pid
+            assert set(daemons.states().values()) == {'up'}
+            daemon.signal(signal.SIGTERM)
+            assert daemon.end().status == 0
+
     def test_there_is_one_at_a_time(self, daemons: Daemons) -> None:
         pid = daemons.begin()
         for more in ([], ['-b']):
@@ -483,7 +491,7 @@ class TestPorts:
         assert sum(host['virtual'] for host in served.status()['hosts']) > 3
 
     def test_or_is_not(self, daemons: Daemons) -> None:
-        daemons.begin('-p', '-r', '0')
+        daemons.begin('--peek', '-r', '0')
         port = daemons.status()['ports']['best']
         assert len({self.read(port)[0] for _ in range(5)}) == 1
         assert sum(host['virtual'] for host in daemons.status()['hosts']) == 0
@@ -557,5 +565,5 @@ def test_the_unit_of_systemd(daemons: Daemons) -> None:
 
 
 def test_options_that_exclude_each_other(daemons: Daemons) -> None:
-    for words in (['--status', '--stop'], ['-p'], ['--listen', '::1'], ['--stop', '-b'], ['-t', '70000']):
+    for words in (['--status', '--stop'], ['--peek'], ['--listen', '::1'], ['--stop', '-b'], ['-t', '70000']):
         assert daemons.dshd(*words, status=2).stderr.startswith('ERROR: ')

@@ -115,6 +115,8 @@ class TestInterrupted:
         for times in range(1, 5):
             with site.start(*arguments) as running:
                 site.wait_for_marks(times, running)
+                # Else one may hear nothing of this master but its call, and waits for the first word as long as it may.
+                wait_until(lambda: running.err.count(b': ready, ') == 3, 'all hosts', PATIENCE)
                 running.signal(number)
                 running.end(PATIENCE)
             site.is_clean()

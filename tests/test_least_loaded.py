@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from remote_runner.config import util
 from remote_runner.config.component import Component, Config
 from remote_runner.deploy.decide import Choice, decide
-from remote_runner.deploy.loads import Asked, without_own
+from remote_runner.deploy.loads import Asked, virtual_without_own, without_own
 from remote_runner.deploy.placing import remembering
 from remote_runner.deploy.plan import Plan, make_plan
 from remote_runner.deploy.record import Record
@@ -20,7 +21,7 @@ from remote_runner.deploy.seen import Seen
 from remote_runner.deploy.target import Target
 from remote_runner.errors import AddressError, ConfigFaults, NoHostFits, UsageError
 from remote_runner.hosts.address import parse_address
-from remote_runner.placement.choose import Known, Report
+from remote_runner.placement.choose import CHOICE_FADING, Known, Report
 from remote_runner.ui.preview import preview_text
 
 GB = 10**9
@@ -219,6 +220,13 @@ class TestTheDecision:
         hosts = {'node1': known(0, 1), 'node2': known(0, 2), 'node3': known(0, 4)}
         assert Counter(where(decided(plan, hosts))) == {'node1': 2, 'node2': 4, 'node3': 8}
 
+    def test_what_others_were_given_there_counts(self) -> None:
+        plan = plan_of(*(component(name=f'w{number}') for number in range(4)))
+        hosts = {'node1': known()._replace(virtual=2.0), 'node2': known()}
+        choices = decided(plan, hosts)
+        assert Counter(where(choices)) == {'node1': 1, 'node2': 3}
+        assert {(choice.address.where, choice.load) for choice in choices} >= {('node1', 2.0), ('node2', 0.0)}
+
     def test_what_the_config_puts_there_counts(self) -> None:
         plan = plan_of(component(name='other', host='node1'), component())
         assert where(decided(plan, {'node1': known(), 'node2': known(0.5), 'node3': known(9)})) == ['node2']
@@ -311,6 +319,13 @@ class TestTheNextDecision:
         assert (round(without.load, 6), without.free_memory) == (0.7, 3 * GB)
         assert without_own(Asked(report._replace(load=0.2), running)).load == 0.0
         assert without_own(Asked(report, ())) == report
+
+    def test_so_is_what_is_left_of_having_chosen_it(self) -> None:
+        report = Report(0.0, 4, 8 * GB, GB, 0, 0, 0, 0, 'linux-x86_64')
+        running = (Seen('a', 'h', uptime=0.0), Seen('b', 'h', uptime=CHOICE_FADING))
+        assert virtual_without_own(Asked(report, running, 3.0)) == pytest.approx(2 - 1 / math.e)
+        assert virtual_without_own(Asked(report, running, 1.0)) == 0.0
+        assert virtual_without_own(Asked(report, (), 3.0)) == 3.0
 
     def test_what_goes_on_running_stays_whatever_scores(self) -> None:
         plan = ran(plan_of(component(), component(name='new')), worker='node2')

@@ -174,7 +174,7 @@ def test_only_and_limit_mean_where_it_was(site: Standing, loads: dict[str, Burde
     loads['h1'].load(4.0)
     site.write(sleeps('a', util.least_loaded('h[1-2]')), sleeps('b', 'h3'))
     site.deploy()
-    loads['h2'].load(99.0)
+    loads['h2'].load(16.0)
     done = site.deploy('--limit', 'h2')
     assert placed(done) == {'a': 'h2'}
     assert [event['host'] for event in done.events('host_connected')] == ['h2']
@@ -247,3 +247,16 @@ def test_what_a_part_of_an_earlier_run_left_is_found(site: Standing, loads: dict
     loads['h2'].load(9.0)
     assert placed(site.deploy()) == {'a': 'h1'}
     assert sleepers(site) == {'h1': 1, 'h3': 1}
+
+
+def test_where_a_machine_is_used_under_another_name_nothing_was_left(
+    burdens: tuple[Testbed, dict[str, Burden]], loads: dict[str, Burden], tmp_path: Path
+) -> None:
+    bed = burdens[0]
+    with Standing(bed, tmp_path, ssh_config(tmp_path, bed, alias_of(bed, 'h2', 'other'))) as site:
+        loads['h3'].load(9.0)
+        site.write(sleeps('worker', util.least_loaded('h2,h3')))
+        assert placed(site.deploy()) == {'worker': 'h2'}
+        site.write(sleeps('worker', 'other'), sleeps('worker', util.least_loaded('h2,h3')))
+        assert placed(site.deploy()) == {'worker': 'h3'}
+        assert sleepers(site) == {'h2': 1, 'h3': 1}

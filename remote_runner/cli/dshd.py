@@ -58,6 +58,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('-x', '--exclude', action='append', default=[], metavar='HOSTS', help='leave these out')
     what = 'go on in the background: print the pid and end once each host has answered or failed'
     parser.add_argument('-b', '--background', action='store_true', help=what)
+    what = 'print the pid once each host has answered or failed, also in the foreground'
+    parser.add_argument('-p', '--pid', action='store_true', help=what)
     add_evaluate_option(parser)
     what = 'tell of the daemon that runs, and of its hosts'
     parser.add_argument('--status', action='store_true', help=what)
@@ -71,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     what = 'a TCP port that gives the name of the best host, which counts as a choice: it is a bit worse for a while'
     ports.add_argument('-r', '--best-port', type=_port, metavar='PORT', help=what)
     what = 'asking the port of -r is no choice, only a question'
-    ports.add_argument('-p', '--peek', action='store_true', help=what)
+    ports.add_argument('--peek', action='store_true', help=what)
     what = f'the address of these ports (default: {LOOPBACK}, this machine alone)'
     ports.add_argument('--listen', default=LOOPBACK, metavar='ADDRESS', help=what)
     add_log_level(parser)
@@ -155,11 +157,11 @@ def _serve(options: argparse.Namespace, file: ClusterFile, rate: Score | None, c
 
         def be_ready() -> bool:
             told = server.about()
+            said = f'{json.dumps(told) if options.json else os.getpid()}\n'
             if child is not None:
-                said = json.dumps(told) if options.json else str(os.getpid())
-                child.detach(f'{said}\n', Path(about['log']))
-            elif options.json:
-                Output().write(json.dumps(told) + '\n')
+                child.detach(said, Path(about['log']))
+            elif options.json or options.pid:
+                Output().write(said)
             background.notify('READY=1')
             log.info('the daemon is ready, with the pid %d; %s', os.getpid(), summary(cluster.hosts()))
             return child is not None

@@ -16,8 +16,10 @@ from remote_runner.errors import HostError
 if TYPE_CHECKING:
     from remote_runner.deploy.difference import HostDifference
     from remote_runner.deploy.outcome import RunOptions
+    from remote_runner.deploy.outset import Outset
     from remote_runner.deploy.plan import Plan
     from remote_runner.errors import RemoteRunnerError
+    from remote_runner.hosts.address import Address
     from remote_runner.hosts.pool import Pool
 
 _DESCRIPTION = """\
@@ -106,7 +108,9 @@ def _differences(
     """The plan with the hosts that would be decided, what differs on hosts, in its order, and why others cannot say."""
     from remote_runner.hosts.ahead import Ahead
 
-    connector = Ahead(ssh_options(options), plan.addresses(), options.fanout).connector()
+    begin = run.outset_of(plan)
+    addresses = begin.addresses if begin else plan.addresses()
+    connector = Ahead(ssh_options(options), addresses, options.fanout).connector()
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.difference import HostDifference, differences
     from remote_runner.deploy.outcome import RunOptions
@@ -119,27 +123,35 @@ def _differences(
         join=run.run_to_join(options),
         keep_running=options.keep_running,
         is_part=run.is_part(options),
+        outset=begin,
     )
     with connector, Pool(connector, fanout=options.fanout) as pool:
-        if plan.undecided():
-            plan = _decided(plan, pool, how)
+        if begin:
+            plan = _decided(plan, begin, pool, how)
         outcomes = differences(plan, pool, how)
     found = [outcomes[address.where] for address in plan.addresses()]
     failures = {host: outcome for host, outcome in outcomes.items() if not isinstance(outcome, HostDifference)}
     return plan, [outcome for outcome in found if isinstance(outcome, HostDifference)], failures
 
 
-def _decided(plan: Plan, pool: Pool, how: RunOptions) -> Plan:
+def _decided(plan: Plan, begin: Outset, pool: Pool, how: RunOptions) -> Plan:
     """The plan with the hosts on which its components would run now; why, where they were elsewhere, is told."""
-    from remote_runner.deploy.loads import decide_now
+    from remote_runner.deploy.loads import Connected, decide_now
     from remote_runner.errors import RemoteRunnerError
 
-    absent: dict[str, str] = {}
-    for address, outcome in pool.connect(plan.candidates()):
-        if isinstance(outcome, RemoteRunnerError):
-            absent[address.where] = outcome.what
-            log.warning('%s', outcome)
-    decided = decide_now(plan, pool.hosts, absent, how)
+    def connect(addresses: Sequence[Address]) -> Connected:
+        failures: dict[str, RemoteRunnerError] = {}
+        for address, outcome in pool.connect(addresses):
+            if isinstance(outcome, RemoteRunnerError):
+                failures[address.where] = outcome
+                log.warning('%s', outcome)
+        return {a.where: pool.hosts[a.where] for a in addresses if a.where in pool.hosts}, failures
+
+    candidates = {address.where for address in plan.candidates()}
+    first = connect([address for address in begin.addresses if address.where in candidates])
+    decided = decide_now(plan, first, connect, how, peek=True)
+    for name, why in decided.untried.items():
+        log.warning('%s: %s', name, why)
     for choice in decided.choices:
         if choice.why:
             log.warning('%s would run on %s: %s', choice.component.name, choice.address.where, choice.why)

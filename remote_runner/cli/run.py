@@ -32,6 +32,7 @@ from remote_runner.errors import UsageError
 
 if TYPE_CHECKING:
     from remote_runner.config.settings import Settings
+    from remote_runner.deploy.outset import Outset
     from remote_runner.deploy.plan import Plan
     from remote_runner.deploy.run import Outcome
 
@@ -209,7 +210,11 @@ def deploy_config(options: argparse.Namespace) -> int:
     sudo = sudo_credentials(lambda: terminal.paused())
     if any(component.user for component in plan.components):
         plan = plan._replace(secrets=plan.secrets | Secrets([sudo.password()]))
-    connector = Ahead(ssh_options(options, lambda: terminal.paused()), plan.addresses(), options.fanout).connector()
+    begin = outset_of(plan)
+    addresses = begin.addresses if begin else plan.addresses()
+    connector = Ahead(ssh_options(options, lambda: terminal.paused()), addresses, options.fanout).connector()
+    if begin:
+        begin.announce()
     # The rest is imported while the hosts answer.
     from remote_runner.deploy.record import Recorder
     from remote_runner.deploy.run import RunOptions, deploy
@@ -233,6 +238,7 @@ def deploy_config(options: argparse.Namespace) -> int:
         keep_running=options.keep_running,
         is_part=is_part(options),
         results=None if options.no_fetch else options.results or Path(plan.config_dir) / 'results',
+        outset=begin,
     )
     if plan.sweeps and how.is_part:
         logging.getLogger(__name__).warning('sweeps run with all components alone: they are left out')
@@ -251,6 +257,15 @@ def deploy_config(options: argparse.Namespace) -> int:
         outcome = deploy(plan, connector, how, events)
     _show_end(outcome, ssh_record(options))
     return outcome.exit_status
+
+
+def outset_of(plan: Plan) -> Outset | None:
+    """What is known before the first host is connected; None where all is decided."""
+    if not plan.undecided():
+        return None
+    from remote_runner.deploy.outset import outset
+
+    return outset(plan)
 
 
 def _warn_of_others(session: str, plan: Plan, ssh: Mapping[str, str]) -> None:

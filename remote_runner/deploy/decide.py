@@ -128,8 +128,9 @@ class _Deciding:
     def _candidates(self, component: ComponentPlan) -> dict[str, Known]:
         """The hosts that come into question and can be had, with what they have been given by now."""
         addresses = component.placing.candidates if component.placing is not None else ()
+        given = {address.where: self._virtual[self._machine(address.where)] for address in addresses}
         return {
-            address.where: known._replace(address=address, virtual=self._virtual[self._machine(address.where)])
+            address.where: known._replace(address=address, virtual=known.virtual + given[address.where])
             for address in addresses
             if (known := self._hosts.get(address.where)) is not None
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from remote_runner.agent.tree import describe_status
 from remote_runner.defaults import FANOUT, START_TIMEOUT
@@ -12,6 +12,9 @@ from remote_runner.deploy.board import RUNNING, State, Tracked
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.files.options import CopyOptions
 from remote_runner.hosts.credentials import Credentials
+
+if TYPE_CHECKING:
+    from remote_runner.deploy.outset import Outset
 
 
 class Experiment(Protocol):
@@ -47,6 +50,7 @@ class RunOptions(NamedTuple):
         results: the folder into which what components wrote is brought after waiting for them; None: nothing is.
         experiment: what is done once all have started; None: nothing is.
         join: the id of a run that these components belong to; None: this is a run of its own.
+        outset: what is known before the first host is connected; None: nothing is.
     """
 
     kill_first: bool = True
@@ -64,6 +68,7 @@ class RunOptions(NamedTuple):
     is_part: bool = False
     results: Path | None = None
     experiment: Experiment | None = None
+    outset: Outset | None = None
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import Board
@@ -59,7 +59,8 @@ class Reach:
 
         Stop here, before anything is changed, if a host is out of reach that is needed, or a component has none.
         """
-        connected, failures = self._connect_all()
+        outset = self._options.outset
+        connected, failures = self._connect_all(outset.addresses if outset else self._plan.addresses())
         needed = set(self._plan.hosts_needed())
         missing = {name: error for name, error in failures.items() if name in needed}
         if missing:
@@ -70,10 +71,9 @@ class Reach:
         self._place({name: host for name, host in connected.items() if name in used})
         return self._plan
 
-    def _connect_all(self) -> tuple[dict[str, Host], dict[str, RemoteRunnerError]]:
+    def _connect_all(self, addresses: Sequence[Address]) -> tuple[dict[str, Host], dict[str, RemoteRunnerError]]:
         """The hosts that could be connected to, and why others could not."""
         begun = time.monotonic()
-        addresses = self._plan.addresses()
         for address in addresses:
             self._events.emit(HostConnecting(host=address.where))
         failures: dict[str, RemoteRunnerError] = {}
@@ -93,11 +93,21 @@ class Reach:
         return connected, failures
 
     def _decide(self, hosts: dict[str, Host], failures: dict[str, RemoteRunnerError]) -> Plan:
-        """Decide where the components run of which that is not said, and let go of the hosts that have none."""
-        from remote_runner.deploy.loads import decide_now  # late: most runs have nothing to decide
+        """Decide where the components run of which that is not said, and let go of the hosts that have none.
 
-        absent = {name: error.what for name, error in failures.items()}
-        decided = decide_now(self._plan, hosts, absent, self._options)
+        Further hosts that have to be connected to for that are added to `hosts` and `failures`.
+        """
+        from remote_runner.deploy.loads import Connected, decide_now  # late: most runs have nothing to decide
+
+        def connect(addresses: Sequence[Address]) -> Connected:
+            more, failed = self._connect_all(addresses)
+            hosts.update(more)
+            failures.update(failed)
+            return more, failed
+
+        decided = decide_now(self._plan, (dict(hosts), failures), connect, self._options)
+        for name, why in decided.untried.items():
+            self._events.emit(HostFailed(host=name, error=f'{name}: {why}'))
         for choice in decided.choices:
             self._events.emit(
                 ComponentPlaced(

@@ -19,7 +19,9 @@ from remote_runner.wire import frames
 PATIENCE = 10.0
 _PIECE = 1 << 16
 _CREDENTIALS = struct.Struct('3i')  # pid, uid, gid, see SO_PEERCRED in unix(7)
+_TIMEVAL = struct.Struct('ll')  # seconds, microseconds: see SO_SNDTIMEO in socket(7)
 _START = 'start it with `remote_runner dshd`'
+_AGAIN = 'end it, and start it again'
 
 
 def ask(op: str, *, timeout: float = PATIENCE, **fields: Any) -> Any:
@@ -30,12 +32,12 @@ def ask(op: str, *, timeout: float = PATIENCE, **fields: Any) -> Any:
         RequestFailed: it says that it cannot be done; with its remedy and exit status.
         RemoteRunnerError: it does not answer, or it is none of ours.
     """
-    with connected() as sock:
+    with connected(timeout) as sock:
         return _answer(sock, {'id': 1, 'op': op, **fields}, timeout)
 
 
-def connected() -> socket.socket:
-    """A connection to the daemon.
+def connected(timeout: float = PATIENCE) -> socket.socket:
+    """A connection to the daemon, which is waited for where too many others have not been accepted yet.
 
     Raises:
         NoDaemon: there is none.
@@ -44,12 +46,17 @@ def connected() -> socket.socket:
     path = socket_path()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
+        # Not settimeout, with which connect(2) does not wait at all (EAGAIN).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1e6)))
         sock.connect(path)
         _, owner, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         if owner != os.getuid():
             raise RemoteRunnerError(f'{path}: the daemon there is one of the user with uid {owner}', remedy=_START)
     except OSError as error:
         sock.close()
+        if isinstance(error, BlockingIOError):
+            what = f'the daemon at {path} has accepted nobody for {timeout:g} s'
+            raise RemoteRunnerError(what, remedy=_AGAIN) from None
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):  # it was never there, or was killed
             raise NoDaemon(f'no daemon listens at {path}', remedy=_START) from None
         raise RemoteRunnerError(f'{path}: {error.strerror or error}', remedy=f'see {SOCKET}') from error
@@ -74,7 +81,7 @@ def _answer(sock: socket.socket, request: dict[str, Any], timeout: float) -> Any
                 return _result(header)
     except TimeoutError:
         what = f'the daemon at {socket_path()} has not answered for {timeout:g} s'
-        raise RemoteRunnerError(what, remedy='end it, and start it again') from None
+        raise RemoteRunnerError(what, remedy=_AGAIN) from None
     except ConnectionError:
         raise NoDaemon('the daemon has just ended', remedy=_START) from None
     except frames.FrameError as error:

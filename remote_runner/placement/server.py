@@ -317,7 +317,7 @@ _KINDS: dict[str, Any] = {
 
 
 def _hosts(server: Server, header: Header) -> Header:
-    return {'hosts': [state.to_dict() for state in server.cluster.hosts()]}
+    return {'hosts': [state.to_dict() for state in server.cluster.hosts()], 'version': __version__}
 
 
 def _best(server: Server, header: Header) -> Header:

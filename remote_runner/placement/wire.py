@@ -5,7 +5,7 @@ answers, parts with credit. The daemon answers these itself:
 
 * `{"op": "hosts"}`: `{"hosts": [...]}`, of every host of the cluster: `name`, `state` (`up`, `connecting`, `lost`),
   `error` (text, where it is not up), `report` (the fields of `choose.Report`), `age` (seconds of the report),
-  `virtual`, `ended`, `score`, `load_weight`, `memory_weight`, `identity`.
+  `virtual`, `ended`, `score`, `load_weight`, `memory_weight`, `identity`. And `version`, ours.
 * `{"op": "best", "wanted": {...}, "peek": false, "count": 1}`: `{"hosts": [name, ...]}` by `choose.best`, `wanted` as
   `choose.Wanted`; each adds virtual load, unless `peek`.
 * `{"op": "ping"}`: `{"pid": ..., "version": ..., "uptime": ..., "runs": ...}`: seconds, and commands under way; of a
