@@ -89,3 +89,8 @@ class Standing(Site):
 def by_label(done: Done) -> dict[str, Json]:
     """The components of `status --json`."""
     return {f'{seen["name"]}@{seen["host"]}': seen for seen in json.loads(done.stdout)['components']}
+
+
+def placed(done: Done) -> dict[str, str]:
+    """On which hosts components run of which that was decided."""
+    return {event['component']: event['host'] for event in done.events('component_placed')}

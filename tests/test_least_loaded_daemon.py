@@ -15,42 +15,34 @@ import pytest
 
 from remote_runner.config import util
 from remote_runner.config.least_loaded import LeastLoaded
-from tests.burdens import GB, Burden, burdened
+from tests.burdens import GB, Burden
 from tests.commands import Done, alias_of, component, nothing_runs, ssh_config
 from tests.daemons import Daemons
-from tests.standing import Standing
+from tests.standing import Standing, placed
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
 
 ANY = util.least_loaded('h[1-3]')
 
 
-@pytest.fixture(scope='module')
-def burdens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Testbed, dict[str, Burden]]]:
-    with Testbed(count=3) as bed:
-        yield bed, burdened(bed, tmp_path_factory.mktemp('burdens'))
-
-
 @pytest.fixture
-def loads(burdens: tuple[Testbed, dict[str, Burden]]) -> dict[str, Burden]:
+def loads(loads: dict[str, Burden]) -> dict[str, Burden]:
     """h2 has the least to do, h1 the most."""
-    for burden, load in zip(burdens[1].values(), (8.0, 0.0, 4.0), strict=True):
-        burden.load(load)
-        burden.memory(8 * GB, 8 * GB)
-    return burdens[1]
+    loads['h1'].load(8.0)
+    loads['h3'].load(4.0)
+    return loads
 
 
 @pytest.fixture
-def daemons(burdens: tuple[Testbed, dict[str, Burden]], loads: object, tmp_path: Path) -> Iterator[Daemons]:
-    bed = burdens[0]
-    with Daemons(bed, tmp_path) as daemons:
+def daemons(own: Testbed, loads: object, tmp_path: Path) -> Iterator[Daemons]:
+    with Daemons(own, tmp_path) as daemons:
         yield daemons
-    for host in bed.hosts:
+    for host in own.hosts:
         nothing_runs(host)
 
 
 @pytest.fixture
-def site(burdens: tuple[Testbed, dict[str, Burden]], daemons: Daemons, tmp_path: Path) -> Iterator[Standing]:
+def site(daemons: Daemons, tmp_path: Path) -> Iterator[Standing]:
     with standing(daemons, tmp_path) as site:
         yield site
 
@@ -64,10 +56,6 @@ def standing(daemons: Daemons, folder: Path) -> Iterator[Standing]:
 
 def sleeps(name: str, host: str | LeastLoaded = ANY, **more: Any) -> str:
     return component(name, host, **more)  # type: ignore[arg-type]  # as it is written, it is the same to a config
-
-
-def placed(done: Done) -> dict[str, str]:
-    return {event['component']: event['host'] for event in done.events('component_placed')}
 
 
 def connecting(done: Done) -> list[str]:

@@ -13,8 +13,8 @@ import pytest
 from remote_runner.config import util
 from remote_runner.config.least_loaded import LeastLoaded
 from tests.burdens import GB, Burden
-from tests.commands import Done, alias_of, ssh_config
-from tests.standing import Standing
+from tests.commands import alias_of, ssh_config
+from tests.standing import Standing, placed
 from tests.testbed import Testbed
 
 ANY = util.least_loaded('h[1-3]')
@@ -30,10 +30,6 @@ def sleeps(name: str, host: str | LeastLoaded = ANY, **more: Any) -> str:
     """The line of a config that adds a component that sleeps."""
     values = {'name': name, 'host': host, 'executable': '/bin/sleep', 'args': ['100000'], **more}
     return f'config.add_component(Component(**{values!a}))\n'
-
-
-def placed(done: Done) -> dict[str, str]:
-    return {event['component']: event['host'] for event in done.events('component_placed')}
 
 
 def record(site: Standing) -> list[dict[str, Any]]:
@@ -250,10 +246,9 @@ def test_what_a_part_of_an_earlier_run_left_is_found(site: Standing, loads: dict
 
 
 def test_where_a_machine_is_used_under_another_name_nothing_was_left(
-    burdens: tuple[Testbed, dict[str, Burden]], loads: dict[str, Burden], tmp_path: Path
+    own: Testbed, loads: dict[str, Burden], tmp_path: Path
 ) -> None:
-    bed = burdens[0]
-    with Standing(bed, tmp_path, ssh_config(tmp_path, bed, alias_of(bed, 'h2', 'other'))) as site:
+    with Standing(own, tmp_path, ssh_config(tmp_path, own, alias_of(own, 'h2', 'other'))) as site:
         loads['h3'].load(9.0)
         site.write(sleeps('worker', util.least_loaded('h2,h3')))
         assert placed(site.deploy()) == {'worker': 'h2'}
