@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from remote_runner.hosts.ssh import Connector, SshOptions
 from remote_runner.placement.keeper import Cluster
 from remote_runner.placement.server import Server
 from remote_runner.placement.wire import SOCKET
-from tests.commands import Commands, Done, Running
+from tests.commands import Commands, Done, Running, environment
 from tests.testbed import Testbed
 
 
@@ -72,6 +74,12 @@ class Dsh(Commands):
     def dsh(self, *words: Any, status: int | None = 0, **options: Any) -> Done:
         """Run `remote_runner dsh WORDS` in the shared folder."""
         return self.run('dsh', *words, status=status, **{'cwd': self.folder, **options})
+
+    def shell(self, text: str, program: str = 'sh', **options: Any) -> subprocess.CompletedProcess[bytes]:
+        """Run a script of a shell there that has `$DSH`; it is not waited for a status of 0."""
+        env = {**environment(self.home), **self.variables, 'DSH': f'{sys.executable} -m remote_runner dsh'}
+        how = {'cwd': self.folder, 'env': env, 'capture_output': True, 'check': False, **options}
+        return subprocess.run([program, '-c', text], **how)
 
     def script(self, text: str, *options: Any, status: int | None = 0, **more: Any) -> Done:
         """Run a script of the shell there."""

@@ -105,42 +105,28 @@ class TestStreams:
         assert done.peak < 60
 
     def test_a_pipe_that_is_slow_is_not_filled_into_memory(self, dsh: Dsh) -> None:
-        script = f'{sys.executable} -m remote_runner dsh head -c 40000000 /dev/zero | (sleep 1; wc -c)'
-        env = {**environment(dsh.home), **dsh.variables}
-        done = subprocess.run(['sh', '-c', script], cwd=dsh.folder, env=env, capture_output=True, check=True)
+        done = dsh.shell('$DSH head -c 40000000 /dev/zero | (sleep 1; wc -c)')
         assert (done.stdout.strip(), done.stderr) == (b'40000000', b'')
 
     def test_whoever_read_enough_ends_it(self, dsh: Dsh) -> None:
-        script = f'{sys.executable} -m remote_runner dsh yes; echo $? >&2'
-        env = {**environment(dsh.home), **dsh.variables}
-        argv = ['sh', '-c', f'({script}) | head -1']
-        done = subprocess.run(argv, cwd=dsh.folder, env=env, capture_output=True, check=True)
+        done = dsh.shell('($DSH yes; echo $? >&2) | head -1')
         assert (done.stdout, done.stderr) == (b'y\n', b'141\n')
 
     def test_nobody_reads_what_we_read(self, dsh: Dsh) -> None:
-        script = f'yes | {sys.executable} -m remote_runner dsh sh -c "head -1; exec <&-; sleep 0.5; echo over"'
-        env = {**environment(dsh.home), **dsh.variables}
-        status = ['bash', '-c', f'{script}; echo ${{PIPESTATUS[@]}}']
-        done = subprocess.run(status, cwd=dsh.folder, env=env, capture_output=True, check=True)
+        text = 'yes | $DSH sh -c "head -1; exec <&-; sleep 0.5; echo over"; echo ${PIPESTATUS[@]}'
+        done = dsh.shell(text, 'bash')
         assert (done.stdout, done.stderr) == (b'y\nover\n141 0\n', b'')
 
     @pytest.mark.parametrize('closed', ['<&-', '>&-', '2>&-', '<&- >&- 2>&-'])
     def test_closed_ones(self, dsh: Dsh, closed: str) -> None:
-        script = f'{sys.executable} -m remote_runner dsh sh -c "cat; echo out; echo err >&2; exit 5" {closed}'
-        env = {**environment(dsh.home), **dsh.variables}
-        done = subprocess.run(
-            ['sh', '-c', script], cwd=dsh.folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
+        text = f'$DSH sh -c "cat; echo out; echo err >&2; exit 5" {closed}'
+        done = dsh.shell(text, stdin=subprocess.DEVNULL)
         assert done.returncode == 5
         assert done.stdout == (b'' if ' >&-' in f' {closed}' else b'out\n')
         assert done.stderr == (b'' if '2>&-' in closed else b'err\n')
 
     def test_input_is_left_alone_if_asked(self, dsh: Dsh) -> None:
-        script = f'while read line; do {sys.executable} -m remote_runner dsh -n echo $line; done'
-        env = {**environment(dsh.home), **dsh.variables}
-        done = subprocess.run(
-            ['sh', '-c', script], cwd=dsh.folder, env=env, input=b'1\n2\n3\n', capture_output=True, check=True
-        )
+        done = dsh.shell('while read line; do $DSH -n echo $line; done', input=b'1\n2\n3\n')
         assert done.stdout == b'1\n2\n3\n'
 
     def test_a_full_disk(self, dsh: Dsh) -> None:
