@@ -151,6 +151,7 @@ class TestLife:
         assert daemons.states() == {'h1': 'up', 'dead': 'lost'}
         with daemons.client() as client:
             assert client.ask('best', count=2)['result'] == {'hosts': ['h1', 'h1']}
+            assert client.ask('best', wanted={'hosts': ['dead']})['error']['status'] == 3
         for text in (done.stderr, daemons.log()):
             assert re.search(r'WARNING: dead: .*refused.*tried again', text)
         daemons.dshd('--stop')
@@ -233,6 +234,14 @@ class TestCluster:
         daemons.begin('--evaluate', file)
         with daemons.client() as client:
             assert client.ask('best', count=3)['result'] == {'hosts': ['h3'] * 3}
+
+    def test_a_mistake_in_it_is_told_to_whoever_asks(self, daemons: Daemons) -> None:
+        file = daemons.cluster.with_name('score.py')
+        file.write_text('def score(host):\n    return host.nonsense\n')
+        daemons.begin('--evaluate', file)
+        for words in (['load', '--best'], ['dsh', '--dir', '/', 'true']):
+            assert f'{file}, line 2' in daemons.run(*words, status=2).stderr
+        assert f'{file}, line 2' in daemons.log()
 
 
 class TestCommands:

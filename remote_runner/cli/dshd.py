@@ -163,7 +163,7 @@ def _serve(options: argparse.Namespace, file: ClusterFile, rate: Score | None, c
             elif options.json or options.pid:
                 Output().write(said)
             background.notify('READY=1')
-            log.info('the daemon is ready, with the pid %d; %s', os.getpid(), summary(cluster.hosts()))
+            log.info('the daemon is ready, with the pid %d; %s', os.getpid(), summary(cluster.states()))
             return child is not None
 
         daemon = Daemon(file, cluster, server, be_ready)

@@ -80,21 +80,26 @@ class Daemon:
         self._tell_news()
 
     def _tell_news(self) -> None:
-        try:
-            states = self._cluster.hosts()
-        except RemoteRunnerError as error:  # of the user's evaluation function
-            if str(error) != self._fault:
-                log.error('%s', error)
-            self._fault = str(error)
-            return
+        self._tell_fault()
         before, self._told = self._told, {}
-        for state in states:
+        for state in self._cluster.states():
             name = state.address.where
             self._told[name] = before.get(name, '') if state.state == CONNECTING else state.state
             if self._told[name] != before.get(name, ''):
                 _tell_of(state, is_news=name in before)
         for name in before.keys() - self._told.keys():
             log.info('%s: it is not in the cluster any more', name)
+
+    def _tell_fault(self) -> None:
+        """Say what is wrong with the user's evaluation function, when that is news."""
+        fault = ''
+        try:
+            self._cluster.hosts()
+        except RemoteRunnerError as error:
+            fault = str(error)
+            if fault != self._fault:
+                log.error('%s', fault)
+        self._fault = fault
 
 
 def _tell_of(state: HostState, *, is_news: bool) -> None:

@@ -113,6 +113,11 @@ class Cluster:
             found.append(state if known is None else state._replace(score=self._rate(known)))
         return found
 
+    def states(self) -> list[HostState]:
+        """All hosts, but for their scores: also where the user's evaluation function fails."""
+        with self._changed:
+            return [member.told() for member in self._members.values()]
+
     def choose(
         self, wanted: Wanted = Wanted(), count: int = 1, peek: bool = False, key: object = None  # noqa: B008
     ) -> list[tuple[str, Host]]:
