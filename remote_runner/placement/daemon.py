@@ -72,7 +72,7 @@ class Daemon:
     def _be_ready(self) -> None:
         self._tell_news()
         if self._on_ready():
-            self._told = {}
+            self._told, self._fault = {}, ''  # told again, in its log
         self._look()
 
     def _look(self) -> None:
