@@ -25,6 +25,8 @@ from remote_runner.hosts.address import Address
 if TYPE_CHECKING:
     from remote_runner.deploy.sweeps import SweepPlan
 
+__all__ = ['ComponentPlan', 'FetchPlan', 'FilePlan', 'Plan', 'check_session', 'make_plan']
+
 _SESSION = re.compile(r'[A-Za-z0-9_.-]{1,64}')
 
 
