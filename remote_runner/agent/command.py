@@ -29,8 +29,18 @@ if TYPE_CHECKING:
 PIECE = 1 << 16
 #: As shells have it: the exit status of what is not there, and of what is there and cannot be executed.
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+#: Signals after which a command is not begun any more.
+ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
 #: Control-D: what ends the input of a terminal.
 END_OF_INPUT = b'\x04'
+
+
+class _EndedEarly(Exception):
+    """A signal came that ends what has not begun yet."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Starter:
@@ -79,7 +89,8 @@ def run(request: "Request") -> "Dict[str, object]":
     Parts to here: `in` with a body, null for the end of input; `["signal", NUMBER]` for the process group of the
     command, with a terminal for the one in front; `["size", ROWS, COLUMNS]` of the terminal; `["close", "out"]` (or
     `err`): nobody reads that any more, so that whoever writes to it is told by SIGPIPE. Only bodies need credit.
-    Parts from here: `out` and `err` (with a terminal all is `out`); `closed`: nobody reads its input any more.
+    Parts from here: `out` and `err` (with a terminal all is `out`); `closed`: nobody reads its input any more;
+    `signalled`: a signal was passed on.
 
     The result is `{"status": 0..255}`: 128 + the number of the signal that ended it. Where it could not be executed it
     is 127 (it was not found) or 126, with `why`. With `shared` it has `seen`: what changed. A command is over when its
@@ -93,7 +104,10 @@ def run(request: "Request") -> "Dict[str, object]":
         Failure: of kind `cwd`: there is no such folder here, it is not the client's, or nobody may enter it; of kind
             `late`: something that the client has seen is not seen here in time.
     """
-    command = Command(request)
+    try:
+        command = Command(request)
+    except _EndedEarly as early:
+        return {'status': 128 + early.number}
     request.agent.commands.add(request)
     try:
         return command.run()
@@ -179,6 +193,9 @@ class Command:
         poll.poll(seconds * 1000)
         self._hear()
         self._request.check()
+        for number in self._early:
+            if number in ENDING:
+                raise _EndedEarly(number)
 
     def _open_pipes(self) -> "List[int]":
         theirs = []
@@ -408,6 +425,8 @@ class Command:
                 if self._slave >= 0:
                     os.close(self._slave)
                     self._slave = -1
+            elif kind == 'signalled':
+                self._send_part('signalled', b'')
             elif kind == 'ended':
                 self._end({'status': values[0]})
             elif kind == 'failed':

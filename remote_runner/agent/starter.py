@@ -207,6 +207,7 @@ class _Minder:
         while True:
             for _, number, group in self._messages:
                 self._signal(number, group)
+                self._control.send(('signalled',))
             ended, is_any_left = tree.reap()
             if self._pid in ended:
                 self._has_ended = True

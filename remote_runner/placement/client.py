@@ -40,6 +40,8 @@ CREDIT_STEP = frames.WINDOW // 4
 PASSED = tuple(getattr(_signal, 'SIG' + name) for name in ('INT', 'TERM', 'HUP', 'QUIT', 'USR1', 'USR2'))
 ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
 MOST_ENDING = 3
+#: Seconds that a host has to say that it has passed on one of these. One that is cut off or hangs never says so.
+WAIT_HEARD = 5.0
 #: Seconds that what one machine wrote has to be seen by another, on a network file system.
 WAIT_FILES = 10.0
 #: Exit status where a host or the daemon is lost, see `errors.py`.
@@ -368,6 +370,9 @@ class _Attended:
         self._handlers: dict[int, Any] = {}
         #: The signals of `ENDING` that came, in this order.
         self.came: list[int] = []
+        #: Until when the host has to say that it has passed them on, and whether it did not.
+        self._heard_until: float | None = None
+        self._is_unheard = False
         #: What the command changed in our folder, as its host sees it.
         self.changes: dict[str, seen.Sight] = {}
 
@@ -388,7 +393,7 @@ class _Attended:
         return self._status()
 
     def _is_over(self) -> bool:
-        if len(self.came) >= MOST_ENDING:
+        if len(self.came) >= MOST_ENDING or self._is_unheard:
             return True
         has_ended = self._answer is not None or self._is_lost
         return has_ended and not any(output.waiting for output in self._outputs.values())
@@ -409,6 +414,10 @@ class _Attended:
             return int(result['status'])
         if len(self.came) >= MOST_ENDING:
             return 128 + self.came[-1]
+        if self._is_unheard:
+            what = f'nobody answers there: in {WAIT_HEARD:g} s the command was not sent the signal {self.came[0]}'
+            remedy = 'what runs there ends when the host answers again, or finds that its connection is gone'
+            return complain(what, self._options.ran_on, remedy, 128 + self.came[-1])
         what = 'the daemon has ended, and the command with it'
         return complain(what, self._options.ran_on, 'start it again: remote_runner dshd', EXIT_LOST)
 
@@ -449,7 +458,9 @@ class _Attended:
         for output in self._outputs.values():
             if output.waiting:
                 poll.register(output.fd, select.POLLOUT)
-        ready = dict(poll.poll())
+        ready = dict(poll.poll(self._patience()))
+        if not ready and self._heard_until is not None:
+            self._is_unheard = time.monotonic() >= self._heard_until
         if self._woken in ready:
             self._hear_signals()
         if self._sock.fileno() in ready:
@@ -460,6 +471,12 @@ class _Attended:
         if 0 in ready:
             self._read()
         self._flush()
+
+    def _patience(self) -> float | None:
+        """Milliseconds until the host should have said that it has passed on a signal; None: for ever."""
+        if self._heard_until is None or self._answer is not None or self._is_lost:
+            return None
+        return max(0.0, self._heard_until - time.monotonic()) * 1000
 
     def _send(self, header: 'Header', body: bytes = b'') -> None:
         self._sending += frames.encode(header, body)
@@ -489,6 +506,8 @@ class _Attended:
         if 'part' in header:
             if header['part'] == 'closed':
                 self._close_input()
+            elif header['part'] == 'signalled':
+                self._heard_until = None
             elif body:
                 output = self._outputs[header['part']]
                 if output.is_open:
@@ -575,6 +594,7 @@ class _Attended:
                 self._send({'id': _NUMBER, 'part': ['signal', number]})
                 if number in ENDING:
                     self.came.append(number)
+                    self._heard_until = self._heard_until or time.monotonic() + WAIT_HEARD
             elif number == _signal.SIGTSTP:
                 self._stop()
             elif number == _signal.SIGCONT:  # also after a SIGSTOP, which tells nobody
