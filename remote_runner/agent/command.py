@@ -14,15 +14,16 @@ import termios
 import _signal
 import _socket
 
-from remote_runner.agent import processes
+from remote_runner.agent import processes, tree
 from remote_runner.agent.files import expand
 from remote_runner.agent.peers import Peer, pack
 from remote_runner.agent.request import Failure, Gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, Optional
+    from typing import Dict, List, Optional, Set
 
+    from remote_runner.agent.processes import Process
     from remote_runner.agent.request import Request
     from remote_runner.agent.views import View
 
@@ -53,7 +54,7 @@ class Starter:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             argv = [os.fsencode(word) for word in (processes.PYTHON, '-IS', code)]
-            processes.spawn(argv, (theirs.fileno(), null, 2))
+            self._pid = processes.spawn(argv, (theirs.fileno(), null, 2))
         finally:
             os.close(null)
             theirs.close()
@@ -76,6 +77,11 @@ class Starter:
         finally:
             theirs.close()
         return Peer(ours)
+
+    def bury(self) -> None:
+        """Forget a process that is gone: the kernel keeps what nobody asks about."""
+        self._sock.close()
+        os.waitpid(self._pid, 0)
 
 
 def run(request: "Request") -> "Dict[str, object]":
@@ -133,6 +139,8 @@ class Command:
         self._rest: "Dict[int, int]" = {}
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._control: "Optional[Peer]" = None
+        #: Its own process, once it runs: pid and start time.
+        self._process: "Optional[Process]" = None
         self._folder = expand(request.header['cwd'])
         self._view: "Optional[View]" = None
         #: Signals that came before it was there.
@@ -422,6 +430,7 @@ class Command:
         messages = self._control.receive()
         for kind, *values in messages or ():
             if kind == 'started':
+                self._process = (values[0], processes.start_time(values[0]) or 0)
                 if self._slave >= 0:
                     os.close(self._slave)
                     self._slave = -1
@@ -440,6 +449,8 @@ class Command:
         if messages is None:
             self._control.sock.close()
             self._control = None
+            if self._result is None and self._process is not None:
+                _end_orphans(self._process)
             if self._result is None and not self._is_cancelled:
                 raise Failure('what started the command there was killed, and the command with it', kind='killed')
 
@@ -455,6 +466,39 @@ class Command:
             self._rest[fd] = struct.unpack('i', fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0]
             if not self._rest[fd]:
                 self._drop(fd)
+
+
+def _end_orphans(command: "Process") -> None:
+    """End a command whose minder was killed, and its starter with it, by killall(1) or so: nobody else would.
+
+    What had left its session, and whose parents are gone, is not found: it is nobody's now.
+    """
+    pid, started = command
+    if processes.is_gone(pid, started):
+        return
+    left = processes.identify(_kin(pid))
+    while left:
+        processes.kill(left, _signal.SIGKILL)
+        if processes.wait_gone(left, tree.KILL_TIMEOUT):
+            return
+        left = processes.identify(_session(pid))  # what they forked meanwhile
+
+
+def _kin(leader: int) -> "Set[int]":
+    """A session, and all that descends from it."""
+    members = _session(leader)
+    return {below for member in members for below in (member, *tree.descendants(member))}
+
+
+def _session(leader: int) -> "List[int]":
+    found = []
+    for name in os.listdir('/proc'):
+        try:
+            if name.isdigit() and os.getsid(int(name)) == leader:
+                found.append(int(name))
+        except (ProcessLookupError, PermissionError):
+            continue  # it has just ended, or may not be looked at
+    return found
 
 
 def _encode(text: str) -> bytes:

@@ -73,6 +73,8 @@ class Agent:
             if self._starter is None or self._starter is broken:
                 from remote_runner.agent.command import Starter
 
+                if self._starter is not None:
+                    self._starter.bury()
                 self._starter = Starter()
             return self._starter
 
