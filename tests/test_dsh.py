@@ -148,6 +148,11 @@ class TestStreams:
             done = dsh.dsh('yes', stdout=full, status=141)
         assert done.stderr == 'ERROR: the output cannot be written: No space left on device\n'
 
+    def test_what_is_lost_on_a_full_disk_is_no_success(self, dsh: Dsh) -> None:
+        with open('/dev/full', 'wb') as full:
+            assert dsh.script('echo lost', stdout=full, status=1).stderr.startswith('ERROR: the output cannot be')
+            assert dsh.script('echo lost; exit 7', stdout=full, status=7).stderr.startswith('ERROR: ')
+
 
 class TestWhatItIsGiven:
     @pytest.mark.parametrize(

@@ -291,6 +291,8 @@ def attend(sock: '_socket.socket', options: Options) -> int:
         status = command.run(asked)
         if command.changes:
             status = command.await_files() or status
+        if command.is_output_lost:
+            status = status or 1
     except frames.FrameError as error:
         return complain(f'what the daemon says makes no sense: {error}', remedy='is it of another version?')
     finally:
@@ -367,6 +369,8 @@ class _Attended:
         self._is_in_front = True
         self._answer: Header | None = None
         self._is_lost = False
+        #: Something that it wrote could not be written here, and not for want of a reader.
+        self.is_output_lost = False
         self._handlers: dict[int, Any] = {}
         #: The signals of `ENDING` that came, in this order.
         self.came: list[int] = []
@@ -536,6 +540,7 @@ class _Attended:
             output.waiting.clear()
             self._send({'id': _NUMBER, 'part': ['close', output.name]})
             if error.errno != errno.EPIPE:
+                self.is_output_lost = True
                 complain(f'the output cannot be written: {error.strerror}')
 
     def _owe(self, size: int) -> None:
