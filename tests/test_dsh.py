@@ -179,6 +179,15 @@ class TestWhatItIsGiven:
         done = dsh.script('pwd -L; pwd -P', cwd=dsh.folder / 'link', variables={'PWD': f'{dsh.folder}/link'})
         assert done.stdout == f'{dsh.folder}/link\n{dsh.folder}/real\n'
 
+    @pytest.mark.parametrize('nameless', ['', '=value'])
+    def test_a_variable_without_a_name(self, dsh: Dsh, nameless: str) -> None:
+        done = dsh.dsh(f'--env={nameless}', 'true', status=2)
+        assert done.stderr.startswith(f'ERROR: --env {nameless!r} names no variable')
+
+    def test_a_nameless_one_of_ours_stays_here(self, dsh: Dsh) -> None:
+        """execve(2) takes any text for a variable, and passes it on."""
+        assert dsh.script('echo "$ONE"', '--env', '*', variables={'': 'value', 'ONE': '1'}).stdout == '1\n'
+
     def test_the_environment(self, dsh: Dsh) -> None:
         given = {'CFLAGS': '-O2 "x"', 'LC_TIME': 'C', 'TZ': 'UTC-1', 'OTHER': 'no'}
         given |= {'MY_1': '1', 'MY_2': '2', 'ONE': 'é\n'}
