@@ -650,6 +650,18 @@ class TestSync:
 
 
 class TestLost:
+    def test_the_program_on_the_host(self, fresh_bed: type[Testbed], tmp_path: Path) -> None:
+        """As where somebody empties ~/.cache while the daemon runs for weeks."""
+        bed = fresh_bed(1)
+        with Served(bed, tmp_path) as served:
+            dsh = Dsh(served, tmp_path / 'home', tmp_path)
+            bed['h1'].run(['rm', '-r', '/root/.cache/remote_runner'])
+            done = dsh.dsh('--dir', '/tmp', 'echo', 'on', status=1)
+            assert re.fullmatch(r'ERROR: h1: somebody removed our program while it ran: /root/.cache/.*\n', done.stderr)
+            wait_until(lambda: dsh.dsh('--dir', '/tmp', 'echo', 'on', status=None).stdout == 'on\n', 'it is back')
+            bed['h1'].run(['rm', '-r', '/root/.cache/remote_runner'])
+            assert dsh.dsh('--dir', '/tmp', 'echo', 'on').stdout == 'on\n', 'what it needs runs already'
+
     def test_the_host(self, fresh_bed: type[Testbed], tmp_path: Path) -> None:
         bed = fresh_bed(1)
         with Served(bed, tmp_path) as served:

@@ -51,6 +51,8 @@ class Starter:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         self._sock = ours
         code = '{}/starter{}'.format(os.path.dirname(__file__), os.path.splitext(__file__)[1])
+        if not os.path.exists(code):
+            raise ImportError(code)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             argv = [os.fsencode(word) for word in (processes.PYTHON, '-IS', code)]
