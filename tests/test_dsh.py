@@ -14,10 +14,11 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from remote_runner.placement import attended
 from remote_runner.placement.command_line import ENVIRONMENT, without_jobserver
 from tests.commands import COMMAND, ROOT, environment, nothing_runs
 from tests.dshing import Dsh, Served
-from tests.testbed import Testbed
+from tests.testbed import HostProcess, Testbed, TestbedError
 from tests.testbed.process import wait_until
 
 PATIENCE = 30
@@ -134,6 +135,11 @@ class TestStreams:
             done = dsh.dsh('yes', stdout=full, status=141)
         assert done.stderr == 'ERROR: the output cannot be written: No space left on device\n'
 
+    def test_what_is_lost_on_a_full_disk_is_no_success(self, dsh: Dsh) -> None:
+        with open('/dev/full', 'wb') as full:
+            assert dsh.script('echo lost', stdout=full, status=1).stderr.startswith('ERROR: the output cannot be')
+            assert dsh.script('echo lost; exit 7', stdout=full, status=7).stderr.startswith('ERROR: ')
+
 
 class TestWhatItIsGiven:
     @pytest.mark.parametrize(
@@ -159,6 +165,15 @@ class TestWhatItIsGiven:
         (dsh.folder / 'link').symlink_to('real')
         done = dsh.script('pwd -L; pwd -P', cwd=dsh.folder / 'link', variables={'PWD': f'{dsh.folder}/link'})
         assert done.stdout == f'{dsh.folder}/link\n{dsh.folder}/real\n'
+
+    @pytest.mark.parametrize('nameless', ['', '=value'])
+    def test_a_variable_without_a_name(self, dsh: Dsh, nameless: str) -> None:
+        done = dsh.dsh(f'--env={nameless}', 'true', status=2)
+        assert done.stderr.startswith(f'ERROR: --env {nameless!r} names no variable')
+
+    def test_a_nameless_one_of_ours_stays_here(self, dsh: Dsh) -> None:
+        """execve(2) takes any text for a variable, and passes it on."""
+        assert dsh.script('echo "$ONE"', '--env', '*', variables={'': 'value', 'ONE': '1'}).stdout == '1\n'
 
     def test_the_environment(self, dsh: Dsh) -> None:
         given = {'CFLAGS': '-O2 "x"', 'LC_TIME': 'C', 'TZ': 'UTC-1', 'OTHER': 'no'}
@@ -257,6 +272,54 @@ class TestSignals:
             assert command.end().status == -signal.SIGINT
         wait_until(lambda: '1041' not in words_of(dsh.served), 'its end')
 
+    @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+    def test_where_nobody_answers_there(self, dsh: Dsh, number: signal.Signals) -> None:
+        host = dsh.served.bed['h1']
+        dsh.dsh('--exclude', 'h2', 'true')
+        [starter] = [process.pid for process in host.processes() if is_starter(process)]
+        host.run(['kill', '-STOP', str(starter)])
+        try:
+            with dsh.begin('-v', '--exclude', 'h2', 'sh', '-c', '>up; sleep 1044') as command:
+                wait_until(lambda: command.err == b'dsh: h1\n', 'the host is asked for it')
+                command.signal(number)  # once, as timeout(1) does
+                done = command.end()
+        finally:
+            host.run(['kill', '-CONT', str(starter)])
+        assert done.status == -number
+        told = f'ERROR: h1: nobody answers there: in 5 s the command was not sent the signal {number.value}'
+        assert told in done.stderr
+        assert dsh.dsh('--exclude', 'h2', 'echo', 'on').stdout == 'on\n'
+        wait_until(lambda: '1044' not in words_of(dsh.served), 'its end')
+
+    def test_one_that_ignores_it_is_waited_for(self, dsh: Dsh) -> None:
+        text = 'trap "" TERM; >up; while [ ! -e go ]; do sleep 0.01; done; echo done'
+        with dsh.begin('sh', '-c', text) as command:
+            self.until(dsh, 'up')
+            command.signal(signal.SIGTERM)
+            with pytest.raises(TestbedError):  # longer than a host may take to say that it was passed on
+                command.end(attended.WAIT_HEARD + 1)
+            (dsh.folder / 'go').touch()
+            done = command.end()
+        assert (done.status, done.stdout, done.stderr) == (0, 'done\n', '')
+
+    def test_before_it_begins(self, dsh: Dsh) -> None:
+        """The host waits until it sees a file as it is here, and sees an older one."""
+        host = dsh.served.bed['h1']
+        (old, new) = (dsh.folder / 'old', dsh.folder / 'new')
+        old.touch()
+        os.utime(old, (1, 1))
+        new.write_text('new')
+        host.run(['mount', '--bind', str(old), str(new)])
+        try:
+            with dsh.begin('-v', '--exclude', 'h2', '--wait-files', '600', 'touch', 'up', 'new') as command:
+                wait_until(lambda: command.err == b'dsh: h1\n', 'the host is asked for it')
+                command.signal(signal.SIGTERM)
+                done = command.end()
+        finally:
+            host.run(['umount', str(new)])
+        assert (done.status, done.stderr) == (-signal.SIGTERM, 'dsh: h1\n')
+        assert not (dsh.folder / 'up').exists()
+
     def test_ignored_ones_stay_ignored(self, dsh: Dsh) -> None:
         text = '>up; while [ ! -e go ]; do sleep 0.01; done; echo done'
         script = f'trap "" HUP; exec {sys.executable} -m remote_runner dsh sh -c "{text}"'
@@ -285,6 +348,10 @@ class TestSignals:
             (dsh.folder / 'go').touch()
             command.signal(signal.SIGCONT)
             assert command.end().stdout == 'on\n'
+
+
+def is_starter(process: HostProcess) -> bool:
+    return any('agent/starter.py' in word for word in process.argv)
 
 
 def pending(pid: int, number: int) -> bool:
@@ -569,6 +636,18 @@ class TestSync:
 
 
 class TestLost:
+    def test_the_program_on_the_host(self, fresh_bed: type[Testbed], tmp_path: Path) -> None:
+        """As where somebody empties ~/.cache while the daemon runs for weeks."""
+        bed = fresh_bed(1)
+        with Served(bed, tmp_path) as served:
+            dsh = Dsh(served, tmp_path / 'home', tmp_path)
+            bed['h1'].run(['rm', '-r', '/root/.cache/remote_runner'])
+            done = dsh.dsh('--dir', '/tmp', 'echo', 'on', status=1)
+            assert re.fullmatch(r'ERROR: h1: somebody removed our program while it ran: /root/.cache/.*\n', done.stderr)
+            wait_until(lambda: dsh.dsh('--dir', '/tmp', 'echo', 'on', status=None).stdout == 'on\n', 'it is back')
+            bed['h1'].run(['rm', '-r', '/root/.cache/remote_runner'])
+            assert dsh.dsh('--dir', '/tmp', 'echo', 'on').stdout == 'on\n', 'what it needs runs already'
+
     def test_the_host(self, fresh_bed: type[Testbed], tmp_path: Path) -> None:
         bed = fresh_bed(1)
         with Served(bed, tmp_path) as served:

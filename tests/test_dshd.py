@@ -116,6 +116,38 @@ class TestLife:
         second = daemons.begin()
         assert daemons.status()['pid'] == second != first
 
+    @pytest.mark.parametrize('which', ['socket', 'lock', 'both', 'folder'])
+    def test_what_is_removed_beside_it_comes_back(self, daemons: Daemons, tmp_path: Path, which: str) -> None:
+        place = tmp_path / 'place'
+        place.mkdir()
+        daemons.socket = place / 'dshd'
+        daemons.variables['RR_DSHD_SOCKET'] = str(daemons.socket)
+        pid = daemons.begin()
+        lock = place / 'dshd.lock'
+        before = lock.stat().st_ino, daemons.socket.stat().st_ino
+        if which == 'folder':
+            place.rename(tmp_path / 'elsewhere')
+            place.mkdir()
+        for file in (daemons.socket, lock):
+            if which in ('both', file.suffix[1:] or 'socket'):
+                file.unlink()
+        wait_until(lambda: 'there is another one now' in daemons.log(), 'it notices')
+        assert (lock.stat().st_ino, daemons.socket.stat().st_ino) != before
+        assert daemons.status()['pid'] == pid
+        refused = daemons.dshd('-F', daemons.ssh_config, '-H', 'h1', status=1)
+        assert f'a daemon runs already, with the pid {pid}' in refused.stderr
+        daemons.dshd('--stop')
+        assert not daemons.socket.exists()
+
+    def test_it_ends_where_another_one_has_its_place(self, daemons: Daemons) -> None:
+        first = daemons.begin()
+        other = daemons.socket.with_name('other')
+        with Seat(str(other)):
+            other.with_name('other.lock').rename(daemons.socket.with_name('socket.lock'))
+            wait_until(lambda: not is_alive(first), 'its end')
+            assert daemons.socket.exists(), 'it may be the other one\'s'
+        assert f'a daemon runs already, with the pid {os.getpid()}' in daemons.log()
+
     def test_what_it_ran_ends_with_it_however_it_ends(self, daemons: Daemons) -> None:
         for end in (daemons.kill, lambda pid: daemons.dshd('--stop')):
             pid = daemons.begin()

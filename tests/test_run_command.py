@@ -66,7 +66,7 @@ def start(host: Host, *argv: str | bytes, cwd: str = '/', **fields: Any) -> Call
 
 
 def end(call: Call) -> Ran:
-    streams: dict[str, list[bytes]] = {'out': [], 'err': [], 'closed': []}
+    streams: dict[str, list[bytes]] = {'out': [], 'err': [], 'closed': [], 'signalled': []}
     for stream, body in call.parts():
         streams[stream].append(body)
     result = call.result()
@@ -350,6 +350,20 @@ class TestItsEnd:
                 running.result()
         wait_until(lambda: 'sleep' not in words(bed), 'nothing of it is left')
         assert script(far, 'echo good').out == b'good\n'  # there is another one
+
+    @pytest.mark.parametrize('terminal', [None, TERMINAL], ids=['pipes', 'terminal'])
+    def test_all_above_it_is_killed(self, far: Host, bed: Testbed, terminal: Header | None) -> None:
+        text = 'trap "" TERM HUP; (sleep 1034 &); setsid sh -c "sleep 1035; :" & sleep 1036; :'
+        running = start(far, 'sh', '-c', text, terminal=terminal)
+        wait_until(lambda: {'1034', '1035', '1036'} <= words(bed), 'all of it runs')
+        above = [p.pid for p in bed['h1'].processes() if any('/starter.py' in word for word in p.argv)]
+        bed['h1'].run(['kill', '-KILL', *map(str, above)])
+        with pytest.raises(RequestFailed, match='was killed'):
+            running.result()
+        assert 'sleep' not in words(bed)
+        assert script(far, 'echo good').out == b'good\n'
+        parents = bed['h1'].run(['ps', '-o', 'stat=', '--ppid', str(far.facts.pid)])
+        assert b'Z' not in parents.stdout
 
     def test_others_go_on(self, running: Call, far: Host, bed: Testbed) -> None:
         other = start(far, 'cat')

@@ -12,7 +12,7 @@ import struct
 import _signal
 import _socket
 
-from remote_runner.agent import processes
+from remote_runner.agent import processes, tree
 from remote_runner.agent.files import expand
 from remote_runner.agent.peers import Peer, pack
 from remote_runner.agent.request import Failure, Gone
@@ -20,13 +20,24 @@ from remote_runner.agent.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, Optional
+    from typing import Dict, List, Optional, Set
 
+    from remote_runner.agent.processes import Process
     from remote_runner.agent.request import Request
     from remote_runner.agent.views import View
 
 #: As shells have it: the exit status of what is not there, and of what is there and cannot be executed.
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+#: Signals after which a command is not begun any more.
+ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
+
+
+class _EndedEarly(Exception):
+    """A signal came that ends what has not begun yet."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Starter:
@@ -36,10 +47,12 @@ class Starter:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         self._sock = ours
         code = '{}/starter{}'.format(os.path.dirname(__file__), os.path.splitext(__file__)[1])
+        if not os.path.exists(code):
+            raise ImportError(code)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             argv = [os.fsencode(word) for word in (processes.PYTHON, '-IS', code)]
-            processes.spawn(argv, (theirs.fileno(), null, 2))
+            self._pid = processes.spawn(argv, (theirs.fileno(), null, 2))
         finally:
             os.close(null)
             theirs.close()
@@ -63,6 +76,11 @@ class Starter:
             theirs.close()
         return Peer(ours)
 
+    def bury(self) -> None:
+        """Forget a process that is gone: the kernel keeps what nobody asks about."""
+        self._sock.close()
+        os.waitpid(self._pid, 0)
+
 
 def run(request: "Request") -> "Dict[str, object]":
     """Operation `run`: run a command in the folder `cwd`, with `umask`, and with `env` over the login environment.
@@ -75,7 +93,8 @@ def run(request: "Request") -> "Dict[str, object]":
     Parts to here: `in` with a body, null for the end of input; `["signal", NUMBER]` for the process group of the
     command, with a terminal for the one in front; `["size", ROWS, COLUMNS]` of the terminal; `["close", "out"]` (or
     `err`): nobody reads that any more, so that whoever writes to it is told by SIGPIPE. Only bodies need credit.
-    Parts from here: `out` and `err` (with a terminal all is `out`); `closed`: nobody reads its input any more.
+    Parts from here: `out` and `err` (with a terminal all is `out`); `closed`: nobody reads its input any more;
+    `signalled`: a signal was passed on.
 
     The result is `{"status": 0..255}`: 128 + the number of the signal that ended it. Where it could not be executed it
     is 127 (it was not found) or 126, with `why`. With `shared` it has `seen`: what changed. A command is over when its
@@ -89,7 +108,10 @@ def run(request: "Request") -> "Dict[str, object]":
         Failure: of kind `cwd`: there is no such folder here, it is not the client's, or nobody may enter it; of kind
             `late`: something that the client has seen is not seen here in time.
     """
-    command = Command(request)
+    try:
+        command = Command(request)
+    except _EndedEarly as early:
+        return {'status': 128 + early.number}
     request.agent.commands.add(request)
     try:
         return command.run()
@@ -108,6 +130,8 @@ class Command:
         self._result: "Optional[Dict[str, object]]" = None
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._control: "Optional[Peer]" = None
+        #: Its own process, once it runs: pid and start time.
+        self._process: "Optional[Process]" = None
         self._folder = expand(request.header['cwd'])
         self._view: "Optional[View]" = None
         #: Signals that came before it was there.
@@ -168,6 +192,9 @@ class Command:
         poll.poll(seconds * 1000)
         self._hear()
         self._request.check()
+        for number in self._early:
+            if number in ENDING:
+                raise _EndedEarly(number)
 
     def _ask(self, files: "List[int]") -> Peer:
         starter = self._request.agent.starter()
@@ -242,7 +269,11 @@ class Command:
         assert self._control is not None
         messages = self._control.receive()
         for kind, *values in messages or ():
-            if kind == 'ended':
+            if kind == 'started':
+                self._process = (values[0], processes.start_time(values[0]) or 0)
+            elif kind == 'signalled':
+                self._streams.say('signalled')
+            elif kind == 'ended':
                 self._end({'status': values[0]})
             elif kind == 'failed':
                 status = NOT_FOUND if values[0] in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
@@ -255,6 +286,8 @@ class Command:
         if messages is None:
             self._control.sock.close()
             self._control = None
+            if self._result is None and self._process is not None:
+                _end_orphans(self._process)
             if self._result is None and not self._is_cancelled:
                 raise Failure('what started the command there was killed, and the command with it', kind='killed')
 
@@ -264,6 +297,39 @@ class Command:
             return
         self._result = result
         self._streams.ended()
+
+
+def _end_orphans(command: "Process") -> None:
+    """End a command whose minder was killed, and its starter with it, by killall(1) or so: nobody else would.
+
+    What had left its session, and whose parents are gone, is not found: it is nobody's now.
+    """
+    pid, started = command
+    if processes.is_gone(pid, started):
+        return
+    left = processes.identify(_kin(pid))
+    while left:
+        processes.kill(left, _signal.SIGKILL)
+        if processes.wait_gone(left, tree.KILL_TIMEOUT):
+            return
+        left = processes.identify(_session(pid))  # what they forked meanwhile
+
+
+def _kin(leader: int) -> "Set[int]":
+    """A session, and all that descends from it."""
+    members = _session(leader)
+    return {below for member in members for below in (member, *tree.descendants(member))}
+
+
+def _session(leader: int) -> "List[int]":
+    found = []
+    for name in os.listdir('/proc'):
+        try:
+            if name.isdigit() and os.getsid(int(name)) == leader:
+                found.append(int(name))
+        except (ProcessLookupError, PermissionError):
+            continue  # it has just ended, or may not be looked at
+    return found
 
 
 def _encode(text: str) -> bytes:

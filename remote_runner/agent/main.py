@@ -73,6 +73,8 @@ class Agent:
             if self._starter is None or self._starter is broken:
                 from remote_runner.agent.command import Starter
 
+                if self._starter is not None:
+                    self._starter.bury()
                 self._starter = Starter()
             return self._starter
 
@@ -160,15 +162,22 @@ class Agent:
             where = ': {}'.format(os.fsdecode(error.filename)) if error.filename is not None else ''
             answer = {'id': number, 'error': {'what': '{}{}'.format(error.strerror, where), 'errno': name}}
         except Exception as error:  # a fault of ours: told to the master, who shows it
-            import traceback
-
-            what = '{}: {}\n{}'.format(type(error).__name__, error, traceback.format_exc())
-            answer = {'id': number, 'error': {'what': what, 'kind': 'fault'}}
+            if isinstance(error, ImportError) and not os.path.exists(__file__):
+                answer = {'id': number, 'error': {'what': self._abandon(), 'kind': 'removed'}}
+            else:
+                answer = {'id': number, 'error': {'what': _fault(error), 'kind': 'fault'}}
         del self._requests[number]
         try:
             self.send(answer)
         except Gone:
             return  # nobody to answer to
+
+    def _abandon(self) -> str:
+        """We cannot do all that we should any more: unless commands need us, another agent comes instead."""
+        if not self.commands:
+            self._is_dismissed = True
+        folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        return 'somebody removed our program while it ran: {}; it comes again with the next connection'.format(folder)
 
     def remove_temporary(self) -> None:
         """Remove the files that are there for a while only."""
@@ -264,6 +273,12 @@ OPERATIONS = {
     'dispatch': 'tasks.dispatch',
     'load': 'load.load',
 }
+
+
+def _fault(error: Exception) -> str:
+    import traceback
+
+    return '{}: {}\n{}'.format(type(error).__name__, error, traceback.format_exc())
 
 
 def operation(name: str) -> "Callable[[Request], Any]":

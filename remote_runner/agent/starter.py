@@ -13,8 +13,8 @@ with ssh, and the minder stays as long, so that the starter does not take it for
 
 Over the socket that comes with a command (`agent/peers.py`) its minder is told `(argv, environment, cwd, umask, path of
 a terminal or b'')` and then `('signal', number, process group in front or 0)`; that nothing more can be told means that
-the command is not wanted any more. It answers `('ended', exit status)`, or `('cwd', errno, why)` or `('failed', errno,
-why)` where there was no begin, and `('left', pids)` for what it cannot end.
+the command is not wanted any more. It answers `('started', pid)`, `('signalled',)` to each signal, and `('ended', exit
+status)`; or `('cwd', errno, why)` or `('failed', errno, why)` where there was no begin, and `('left', pids)` for what it cannot end.
 
 It imports little, and is forked from a process that has imported it already: a command costs one fork of some 8 MB and
 one posix_spawn.
@@ -149,6 +149,7 @@ def _mind(control: Peer, files: "List[int]", starter: int) -> None:
     except OSError as error:
         control.send(('failed', error.errno, error.strerror))
         return
+    control.send(('started', pid))
     for fd in files:
         os.close(fd)
     _Minder(control, signals, pid, messages).run()
@@ -211,6 +212,7 @@ class _Minder:
         while True:
             for _, number, group in self._messages:
                 self._signal(number, group)
+                self._control.send(('signalled',))
             ended, is_any_left = tree.reap()
             if self._pid in ended:
                 self._has_ended = True

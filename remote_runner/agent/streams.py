@@ -167,7 +167,7 @@ class Streams:
             return
         if ready.get(fd, 0) & (select.POLLERR | select.POLLNVAL) and self._master < 0:
             self._close_input()
-            self._send_part('closed', b'')
+            self.say('closed')
             self._discard()
             return
         try:
@@ -228,6 +228,10 @@ class Streams:
             self._send_part(self._sources[fd], data)
         if not data or self._rest.get(fd) == 0:
             self._drop(fd)
+
+    def say(self, part: str) -> None:
+        """Tell the other side something."""
+        self._send_part(part, b'')
 
     def _send_part(self, part: str, data: bytes) -> None:
         if not self._is_cut:

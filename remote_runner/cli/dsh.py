@@ -173,6 +173,10 @@ def split(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[li
 
 
 def _asked(options: argparse.Namespace, command: list[str]) -> Options:
+    for variable in options.env:
+        if not variable or variable[0] == '=':
+            what = f'--env {variable!r} names no variable'
+            raise UsageError(what, remedy='write NAME, NAME=VALUE or a pattern as MY_*')
     asked = Options()
     wish = wanted(options)
     asked.prefer, asked.exclude = list(wish.prefer), list(wish.exclude)

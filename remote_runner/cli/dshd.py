@@ -168,7 +168,14 @@ def _serve(options: argparse.Namespace, file: ClusterFile, rate: Score | None, c
 
         daemon = Daemon(file, cluster, server, be_ready)
         _set_signals(server.stop, daemon.reread)
-        daemon.run(lambda: server.listen(seat.listen()))
+
+        def keep_open() -> bool:
+            listening = seat.keep()
+            if listening is not None:
+                server.listen(listening)
+            return listening is not None
+
+        daemon.run(lambda: server.listen(seat.listen()), keep_open)
         seat.leave()
         background.notify('STOPPING=1')
         log.info('the daemon was stopped')
@@ -235,8 +242,8 @@ def _status(options: argparse.Namespace) -> int:
     try:
         about = ask('ping')
     except NoDaemon as error:
-        what = f'the daemon (pid {pid}) does not listen yet: no host has answered so far'
-        raise NoDaemon(what, remedy='wait a moment') from error
+        what = f'the daemon (pid {pid}) does not listen: no host has answered so far, or its socket was removed'
+        raise NoDaemon(what, remedy='wait a moment: it makes another one') from error
     states = by_score(DaemonsLoads().hosts())
     if options.json:
         Output().write(json.dumps({**about, **as_json(states)}) + '\n')

@@ -34,6 +34,8 @@ CREDIT_STEP = frames.WINDOW // 4
 PASSED = tuple(getattr(_signal, 'SIG' + name) for name in ('INT', 'TERM', 'HUP', 'QUIT', 'USR1', 'USR2'))
 ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
 MOST_ENDING = 3
+#: Seconds that a host has to say that it has passed on one of these. One that is cut off or hangs never says so.
+WAIT_HEARD = 5.0
 #: Exit status where the daemon is lost; of other failures it says that itself, see `errors.py`.
 EXIT_LOST = 3
 _REMEDIES = {
@@ -91,9 +93,14 @@ class Attended:
         self._is_in_front = True
         self._answer: Header | None = None
         self._is_lost = False
+        #: Something that it wrote could not be written here, and not for want of a reader.
+        self.is_output_lost = False
         self._handlers: dict[int, Any] = {}
         #: The signals of `ENDING` that came, in this order.
         self.came: list[int] = []
+        #: Until when the host has to say that it has passed them on, and whether it did not.
+        self._heard_until: float | None = None
+        self._is_unheard = False
         #: What the command changed in our folder, as its host sees it.
         self.changes: dict[str, seen.Sight] = {}
 
@@ -115,7 +122,7 @@ class Attended:
         return self._status()
 
     def _is_over(self) -> bool:
-        if len(self.came) >= MOST_ENDING:
+        if len(self.came) >= MOST_ENDING or self._is_unheard:
             return True
         has_ended = self._answer is not None or self._is_lost
         return has_ended and not any(output.waiting for output in self._outputs.values())
@@ -135,6 +142,10 @@ class Attended:
             return int(result['status'])
         if len(self.came) >= MOST_ENDING:
             return 128 + self.came[-1]
+        if self._is_unheard:
+            what = f'nobody answers there: in {WAIT_HEARD:g} s the command was not sent the signal {self.came[0]}'
+            remedy = 'what runs there ends when the host answers again, or finds that its connection is gone'
+            return complain(what, self._options.ran_on, remedy, 128 + self.came[-1])
         what = 'the daemon has ended, and the command with it'
         return complain(what, self._options.ran_on, 'start it again: remote_runner dshd', EXIT_LOST)
 
@@ -176,7 +187,9 @@ class Attended:
         for output in self._outputs.values():
             if output.waiting:
                 poll.register(output.fd, select.POLLOUT)
-        ready = dict(poll.poll())
+        ready = dict(poll.poll(self._patience()))
+        if not ready and self._heard_until is not None:
+            self._is_unheard = time.monotonic() >= self._heard_until
         if self._woken in ready:
             self._hear_signals()
         if self._sock.fileno() in ready:
@@ -187,6 +200,12 @@ class Attended:
         if 0 in ready:
             self._read()
         self._flush()
+
+    def _patience(self) -> float | None:
+        """Milliseconds until the host should have said that it has passed on a signal; None: for ever."""
+        if self._heard_until is None or self._answer is not None or self._is_lost:
+            return None
+        return max(0.0, self._heard_until - time.monotonic()) * 1000
 
     def _send(self, header: 'Header', body: bytes = b'') -> None:
         self._sending += frames.encode(header, body)
@@ -216,6 +235,8 @@ class Attended:
         if 'part' in header:
             if header['part'] == 'closed':
                 self._close_input()
+            elif header['part'] == 'signalled':
+                self._heard_until = None
             elif body:
                 output = self._outputs[header['part']]
                 if output.is_open:
@@ -244,6 +265,7 @@ class Attended:
             output.waiting.clear()
             self._send({'id': NUMBER, 'part': ['close', output.name]})
             if error.errno != errno.EPIPE:
+                self.is_output_lost = True
                 complain(f'the output cannot be written: {error.strerror}')
 
     def _owe(self, size: int) -> None:
@@ -302,6 +324,7 @@ class Attended:
                 self._send({'id': NUMBER, 'part': ['signal', number]})
                 if number in ENDING:
                     self.came.append(number)
+                    self._heard_until = self._heard_until or time.monotonic() + WAIT_HEARD
             elif number == _signal.SIGTSTP:
                 self._stop()
             elif number == _signal.SIGCONT:  # also after a SIGSTOP, which tells nobody

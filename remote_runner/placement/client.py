@@ -75,6 +75,8 @@ def attend(sock: '_socket.socket', options: Options) -> int:
         status = command.run(asked)
         if command.changes:
             status = command.await_files() or status
+        if command.is_output_lost:
+            status = status or 1
     except frames.FrameError as error:
         return complain(f'what the daemon says makes no sense: {error}', remedy='is it of another version?')
     finally:

@@ -81,7 +81,7 @@ def read(arguments: list[str]) -> Options | None:
         name, equals, value = word.partition('=')
         if not equals:
             value = next(words, '')
-        if name == '--env' and value:
+        if name == '--env' and value and value[0] != '=':
             options.env.append(value)
         elif name in _HOSTS and _is_plain(value):
             getattr(options, _HOSTS[name]).append(value)
@@ -113,7 +113,7 @@ def environment(wanted: 'Iterable[str]') -> dict[str, str]:
         elif pattern[:1] == '-':
             given = {name: value for name, value in given.items() if not _matches(name, pattern[1:])}
         else:
-            given.update((name, value) for name, value in os.environ.items() if _matches(name, pattern))
+            given.update((name, value) for name, value in os.environ.items() if name and _matches(name, pattern))
     if 'MAKEFLAGS' in given and 'MAKEFLAGS' not in (word.partition('=')[0] for word in wanted):
         given['MAKEFLAGS'] = without_jobserver(given['MAKEFLAGS'])
     return given

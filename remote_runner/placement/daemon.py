@@ -7,7 +7,7 @@ import resource
 import threading
 from collections.abc import Callable
 
-from remote_runner.errors import RemoteRunnerError
+from remote_runner.errors import DaemonRuns, RemoteRunnerError
 from remote_runner.placement.cluster import ClusterFile, Following
 from remote_runner.placement.keeper import Cluster
 from remote_runner.placement.member import CONNECTING, UP, HostState
@@ -38,14 +38,16 @@ class Daemon:
         self._server = server
         self._on_ready = on_ready
         self._told: dict[str, str] = {}
-        self._fault = ''
+        self._fault = self._shut = ''
 
-    def run(self, open_doors: Callable[[], object]) -> None:
-        """Until the server is stopped.
+    def run(self, open_doors: Callable[[], object], keep_open: Callable[[], bool]) -> None:
+        """Until the server is stopped, or another daemon has its seat.
 
         Args:
             open_doors: called when there is a host to choose, or none that could be reached.
+            keep_open: called again and again after that: sees to it that we are found; whether we were not.
         """
+        self._keep_open = keep_open
         raise_file_limit()
         self._cluster.start()
         threading.Thread(target=self._await, args=[open_doors], name='ready', daemon=True).start()
@@ -77,7 +79,21 @@ class Daemon:
 
     def _look(self) -> None:
         self._server.loop.later(LOOK, self._look)
+        self._see_to_doors()
         self._tell_news()
+
+    def _see_to_doors(self) -> None:
+        try:
+            if self._keep_open():
+                log.warning('the socket was removed, or its lock; there is another one now')
+            self._shut = ''
+        except DaemonRuns as error:
+            log.error('%s; so this one ends', error)
+            self._server.stop()
+        except RemoteRunnerError as error:
+            if str(error) != self._shut:
+                log.error('nobody finds this daemon: %s', error)
+            self._shut = str(error)
 
     def _tell_news(self) -> None:
         self._tell_fault()

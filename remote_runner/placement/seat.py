@@ -40,13 +40,19 @@ class Seat:
         self.path = Path(path)
         self._file = -1
         self._has_socket = False
+        #: The socket in its folder, as stat(2) knows it.
+        self._known_by = (0, 0)
 
     def __enter__(self) -> Seat:
+        self._file = self._take()
+        return self
+
+    def _take(self) -> int:
         _make_folder(self.path.parent)
         file = _lock_file(self.path)
-        while self._file < 0:
+        while True:
             try:
-                self._file = held.hold(file)
+                return held.hold(file)
             except BlockingIOError:
                 other = held.holder(file)
                 if other is not None:
@@ -54,7 +60,6 @@ class Seat:
                     raise DaemonRuns(f'a daemon runs already, with the pid {other.pid}', remedy=remedy) from None
             except OSError as error:
                 raise self._no_place(error) from error
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -80,7 +85,29 @@ class Seat:
             listening.close()
             raise self._no_place(error) from error
         self._has_socket = True
+        self._known_by = _identity(self.path)
         return listening
+
+    def keep(self) -> socket.socket | None:
+        """Stay who can be found, whatever tidied the folder up (as cleaners of /tmp do); the socket that is new then.
+
+        Raises:
+            DaemonRuns: another process has taken the seat meanwhile.
+            RemoteRunnerError: there is no place for the socket any more.
+        """
+        lock = _lock_file(self.path)
+        try:
+            os.utime(self._file)  # it is in use
+            is_ours = _identity(lock) == _identity(self._file)
+        except OSError as error:
+            raise self._no_place(error) from error
+        if not is_ours:
+            self._has_socket = False
+            lost, self._file = self._file, self._take()
+            os.close(lost)
+        elif _identity(self.path) == self._known_by:
+            return None
+        return self.listen()
 
     def leave(self) -> None:
         """From now on nobody finds the socket."""
@@ -91,6 +118,14 @@ class Seat:
     def _no_place(self, error: OSError) -> RemoteRunnerError:
         what = f'there can be no socket {self.path}: {error.strerror or error}'
         return RemoteRunnerError(what, remedy=f'name another place in {SOCKET}')
+
+
+def _identity(file: Path | int) -> tuple[int, int]:
+    try:
+        status = file.stat() if isinstance(file, Path) else os.fstat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0, 0
+    return status.st_dev, status.st_ino
 
 
 def _lock_file(path: Path) -> Path:
