@@ -14,7 +14,8 @@ with ssh, and the minder stays as long, so that the starter does not take it for
 Over the socket that comes with a command (`agent/peers.py`) its minder is told `(argv, environment, cwd, umask, path of
 a terminal or b'')` and then `('signal', number, process group in front or 0)`; that nothing more can be told means that
 the command is not wanted any more. It answers `('started', pid)`, `('signalled',)` to each signal, and `('ended', exit
-status)`; or `('cwd', errno, why)` or `('failed', errno, why)` where there was no begin, and `('left', pids)` for what it cannot end.
+status)`; or `('cwd', errno, why)` or `('failed', errno, why)` where there was no begin, and
+`('left', pids)` for what it cannot end.
 
 It imports little, and is forked from a process that has imported it already: a command costs one fork of some 8 MB and
 one posix_spawn.
