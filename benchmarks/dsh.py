@@ -63,7 +63,7 @@ def measure_commands(
     master = f'-o ControlMaster=auto -o ControlPath={stage.control}/%n -o ControlPersist=60'
     with daemon(stage, hosts) as running:
         one_by_one = [
-            _repeated(stage, 'true', 'true', note='here'),
+            _repeated(stage, 'true', '/bin/true', note='here'),
             _repeated(stage, 'ours', f'{_DSH} --dir / true', more=running.environment),
             _repeated(stage, 'ssh', f'ssh -F {stage.ssh_config} h1 true'),
             _repeated(stage, 'ssh, master', f'ssh -F {stage.ssh_config} {master} h1 true', note='control master'),
