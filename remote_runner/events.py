@@ -16,6 +16,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
 
+#: Seconds by which an event may be overtaken by one of another thread, between its making and its place in the stream.
+_OVERTAKEN = 1.0
+
+
 @dataclass_transform(eq_default=False, kw_only_default=True, frozen_default=True)
 class _Fields:
     """What `dataclass(eq=False, kw_only=True, frozen=True)` makes of a class: annotations are fields, given by keyword.
@@ -64,6 +68,10 @@ class Event(_Fields):
         texts = {name: self.__dict__[name] for name in names if name in self.__dict__}
         changed = {name: change(text) for name, text in texts.items()}
         return self if changed == texts else type(self)(**{**self.__dict__, **changed})
+
+    def not_before(self, moment: float) -> Event:
+        """The same event, not earlier than that."""
+        return self if self.time >= moment else type(self)(**{**self.__dict__, 'time': moment})
 
     @classmethod
     def kind(cls) -> str:
@@ -345,7 +353,7 @@ Listener = Callable[[Event], None]
 
 
 class Events:
-    """The stream: hands each event to all listeners, one event at a time, in one order for all."""
+    """The stream: hands each event to all listeners, one event at a time, in one order for all, which is that of times."""
 
     #: Fields that hold text of programs and systems, in which a secret may stand.
     _FREE_TEXT = ('error', 'reason', 'output', 'text')
@@ -353,6 +361,8 @@ class Events:
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
         self._lock = threading.RLock()
+        #: The time of the last event.
+        self._latest = 0.0
         #: What makes secrets unreadable in such text; None: there are none.
         self.mask: Callable[[str], str] | None = None
 
@@ -369,5 +379,8 @@ class Events:
         """Something happened."""
         event = event.with_text(self.masked, self._FREE_TEXT)
         with self._lock:
+            if event.time > self._latest - _OVERTAKEN:  # else the clock was set back
+                event = event.not_before(self._latest)
+            self._latest = event.time
             for listener in self._listeners:
                 listener(event)
