@@ -15,7 +15,6 @@ import time as clock
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
-
 #: Seconds by which an event may be overtaken by one of another thread, between its making and its place in the stream.
 _OVERTAKEN = 1.0
 
@@ -353,7 +352,7 @@ Listener = Callable[[Event], None]
 
 
 class Events:
-    """The stream: hands each event to all listeners, one event at a time, in one order for all, which is that of times."""
+    """The stream: hands each event to all listeners, one at a time, in one order for all, which is that of times."""
 
     #: Fields that hold text of programs and systems, in which a secret may stand.
     _FREE_TEXT = ('error', 'reason', 'output', 'text')
