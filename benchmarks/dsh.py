@@ -102,7 +102,8 @@ def _repeated(
 
 def _at_once(stage: Stage, name: str, command: str, more: dict[str, str] | None = None) -> Contender:
     """The command, so many times at once; each is given its number as `$1`."""
-    script = f"seq {AT_ONCE} | xargs -P {AT_ONCE} -n 1 sh -c '{command}' sh"
+    # After a status of 255, which is ssh's, xargs would end at once and leave the others running.
+    script = f"seq {AT_ONCE} | xargs -P {AT_ONCE} -n 1 sh -c '{command} || exit 1' sh"
     return stage.contender(name, 'sh', '-c', script, note='at once', more=more, tasks=AT_ONCE)
 
 
