@@ -263,4 +263,5 @@ if __name__ == '__main__':
         main()
     except BaseException:
         sys.excepthook(*sys.exc_info())
+        os._exit(1)
     os._exit(0)
