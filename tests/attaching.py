@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.deploying import sessions
 from tests.testbed import Testbed, TestbedError
-from tests.testbed.process import wait_until
+from tests.testbed.process import await_stop, wait_until
 
 PATIENCE = 30.0  # seconds; the longest that anything may take to appear
 _SETTINGS = 'set -g status off\nset -g default-terminal xterm-256color\nset -g escape-time 0\n'
@@ -71,6 +71,7 @@ class Terminal:
         """While this lasts, what runs in the terminal takes nothing in, as over a line that hangs."""
         group = int(self._do('display-message', '-p', '#{pane_pid}'))
         os.killpg(group, signal.SIGSTOP)
+        await_stop(group)
         try:
             yield
         finally:

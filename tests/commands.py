@@ -18,7 +18,7 @@ from typing import Any
 from tests.deploying import deploying
 from tests.schema import is_event
 from tests.testbed import Testbed, TestbedError, TestHost
-from tests.testbed.process import wait_until
+from tests.testbed.process import await_stop, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, '-m', 'remote_runner']
@@ -105,6 +105,8 @@ class Running:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            await_stop(self.pid)
 
     def end(self, patience: float = PATIENCE) -> Done:
         """Wait for its end."""

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from tests.schema import is_event
 from tests.testbed import HostProcess, Testbed, TestHost
-from tests.testbed.process import children, wait_until
+from tests.testbed.process import await_stop, children, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENCE = 60.0  # seconds; the longest that anything here may take, never what it should take
@@ -125,6 +125,8 @@ class Running:
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            await_stop(self._process.pid)
 
     def interrupt(self) -> None:
         """What Ctrl-C does."""
@@ -423,6 +425,9 @@ def gone(host: TestHost, processes: Sequence[HostProcess]) -> None:
 def kill(host: TestHost, number: signal.Signals, *pids: int) -> None:
     """Send a signal to processes of the host, which may be gone."""
     host.run(['kill', f'-{number.value}', *map(str, pids)], check=False)
+    if number == signal.SIGSTOP:
+        for pid in pids:
+            await_stop(pid, host.root / 'proc')
 
 
 def agents(host: TestHost) -> list[HostProcess]:

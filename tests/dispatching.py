@@ -25,7 +25,7 @@ from remote_runner.jobs.engines.link import PROTOCOL, Terms
 from remote_runner.jobs.engines.ssh import SshEngine, nothing
 from remote_runner.jobs.task import Task
 from remote_runner.wire import frames
-from tests.testbed.process import wait_until
+from tests.testbed.process import await_stop, wait_until
 
 #: Seconds that anything here may take, never what it should take.
 PATIENCE = 60.0
@@ -262,6 +262,7 @@ def local_host() -> Iterator[Host]:
 def stopped(pid: int) -> Iterator[None]:
     """A process that does nothing for a while."""
     os.kill(pid, signal.SIGSTOP)
+    await_stop(pid)
     try:
         yield
     finally:

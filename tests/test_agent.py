@@ -18,6 +18,7 @@ from remote_runner.hosts import local
 from remote_runner.hosts.bootstrap import NUDGE, agent_key
 from remote_runner.hosts.host import Header, Host
 from remote_runner.hosts.local import LocalConnection
+from tests.testbed.process import await_stop
 
 
 def ignore(host: Host, header: Header) -> None:
@@ -203,6 +204,7 @@ def test_what_it_cannot_do_it_says(host: Host) -> None:
 
 def test_a_silent_agent_is_an_error_with_its_time_limit(host: Host) -> None:
     os.kill(host.facts.pid, signal.SIGSTOP)
+    await_stop(host.facts.pid)
     try:
         with pytest.raises(HostSilent, match='describe'):
             host.request('describe', timeout=0.1)

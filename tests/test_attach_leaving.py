@@ -16,7 +16,7 @@ import pytest
 from tests.deploying import Deployment, deploying
 from tests.seats import PATIENCE, ROOT, Office, at_work
 from tests.testbed import Testbed
-from tests.testbed.process import wait_until
+from tests.testbed.process import await_stop, wait_until
 
 
 @pytest.fixture
@@ -84,6 +84,7 @@ class TestLeaving:
         seat = office.sit(*office.window('keeper'))
         seat.terminal.wait_for('ready')
         os.kill(seat.pid, signal.SIGSTOP)
+        await_stop(seat.pid)
         terminal = seat.folder / 'tty'
         terminal.symlink_to(os.readlink(f'/proc/{seat.pid}/fd/0'))
         assert os.system(f'stty sane <{terminal}') == 0  # as the shell does that takes the terminal back

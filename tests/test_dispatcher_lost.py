@@ -32,7 +32,7 @@ from tests.dispatching import (
     stopped,
     work_folder,
 )
-from tests.testbed.process import wait_until
+from tests.testbed.process import await_stop, wait_until
 
 #: A task that says who it is and goes on for ever, with a child that wants to stay.
 ENDLESS = "(trap '' TERM; echo $$ >'{0}.pid'; while :; do sleep 1; done) & wait"
@@ -99,6 +99,7 @@ def test_both_are_killed(job: Job, tmp_path: Path) -> None:
     pid = pid_in(tmp_path / 'first.pid')
     guard, dispatcher = behind(job)
     os.kill(guard, signal.SIGSTOP)
+    await_stop(guard)
     os.kill(dispatcher, signal.SIGKILL)
     os.kill(guard, signal.SIGKILL)
     job.next(HostSilent)

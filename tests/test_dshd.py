@@ -32,7 +32,7 @@ from tests.commands import ROOT, environment, nothing_runs
 from tests.daemons import Client, Daemons, is_alive
 from tests.privileges import NOBODY, unprivileged
 from tests.testbed import Testbed
-from tests.testbed.process import wait_until
+from tests.testbed.process import await_stop, wait_until
 
 HOSTS = {'h1': 'up', 'h2': 'up', 'h3': 'up'}
 
@@ -170,6 +170,7 @@ class TestLife:
     def test_one_that_is_stopped_answers_nobody_and_is_not_taken_for_dead(self, daemons: Daemons) -> None:
         pid = daemons.begin()
         os.kill(pid, signal.SIGSTOP)
+        await_stop(pid)
         assert str(pid) in daemons.dshd('-F', daemons.ssh_config, '-H', 'h1', status=1).stderr
         os.kill(pid, signal.SIGCONT)
         assert daemons.states() == HOSTS

@@ -276,7 +276,7 @@ def test_cut_at_random_places(job: Job) -> None:
         assert {master.counts[number] for number in expected} == {1}
 
     check()
-    assert relay.cut > 60
+    assert relay.cut > 30  # most examples come to their cuts
     relay.arm()
     relay.__exit__()
 

@@ -20,7 +20,7 @@ from tests.commands import Done, alias_of, component, nothing_runs, ssh_config
 from tests.daemons import Daemons
 from tests.standing import Standing, placed
 from tests.testbed import Testbed
-from tests.testbed.process import wait_until
+from tests.testbed.process import await_stop, wait_until
 
 ANY = util.least_loaded('h[1-3]')
 
@@ -185,6 +185,7 @@ def test_a_daemon_that_cannot_answer_is_in_nobodys_way(
 ) -> None:
     pid = daemons.begin()
     os.kill(pid, number)
+    await_stop(pid)
     site.write(sleeps('worker'))
     done = site.deploy()
     assert (placed(done), connecting(done)) == ({'worker': 'h2'}, ['h1', 'h2', 'h3'])

@@ -21,6 +21,7 @@ from remote_runner.hosts.ssh_channel import SshChannel
 from remote_runner.hosts.ssh_config import SshOptions
 from tests.ssh_tools import PATIENCE, server
 from tests.testbed import Testbed
+from tests.testbed.process import wait_until
 
 Beds = Callable[..., Testbed]
 
@@ -77,6 +78,7 @@ class TestCommands:
         assert channel.read(100, PATIENCE) == b'h1\n'
         channel.write(b'some input')
         assert channel.read(100, PATIENCE) == b'some input'
+        wait_until(lambda: channel.stderr() == b'oops\n', 'stderr, which is another pipe')
         channel.close()
         assert channel.stderr() == b'oops\n'
         assert channel.read(100) == b''

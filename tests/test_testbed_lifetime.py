@@ -153,11 +153,15 @@ class Traces:
 
     def left(self) -> list[str]:
         inside = [f"{process}: was in a host" for process in self._inside if process.is_alive]
-        about = [f"{process}: {command(process)!r}" for process in every_process() if self._folder in command(process)]
+        about = [f"{process}: {command(process)!r}" for process in every_process() if self._is_in(command(process))]
         links = [name for _, name in socket.if_nameindex() if re.fullmatch(f"{self._bridge}(h.*)?", name)]
-        mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if self._folder in line]
+        mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if self._is_in(line)]
         folders = [self._folder] if os.path.lexists(self._folder) else []
         return [*inside, *about, *links, *mounts, *folders]
+
+    def _is_in(self, text: str) -> bool:
+        """Whether a text names the folder or what is in it; that of bed 14 is not in that of bed 1."""
+        return re.search(rf"{re.escape(self._folder)}\b", text) is not None
 
 
 def every_process() -> list[Process]:

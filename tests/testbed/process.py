@@ -48,6 +48,22 @@ def write_whole(path: Path, text: str) -> None:
     fresh.rename(path)
 
 
+def await_stop(pid: int, proc: Path = Path("/proc")) -> None:
+    """Return once all threads of a process that SIGSTOP was sent to have stopped: kill(2) returns before.
+
+    `proc` is the proc(5) of the host that has this pid; a process that is gone has stopped.
+    """
+
+    def has_stopped() -> bool:
+        try:
+            stats = [(task / "stat").read_text() for task in (proc / str(pid) / "task").iterdir()]
+        except (FileNotFoundError, ProcessLookupError):
+            return not (proc / str(pid)).exists()
+        return all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats)
+
+    wait_until(has_stopped, f"process {pid} to stop")
+
+
 def children(pid: int) -> list[Process]:
     """The processes whose parent this is; none when it is gone."""
     try:
