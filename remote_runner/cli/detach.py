@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +59,8 @@ def check_credentials(options: argparse.Namespace, addresses: Iterable[Address])
     from remote_runner.hosts.host import Host
     from remote_runner.hosts.pool import Pool
 
-    unattended = replace(ssh_options(options), credentials=Credentials())
+    unattended = ssh_options(options)
+    unattended.credentials = Credentials()
     wanted = list(addresses)
     connector = Ahead(unattended, wanted, options.fanout).connector()
     failures: list[RemoteRunnerError] = []

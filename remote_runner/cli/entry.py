@@ -1,5 +1,6 @@
 """The first code of the command: Ctrl-C has its meaning before anything else is imported, and `dsh` starts at once."""
 
+import gc
 import os
 import sys
 
@@ -22,6 +23,7 @@ def entry_point() -> None:
             os._exit(status)
     elif _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # else it is ignored, as in the background
         _signal.signal(_signal.SIGINT, _interrupted)
+    gc.set_threshold(50_000, 20, 20)  # imports make much that stays and no garbage
     from remote_runner.cli.main import run
 
     run()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
-import gc
 import importlib
 import os
 import re
@@ -115,7 +114,6 @@ def run() -> NoReturn:
     streams = (sys.stdout, sys.stderr)
     sys.stdout, sys.stderr = (stream or os.fdopen(os.open(os.devnull, os.O_WRONLY), 'w') for stream in streams)
     sys.setswitchinterval(0.0005)  # threads that talk to hosts wait less for imports and for each other
-    gc.set_threshold(50_000, 20, 20)  # imports make much that stays and no garbage
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup(1)
             signal.signal(number, _interrupt)

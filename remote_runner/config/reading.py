@@ -10,11 +10,13 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from numbers import Number
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from remote_runner.config.least_loaded import LeastLoaded
 from remote_runner.config.paths import TreePath
 from remote_runner.config.ready import Ready
+
+if TYPE_CHECKING:
+    from remote_runner.config.least_loaded import LeastLoaded
 
 #: When a component is started again.
 RESTARTS = ('no', 'on-failure', 'always')
@@ -82,6 +84,8 @@ def read_host(value: object) -> str:
 
 def read_place(value: object) -> str | LeastLoaded:
     """A host as text, or what it is decided by when the run is carried out."""
+    from remote_runner.config.least_loaded import LeastLoaded
+
     if isinstance(value, LeastLoaded):
         return value
     return read_host(value)

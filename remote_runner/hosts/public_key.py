@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
 class PublicKey:
-    """A public key of a host or a user.
+    """A public key of a host or a user. Two of one type and the same bytes are equal.
 
     Args:
-        type: as on the wire, `ssh-ed25519`.
+        type_: as on the wire, `ssh-ed25519`.
         blob: its bytes (RFC 4253, 6.6).
         certificate: that of a host, if it shows one; it is no part of the key.
     """
 
-    type: str
-    blob: bytes
-    certificate: bytes | None = field(default=None, compare=False, repr=False)
+    __slots__ = ('blob', 'certificate', 'type')
+
+    def __init__(self, type_: str, blob: bytes, certificate: bytes | None = None) -> None:
+        self.type = type_
+        self.blob = blob
+        self.certificate = certificate
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PublicKey) and (self.type, self.blob) == (other.type, other.blob)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.blob))
 
     @property
     def fingerprint(self) -> str:

@@ -13,7 +13,6 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -29,7 +28,6 @@ from remote_runner.hosts.ssh_config_readers import Values, login_name, values_of
 MOST_HOPS = 16
 
 
-@dataclass(frozen=True)
 class SshOptions:
     """What the command line says about all SSH connections of a run.
 
@@ -39,16 +37,26 @@ class SshOptions:
         connect_timeout: seconds for the TCP connection and for the server's banner, each; None: what ssh_config says,
             else 10.
         accept_new_host_keys: trust and store keys of hosts that are in no known_hosts file, as OpenSSH's accept-new.
-        credentials: the password.
+        credentials: the password; None: the one that the environment names a file of, if any.
         compress: compress what goes to hosts and comes from them, as ssh -C; jump hosts do as ssh_config says.
     """
 
-    user: str | None = None
-    config_file: str | None = None
-    connect_timeout: float | None = None
-    accept_new_host_keys: bool = False
-    credentials: Credentials = field(default_factory=Credentials)
-    compress: bool = False
+    def __init__(
+        self,
+        *,
+        user: str | None = None,
+        config_file: str | None = None,
+        connect_timeout: float | None = None,
+        accept_new_host_keys: bool = False,
+        credentials: Credentials | None = None,
+        compress: bool = False,
+    ) -> None:
+        self.user = user
+        self.config_file = config_file
+        self.connect_timeout = connect_timeout
+        self.accept_new_host_keys = accept_new_host_keys
+        self.credentials = credentials or Credentials()
+        self.compress = compress
 
 
 class Target(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from remote_runner import events as e
@@ -49,47 +48,45 @@ _STAYS = {State.FAILED: {State.EXITED, State.STOPPED, State.ABORTED}, State.STOP
 _PACE, _LEAST_PACE = 10.0, 0.5
 
 
-@dataclass
 class Component:
     """One component: `seconds` it took to start, `status` it exited with, why it failed and what it printed last."""
 
-    name: str
-    host: str
-    index: int | None = None
-    state: State = State.NOT_STARTED
-    pid: int | None = None
-    window: int | None = None
-    seconds: float | None = None
-    status: int | None = None
-    restarts: int = 0
-    reason: str = ''
-    output: str = ''
+    def __init__(self, name: str, host: str, index: int | None = None) -> None:
+        self.name = name
+        self.host = host
+        self.index = index
+        self.state = State.NOT_STARTED
+        self.pid: int | None = None
+        self.window: int | None = None
+        self.seconds: float | None = None
+        self.status: int | None = None
+        self.restarts = 0
+        self.reason = ''
+        self.output = ''
 
 
-@dataclass
 class Host:
     """One host: its phase and since when, what is copied to it, and how many of its components are in which state.
 
-    Args:
+    Attributes:
         sent: bytes that have arrived, or come, of the `to_send` that are to.
         files: how many files these bytes are of; `files_done` of them are there.
         index: the start index that its components are at; `of_index` of them are there, `started` of which started.
     """
 
-    name: str
-    phase: Phase = Phase.WAITING
-    since: float = 0.0
-    error: str = ''
-    same_as: str = ''
-    files: int = 0
-    files_done: int = 0
-    sent: int = 0
-    to_send: int = 0
-    pace: deque[tuple[float, int]] = field(default_factory=deque)
-    index: int = 0
-    of_index: Counter[int] = field(default_factory=Counter)
-    started: int = 0
-    states: Counter[State] = field(default_factory=Counter)
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.phase = Phase.WAITING
+        self.since = 0.0
+        self.error = ''
+        self.same_as = ''
+        self.files = self.files_done = 0
+        self.sent = self.to_send = 0
+        self.pace: deque[tuple[float, int]] = deque()
+        self.index = 0
+        self.of_index: Counter[int] = Counter()
+        self.started = 0
+        self.states: Counter[State] = Counter()
 
     @property
     def is_in_trouble(self) -> bool:
