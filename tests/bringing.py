@@ -16,8 +16,9 @@ from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Placed, build_manifest
 from remote_runner.files.transfer import send
+from remote_runner.hosts.call import Header
 from remote_runner.hosts.connection import Channel, Connection
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.local import LocalChannel, LocalConnection
 
 MTIME = 10**18 + 123456789

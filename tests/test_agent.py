@@ -16,7 +16,8 @@ import pytest
 from remote_runner.errors import BootstrapFailed, ConnectionLost, HostError, HostSilent, RequestFailed
 from remote_runner.hosts import local
 from remote_runner.hosts.bootstrap import NUDGE, agent_key
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.call import Header
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.local import LocalConnection
 from tests.testbed.process import await_stop
 

@@ -30,7 +30,8 @@ from remote_runner.files.listing import Wanted, check_distinct, look
 from remote_runner.files.results import local_folder, results_folder
 from remote_runner.files.transfer import Progress
 from remote_runner.hosts.address import parse_address
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.call import Header
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.ssh import Connector
 from remote_runner.hosts.ssh_config import SshOptions
 from tests.commands import ROOT, Running

@@ -18,7 +18,8 @@ from remote_runner.agent.logins import session_user, utmp_users
 from remote_runner.agent.request import Failure
 from remote_runner.errors import RequestFailed
 from remote_runner.hosts.address import parse_address
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.call import Call
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import connect
 from remote_runner.hosts.ssh import Connector, SshOptions
 from remote_runner.placement.choose import Report

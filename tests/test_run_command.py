@@ -15,7 +15,8 @@ import pytest
 
 from remote_runner.errors import HostError, RequestFailed
 from remote_runner.hosts.address import parse_address
-from remote_runner.hosts.host import Call, Header, Host
+from remote_runner.hosts.call import Call, Header
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.local import LocalConnection
 from remote_runner.hosts.pool import connect
 from remote_runner.hosts.ssh import Connector, SshOptions

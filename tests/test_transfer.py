@@ -33,8 +33,9 @@ from remote_runner.files.delta import BLOCK
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Placed, build_manifest
 from remote_runner.hosts.bootstrap import Started
+from remote_runner.hosts.call import Call
 from remote_runner.hosts.connection import Connection
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.local import LocalChannel, LocalConnection
 from remote_runner.hosts.local_streams import LocalStreams
 from remote_runner.wire.columns import ANY_TIME

@@ -35,7 +35,8 @@ from remote_runner.events import (
     Events,
     HostLost,
 )
-from remote_runner.hosts.host import INTERRUPTIBLE, Header, Host
+from remote_runner.hosts.call import INTERRUPTIBLE, Header
+from remote_runner.hosts.host import Host
 
 
 class State(Enum):

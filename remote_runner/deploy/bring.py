@@ -26,7 +26,8 @@ from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import NO_MIRROR, Manifest, Mirror, Placed, build_manifest
 from remote_runner.files.options import CopyOptions
 from remote_runner.files.transfer import send
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.call import Call
+from remote_runner.hosts.host import Host
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from remote_runner.defaults import FANOUT
 from remote_runner.deploy.holder import whoami
 from remote_runner.errors import CleaningFailed, RemoteRunnerError, RequestFailed
 from remote_runner.hosts.address import Address, fold
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.call import Header
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens, Pool, distinct
 
 #: Seconds that a host has to look at all that was left there, and to measure it.

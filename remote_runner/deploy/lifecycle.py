@@ -24,8 +24,9 @@ from remote_runner.errors import (
     UsageError,
 )
 from remote_runner.hosts.address import fold_labels
+from remote_runner.hosts.call import Header
 from remote_runner.hosts.credentials import Credentials
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.host import Host
 
 #: Seconds that one host has for small things.
 SHORT = 30.0

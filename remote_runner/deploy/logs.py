@@ -21,7 +21,8 @@ from remote_runner.deploy.seen import Seen, all_seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT, Session
 from remote_runner.deploy.watch import reconnect_until
 from remote_runner.errors import HostError, RemoteRunnerError
-from remote_runner.hosts.host import INTERRUPTIBLE, Call, Header, Host
+from remote_runner.hosts.call import INTERRUPTIBLE, Call, Header
+from remote_runner.hosts.host import Host
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from remote_runner.defaults import FANOUT
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import ANSWER_TIMEOUT, Header, Host
+from remote_runner.hosts.call import Header
+from remote_runner.hosts.host import ANSWER_TIMEOUT, Host
 from remote_runner.hosts.pool import Opens, Pool, distinct
 
 

@@ -47,7 +47,8 @@ from remote_runner.events import (
     RunEnded,
     RunStarted,
 )
-from remote_runner.hosts.host import GIVE_UP_TIMEOUT, Header, Host
+from remote_runner.hosts.call import Header
+from remote_runner.hosts.host import GIVE_UP_TIMEOUT, Host
 from remote_runner.hosts.pool import Opens, Pool
 
 __all__ = ['Outcome', 'RunOptions', 'deploy']

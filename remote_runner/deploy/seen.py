@@ -9,7 +9,7 @@ from typing import Any
 
 from remote_runner.deploy.component_plan import ComponentPlan, FetchPlan
 from remote_runner.hosts.address import parse_address
-from remote_runner.hosts.host import Header
+from remote_runner.hosts.call import Header
 
 #: States in which a component has gone wrong.
 WRONG = frozenset(['failed', 'killed', 'gone', 'unknown', 'aborted'])

@@ -32,7 +32,8 @@ from remote_runner.errors import (
 )
 from remote_runner.events import Event, Events, HostConnected, HostConnecting, HostFailed
 from remote_runner.hosts.address import Address, fold, parse_address
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.call import Header
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens, Pool
 from remote_runner.nearest import ALIKE, nearest
 

@@ -10,7 +10,7 @@ from remote_runner.deploy.seen import Seen, all_seen
 from remote_runner.deploy.session import SURVEY_TIMEOUT
 from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import Header
+from remote_runner.hosts.call import Header
 from remote_runner.hosts.pool import Opens, connect, distinct, each
 
 

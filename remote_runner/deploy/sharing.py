@@ -31,7 +31,8 @@ from remote_runner.files.delete import Surplus
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.files.places import Item, Meeting, Place, above, folder_of, is_in, items, meet, plain
-from remote_runner.hosts.host import ANSWER_TIMEOUT, INTERRUPTIBLE, Host
+from remote_runner.hosts.call import INTERRUPTIBLE
+from remote_runner.hosts.host import ANSWER_TIMEOUT, Host
 
 log = logging.getLogger(__name__)
 

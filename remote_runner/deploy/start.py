@@ -15,7 +15,7 @@ from remote_runner.deploy.board import PENDING, Board, State, Tracked
 from remote_runner.deploy.component_plan import ComponentPlan
 from remote_runner.deploy.secrets import Secrets
 from remote_runner.errors import ConnectionLost, HostError, RemoteRunnerError, RequestFailed
-from remote_runner.hosts.host import Call, Header
+from remote_runner.hosts.call import Call, Header
 from remote_runner.hosts.pool import Pool
 
 #: Seconds that components which are still starting get when another one of their index has failed.

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from remote_runner.errors import RemoteRunnerError, RequestFailed
 from remote_runner.hosts.address import fold
+from remote_runner.hosts.call import Header
 from remote_runner.hosts.credentials import SUDO_PASSWORD_FILE_VARIABLE, Credentials
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Pool
 
 #: Seconds that a host has for one user, see `agent/become.py`.

@@ -17,7 +17,8 @@ from remote_runner.deploy.seen import Seen
 from remote_runner.deploy.session import Session
 from remote_runner.errors import HostError, HostSilent, RemoteRunnerError
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import FRAME_TIMEOUT, INTERRUPTIBLE, Call, Host
+from remote_runner.hosts.call import FRAME_TIMEOUT, INTERRUPTIBLE, Call
+from remote_runner.hosts.host import Host
 
 #: Seconds that a look waits for hosts that have always answered at once.
 GLANCE = 1.0

@@ -13,7 +13,7 @@ from remote_runner.deploy.board import OVER, Board, State, Tracked
 from remote_runner.deploy.holder import whoami
 from remote_runner.deploy.start import by_host
 from remote_runner.errors import HostError
-from remote_runner.hosts.host import FRAME_TIMEOUT
+from remote_runner.hosts.call import FRAME_TIMEOUT
 from remote_runner.hosts.pool import Pool
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.files.packing import Part
 from remote_runner.files.places import Place, tops_of
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.call import Call
+from remote_runner.hosts.host import Host
 from remote_runner.wire.columns import ANY_TIME
 
 #: Large files that a host looks at at the same time.

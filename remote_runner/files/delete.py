@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from remote_runner.config.exclude import Exclusion
 from remote_runner.errors import ConfigError, RequestFailed, TransferFailed
 from remote_runner.files.manifest import Manifest, Mirror
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.call import Call
+from remote_runner.hosts.host import Host
 from remote_runner.wire.columns import ROWS
 from remote_runner.wire.groups import pack, unpack
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from remote_runner.errors import TransferFailed
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.call import Call
+from remote_runner.hosts.host import Host
 from remote_runner.wire.pieces import DIGEST, digest_of
 
 #: Bytes from which on it is worth to look what is there already.

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from remote_runner.errors import FetchFailed, HostError, RequestFailed, TransferFailed
 from remote_runner.files.incoming import LocalFolder, UnsafePath
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.call import Call
+from remote_runner.hosts.host import Host
 
 #: What is taken over of a file's mode: who may what. Set-user-ID would let a host choose what runs as us.
 PERMISSIONS = 0o777

@@ -21,7 +21,8 @@ from remote_runner.files.lanes import Lane, Lanes
 from remote_runner.files.limit import Limit
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.call import Call
+from remote_runner.hosts.host import Host
 from remote_runner.wire.columns import ROWS
 
 #: Bytes of one part: many small files, or a piece of a large one.

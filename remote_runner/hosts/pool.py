@@ -17,8 +17,9 @@ from typing import Protocol, TypeVar
 from remote_runner.defaults import FANOUT, LOCALHOST
 from remote_runner.errors import ConnectionLost, RemoteRunnerError
 from remote_runner.hosts.address import Address
+from remote_runner.hosts.call import INTERRUPTIBLE, Header
 from remote_runner.hosts.connection import Connection
-from remote_runner.hosts.host import INTERRUPTIBLE, Header, Host
+from remote_runner.hosts.host import Host
 
 log = logging.getLogger(__name__)
 

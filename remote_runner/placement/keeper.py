@@ -21,7 +21,8 @@ from typing import Any
 from remote_runner.defaults import FANOUT
 from remote_runner.errors import HostSilent, NoHostFits, RemoteRunnerError
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import INTERRUPTIBLE, Host
+from remote_runner.hosts.call import INTERRUPTIBLE
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import HEARTBEAT, Opens, connect
 from remote_runner.placement.choose import Known, Report, Score, Wanted, best, score, unwanted, why_not
 from remote_runner.placement.member import CONNECTING, UP, HostState, Member

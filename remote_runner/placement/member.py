@@ -19,7 +19,8 @@ from remote_runner.errors import (
     RequestFailed,
 )
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.call import Call
+from remote_runner.hosts.host import Host
 from remote_runner.placement.choose import Known, Report, VirtualLoad
 
 #: So many intervals without any report mean that a host is lost: of two reports that say the same it sends one.

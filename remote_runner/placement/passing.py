@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_runner.errors import HostError, RemoteRunnerError
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.call import Header
+from remote_runner.hosts.host import Host
 from remote_runner.placement.loop import Loop
 from remote_runner.wire import frames
 

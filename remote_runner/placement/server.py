@@ -22,7 +22,8 @@ from typing import Any
 
 from remote_runner import __version__
 from remote_runner.errors import ConnectionLost, RemoteRunnerError, UsageError
-from remote_runner.hosts.host import Header, Host
+from remote_runner.hosts.call import Header
+from remote_runner.hosts.host import Host
 from remote_runner.placement.choose import Wanted
 from remote_runner.placement.keeper import Cluster
 from remote_runner.placement.loop import READ, Loop, Stream

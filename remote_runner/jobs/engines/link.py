@@ -29,7 +29,8 @@ from remote_runner.errors import (
 )
 from remote_runner.errors import HostSilent as HostSilentError
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import Call, Host
+from remote_runner.hosts.call import Call
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import HEARTBEAT, Opens, connect
 from remote_runner.jobs.engines.base import Fact, HostDown, HostLoad, HostSilent, Links
 from remote_runner.jobs.engines.incoming import Incoming

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager
 
 from remote_runner.defaults import FANOUT
 from remote_runner.hosts.address import Address
-from remote_runner.hosts.host import INTERRUPTIBLE, Host
+from remote_runner.hosts.call import INTERRUPTIBLE
+from remote_runner.hosts.host import Host
 from remote_runner.hosts.pool import Opens
 from remote_runner.jobs.engines.base import Attempt, Ended, Fact, HostUp, Key, Links, nothing
 from remote_runner.jobs.engines.link import FAREWELL, LAST_TRY, Link, Terms
