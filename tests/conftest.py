@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from remote_runner.hosts.host import Host
 from tests.burdens import GB, Burden, burdened
@@ -17,10 +18,13 @@ from tests.testbed import Testbed
 
 
 def pytest_configure() -> None:
-    """What the tests start begins with default signals, whatever started them: nohup(1), a shell in the background.
+    """No example of hypothesis is too slow: others work on this machine, too.
 
+    And what the tests start begins with default signals, whatever started them: nohup(1), a shell in the background.
     Those that are ignored do nothing to us as before: so says a handler, which no program inherits.
     """
+    settings.register_profile('busy', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile('busy')
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda number, frame: None)

@@ -55,7 +55,7 @@ def _check(deployment: Deployment, lists: Sequence[Sequence[str]]) -> None:
         assert _got(deployment, number) == [os.fsencode(argument) for argument in arguments]
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@settings(max_examples=5, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(lists=st.lists(_ARGUMENTS, min_size=16, max_size=16))
 def test_any_arguments(bed: Testbed, tmp_path_factory: object, lists: list[list[str]]) -> None:
     folder: Path = tmp_path_factory.mktemp('arguments')  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_runner.config import collect
@@ -71,7 +71,6 @@ class TestCsv:
         gathered(collect.csv('t.csv'), tmp_path, [({'a': b'\xfe'}, {'r': b'\xff,\n'})], Names(('a',), ('r',)))
         assert (tmp_path / 't.csv').read_bytes() == b'a,r\r\n\xfe,"\xff,"\r\n'
 
-    @settings(deadline=None)
     @given(rows=st.lists(st.tuples(TEXT, st.binary())))
     def test_it_is_read_back(self, rows: list[tuple[str, bytes]], tmp_path_factory: Any) -> None:
         folder = tmp_path_factory.mktemp('csv')

@@ -109,7 +109,7 @@ class TestFilter:
         ['a', '*.o', 'build/', '/a', 'a/b', '**/b', 'build/**', '!a', '!x.o', '/build/', '.c', '*', '!*/', 'a/**/b']
     )
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         there=st.lists(st.tuples(PATHS, st.sampled_from(['file', 'folder', 'link'])), max_size=20),
         wanted=st.sets(st.integers(0, 19), max_size=8),

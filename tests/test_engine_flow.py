@@ -259,7 +259,7 @@ def test_cut_at_random_places(job: Job) -> None:
     master = Careful(job)
     numbers = itertools.count()
 
-    @settings(max_examples=1000 if LONG else 60, deadline=None, database=None)
+    @settings(max_examples=1000 if LONG else 60, database=None)
     @given(cuts=st.lists(CUTS, min_size=1, max_size=6), tasks=st.lists(st.tuples(SIZES, SIZES), min_size=1, max_size=5))
     def check(cuts: list[dict[str, int]], tasks: list[tuple[int, int]]) -> None:
         relay.arm(*cuts)

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_runner.config.env_file import read_variables
@@ -152,7 +152,6 @@ _values = st.text(st.characters(exclude_characters='\n\0', exclude_categories=['
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(_names, _values, max_size=6), st.sampled_from(['\n', '\r\n', '\n\n# note\n']), st.booleans())
 def test_what_is_written_is_read(variables: dict[str, str], end: str, has_export: bool) -> None:
     prefix = 'export ' if has_export else ''
@@ -160,13 +159,11 @@ def test_what_is_written_is_read(variables: dict[str, str], end: str, has_export
     assert read_text(text.encode()) == variables
 
 
-@settings(deadline=None)
 @given(_names, st.text(st.characters(exclude_characters='\n\0', exclude_categories=['Cs'])), st.sampled_from('\'"'))
 def test_quotes_keep_spaces(name: str, value: str, quote: str) -> None:
     assert read_text(f'{name}={quote}{value}{quote}'.encode()) == {name: value}
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_a_fault_that_does_not_show_them(data: bytes) -> None:
     fault, variables = '', {}

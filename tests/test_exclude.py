@@ -97,7 +97,7 @@ def accepted(pattern: str) -> bool:
     return True
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(patterns=st.lists(lines, min_size=1, max_size=4))
 @example(patterns=['*', '!a', '!*.o', 'b/'])
 @example(patterns=['/a', '!/a/c'])
@@ -139,7 +139,7 @@ names = st.one_of(
 forms = st.tuples(st.sampled_from(['', '/']), st.lists(names, min_size=1, max_size=4), st.sampled_from(['', '/']))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(forms, st.lists(words, min_size=1, max_size=4), st.booleans())
 def test_any_characters(form: tuple[str, list[str], str], path: list[str], is_folder: bool) -> None:
     """Also where git, which looks at bytes, knows of no characters."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_runner import events as e
@@ -161,7 +161,6 @@ def test_trouble_leaves_half_of_the_room_to_work() -> None:
     assert words == ['failed:'] * 5 + ['connecting'] * 5
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(['failed', 'connecting', 'connected', 'copying', 'waiting'])), st.integers(0, 40))
 def test_all_hosts_are_accounted_for_in_the_room_there_is(hosts: list[str], height: int) -> None:
     progress = after(run(len(hosts)))

@@ -1072,7 +1072,7 @@ class World:
         self.lab.clock.moved = -back * SECOND // 100
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(st.lists(_steps, min_size=5, max_size=30))
 def test_no_hash_is_ever_stale(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as folder:

@@ -103,7 +103,7 @@ def test_while_a_big_file_is_copied(deployment: Deployment, number: signal.Signa
     (deployment.folder / 'big').write_bytes(random.Random(1).randbytes(1_000_000) * 300)
     target = f'/tmp/{deployment.session}'
     deployment.sleep(base_dir=target, files={'big': 'big'})
-    running = deployment.begin()
+    running = deployment.begin('--bwlimit', '50M')
     running.wait_for('files_compared', host='h1')
     host = deployment.host()
     wait_until(lambda: host.path(target).exists() and list(host.path(target).iterdir()) != [], 'some of the file')
@@ -120,7 +120,7 @@ def test_while_a_big_file_is_copied_by_an_agent_that_is_stopped(deployment: Depl
     (deployment.folder / 'big').write_bytes(random.Random(1).randbytes(1_000_000) * 300)
     target = f'/tmp/{deployment.session}'
     deployment.sleep(base_dir=target, files={'big': 'big'})
-    running = deployment.begin()
+    running = deployment.begin('--bwlimit', '50M')
     host = deployment.host()
     agent = the_agent(host).pid
     wait_until(lambda: host.path(target).exists() and list(host.path(target).iterdir()) != [], 'some of the file')

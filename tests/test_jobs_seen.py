@@ -180,7 +180,7 @@ class TestPicture:
         assert [line.split()[0] for line in texts(fed.all, 12)[:9]] == [f'h{number}' for number in range(9)]
 
     @given(hosts=st.integers(0, 50), height=st.integers(3, 60), running=st.integers(0, 60), down=st.integers(0, 50))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_it_fits(self, hosts: int, height: int, running: int, down: int) -> None:
         fed = Fed(1000, **{f'h{number}': 3 for number in range(hosts)})
         for task in range(running if hosts else 0):

@@ -187,7 +187,7 @@ class TestMatch:
         journal.match([Task('echo 1'), Task('echo 2')])
         assert journal.load().stray == [(0, 1, 'h1'), (1, 1, 'h2')]
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(lists=st.lists(st.lists(st.sampled_from('abc'), max_size=6), min_size=1, max_size=5))
     def test_against_a_model(self, lists: list[list[str]], tmp_path_factory: pytest.TempPathFactory) -> None:
         """The nth of equal commands has always the same number."""

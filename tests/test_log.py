@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -163,7 +163,6 @@ def test_every_event_has_its_line_or_is_known_to_have_none() -> None:
     assert silent == {e.FilesSending, e.ResultsFetching}
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_harmless_text_moves_no_cursor_and_can_be_encoded(raw: str) -> None:
     shown = text.harmless(raw)

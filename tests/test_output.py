@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_runner.agent import folders, records
@@ -245,7 +245,6 @@ def _fake_clock() -> Iterator[None]:
         yield
 
 
-@settings(deadline=None)
 @given(
     pieces=_pieces,
     limit=st.sampled_from([0, 150, 200, 400, 1000]),
@@ -374,7 +373,6 @@ def test_while_the_index_cannot_be_written_output_still_is(tmp_path: Path, limit
     leave(log)
 
 
-@settings(deadline=None)
 @given(_pieces, st.sampled_from([0, 150, 10_000]))
 def test_the_tail_is_the_end_of_what_was_written(pieces: list[bytes], limit: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

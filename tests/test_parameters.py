@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_runner.config import util
@@ -114,7 +114,6 @@ class TestFile:
         with pytest.raises(ConfigError, match='cannot be read: Is a directory'):
             util.parameters('.')
 
-    @settings(deadline=None)
     @given(
         st.integers(1, 4).flatmap(
             lambda width: st.lists(

@@ -98,8 +98,8 @@ def test_a_pause_can_be_ended(deployment: Deployment, lives: Lives, how: str) ->
         deployment.sh('ender', 'while [ ! -e /tmp/enough ]; do sleep 0.01; done', wait=True)
     running = deployment.begin('--terminate')
     running.wait_for('component_started', 'it')
-    wait_until(lambda: len(lives.pids) == 3, 'the pause of two seconds')
-    wait_until(lambda: status(deployment, 'it')['state'] == 'restarting', 'the end of the third life')
+    wait_until(lambda: len(lives.pids) == 4, 'the life before the pause of four seconds')
+    wait_until(lambda: status(deployment, 'it')['state'] == 'restarting', 'the end of that')
     resting = status(deployment, 'it')
     if how == 'the launcher':
         kill(deployment.host(), signal.SIGTERM, resting['launcher'])
@@ -111,7 +111,7 @@ def test_a_pause_can_be_ended(deployment: Deployment, lives: Lives, how: str) ->
     stopped = becomes(deployment, 'it', 'stopped')
     assert stopped['gone'] < resting['next']
     deployment.ends(resting['launcher'])
-    assert len(lives.pids) == 3
+    assert len(lives.pids) == 4
     assert ended.status == (0 if how == 'the command' else 1), ended.stderr
     assert len(ended.of('component_stopped' if how == 'the command' else 'component_exited', 'it')) == 1
 

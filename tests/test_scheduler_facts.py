@@ -252,5 +252,5 @@ class Facts(RuleBasedStateMachine):
         assert sorted(self.settled) == list(range(self.added))
 
 
-Facts.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+Facts.TestCase.settings = settings(max_examples=300, stateful_step_count=40)
 TestFacts = Facts.TestCase

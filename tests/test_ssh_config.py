@@ -273,7 +273,7 @@ class TestSharing:
     )
     _blocks = st.lists(st.tuples(_patterns, st.lists(_settings, max_size=4)), max_size=4)
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(_blocks)
     def test_any_config_means_what_it_means_to_ssh(
         self, tmp_path: Path, blocks: list[tuple[list[str], list[str]]]

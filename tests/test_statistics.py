@@ -407,4 +407,4 @@ class Together(RuleBasedStateMachine):
 
 
 TestTogether = Together.TestCase
-TestTogether.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTogether.settings = settings(max_examples=60, stateful_step_count=40)

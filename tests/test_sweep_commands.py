@@ -92,21 +92,18 @@ class TestCommand:
         for (a, b), text in zip(pairs, made, strict=True):
             assert words(text) == [around[0] + as_bytes(a) + around[1], as_bytes(b)]
 
-    @settings(deadline=None)
     @given(TEXT, TEXT, st.binary().filter(lambda data: 0 not in data))
     def test_whatever_values_are(self, a: str, b: str, c: bytes) -> None:
         for command in ('show {a} -{b}{c}. "{{}}"', ['show', '{a}', '-{b}{c}.', '{{}}']):
             [made] = commands(command=command, parameters=[{'a': a, 'b': b, 'c': c}])
             assert words(made) == [as_bytes(a), b'-' + as_bytes(b) + c + b'.', b'{}']
 
-    @settings(deadline=None)
     @given(st.lists(TEXT, max_size=4))
     def test_whatever_the_words_of_a_list_are(self, given: list[str]) -> None:
         escaped = [word.replace('{', '{{').replace('}', '}}') for word in given]
         [made] = commands(command=['show', *escaped], parameters=[{'rate': 1}])
         assert words(made) == [as_bytes(word) for word in given]
 
-    @settings(deadline=None)
     @given(TEXT)
     def test_quoting_is_what_sh_reads_back(self, text: str) -> None:
         assert words(f'show {quoted(text)} {quoted(text, must_quote=True)}') == [as_bytes(text)] * 2
@@ -179,7 +176,7 @@ class TestCommand:
         assert any('within quotes' in fault for fault in faults_of(command=f'{before}{{rate}}'))
         assert not any('within quotes' in fault for fault in faults_of(command=f'{before}{{rate:raw}}'))
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(st.lists(st.sampled_from(["'", '"', '\\"', "\\'", '$(', ')', ' ', 'a', '#', '\n', 'x=']), max_size=9))
     def test_the_shell_sees_the_same_quotes(self, tokens: list[str]) -> None:
         beginning = 'a ' + ''.join(tokens)

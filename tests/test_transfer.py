@@ -1328,7 +1328,7 @@ def standing(lab: Lab) -> Iterator[Callable[[], Host]]:
         yield lambda: host
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees, changes, doings, st.booleans())
 def test_any_tree_and_any_change(
     lab: Lab,
