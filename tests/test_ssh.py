@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,7 +159,7 @@ class TestCommands:
     @pytest.mark.parametrize('how', ['option', 'ssh_config'])
     def test_compression(self, bed: Testbed, tmp_path: Path, how: str) -> None:
         options = options_for(bed, tmp_path, 'Compression yes' if how == 'ssh_config' else '')
-        options = replace(options, compress=how == 'option')
+        options.compress = how == 'option'
         with Connector(options) as connector, connector.connect(parse_address('h1')) as connection:
             transport = connection.transport
             assert transport.local_compression == transport.remote_compression == 'zlib@openssh.com'

@@ -60,6 +60,7 @@ class Client:
     """One connection of a master."""
 
     def __init__(self, sock: "_socket.socket") -> None:
+        sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()
         self.decoder = frames.Decoder()
@@ -181,7 +182,7 @@ class Dispatcher:
 
     def _read(self, client: Client) -> None:
         try:
-            data = client.sock.recv(CHUNK, _socket.MSG_DONTWAIT)
+            data = client.sock.recv(CHUNK)
         except BlockingIOError:
             return
         except OSError:
@@ -320,7 +321,7 @@ class Dispatcher:
                 master.outbox.tell(attempt)
             self._held.clear()
         try:
-            master.outbox.flush(master.sock, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+            master.outbox.flush(master.sock)
         except OSError:
             self._drop(master)
 
@@ -399,7 +400,7 @@ def _refuse(client: Client, why: str) -> None:
     """Tell a master that it is none; it goes then, or is dropped."""
     client.outbox.say({'refused': why})
     try:
-        client.outbox.flush(client.sock, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+        client.outbox.flush(client.sock)
     except OSError:
         return  # it did not wait for that
 

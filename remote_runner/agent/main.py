@@ -21,6 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Set
 
+    import _socket
+
     from remote_runner.agent.command import Starter
     from remote_runner.agent.hashes import Hashes
     from remote_runner.agent.starts import Starts
@@ -56,6 +58,7 @@ class Agent:
         self._starter: "Optional[Starter]" = None
         self._hashes: "Optional[Hashes]" = None
         self._making = Lock()
+        self._can_splice = hasattr(os, 'splice')  # Python 3.10
 
     @property
     def starts(self) -> "Starts":
@@ -99,13 +102,45 @@ class Agent:
         Raises:
             Gone: the connection is lost.
         """
-        data = memoryview(frames.encode(header, body))
         with self._write_lock:
             try:
-                while data:
-                    data = data[os.write(self._outgoing, data) :]
+                self._write(frames.encode(header, body))
             except OSError:
                 raise Gone from None
+
+    def pass_on(self, header: "Dict[str, Any]", source: "_socket.socket", size: int) -> None:
+        """Send one frame whose body waits in a socket: so many bytes are there. The kernel moves them, if it can.
+
+        Raises:
+            Gone: the connection is lost.
+        """
+        with self._write_lock:
+            try:
+                self._write(frames.begin(header, size))
+                while size:
+                    moved = self._move(source, size)
+                    if not moved:
+                        raise Gone
+                    size -= moved
+            except OSError:
+                raise Gone from None
+
+    def _move(self, source: "_socket.socket", size: int) -> int:
+        if self._can_splice:
+            try:
+                return os.splice(source.fileno(), self._outgoing, size)  # novm
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOSYS):  # stdout is no pipe
+                    raise
+                self._can_splice = False
+        data = source.recv(size)
+        self._write(data)
+        return len(data)
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._outgoing, rest) :]
 
     def event(self, name: str, **fields: object) -> None:
         """Tell the master something that it did not ask for; nothing where it is gone."""

@@ -1,9 +1,12 @@
 """What a dispatcher has to tell its master: short messages, and what tasks brought, however large that is.
 
-Nothing is read from the disk before there is room on the way, so it takes the same memory for a byte and a gigabyte.
+Nothing is read from the disk before there is room on the way, and the kernel hands what is large from file to socket:
+it takes the same memory for a byte and a gigabyte.
 """
 
+import errno
 import os
+import stat
 import time
 from _collections import deque
 
@@ -21,20 +24,28 @@ if TYPE_CHECKING:
 #: Bytes of a result that travels with the word that its task has ended; larger ones come before it, in pieces.
 SMALL = 1 << 15
 PIECE = 1 << 18
+_SHORTENED = 'somebody has shortened what it brought'
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+#: Why the kernel may not be able to hand a file over by itself: kinds of files.
+_CANNOT = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 #: Bytes of results in one frame of small ones.
 TOGETHER = 1 << 17
 
 
 class Outbox:
-    """The frames on their way to one master."""
+    """The frames on their way to one master, over a socket that does not block."""
 
     def __init__(self) -> None:
         self._messages: "Deque[Dict[str, Any]]" = deque()
         self._ended: "Deque[Attempt]" = deque()
-        self._pieces: "Iterator[bytes]" = iter(())
+        self._frames: "Iterator[bytes]" = iter(())
         self._waiting = b''
         self._at = 0
+        #: A file of which bytes follow what waits, and how many.
+        self._file = -1
+        self._left = 0
+        #: Whether it had less of them than it was said to have.
+        self._is_cut = False
 
     def say(self, message: "Dict[str, Any]") -> None:
         """A short message; it overtakes results."""
@@ -47,36 +58,51 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Whether all was handed over."""
-        return not (self._messages or self._ended or self._at < len(self._waiting)) and not self._has_pieces()
+        return not (self._messages or self._ended or self._has_waiting() or self._has_frames())
 
-    def _has_pieces(self) -> bool:
-        """Whether a large result is under way; takes its next piece, if nothing else waits."""
-        if self._at == len(self._waiting):
-            self._waiting, self._at = next(self._pieces, b''), 0
-        return self._at < len(self._waiting)
+    def _has_waiting(self) -> bool:
+        return self._at < len(self._waiting) or self._left > 0
 
-    def flush(self, sock: "_socket.socket", flags: int) -> None:
+    def _has_frames(self) -> bool:
+        """Whether a large result is under way; takes its next frame, as nothing else waits."""
+        self._waiting, self._at = next(self._frames, b''), 0
+        return self._has_waiting()
+
+    def flush(self, sock: "_socket.socket") -> None:
         """Hand over what there is room for. Raises OSError: the other side is gone."""
-        while True:
-            if self._at == len(self._waiting) and not self._fill():
-                return
+        while self._has_waiting() or self._fill():
             try:
-                self._at += sock.send(memoryview(self._waiting)[self._at :], flags)
+                if self._at < len(self._waiting):
+                    self._at += sock.send(memoryview(self._waiting)[self._at :])
+                else:
+                    self._left -= self._hand_over(sock)
             except BlockingIOError:
                 return
 
+    def _hand_over(self, sock: "_socket.socket") -> int:
+        """Hand over more of the file; how much. What is missing in it is filled up."""
+        try:
+            count = os.sendfile(sock.fileno(), self._file, None, self._left)
+        except OSError as error:
+            if error.errno not in _CANNOT:
+                raise
+            self._waiting, self._at = os.read(self._file, self._left), 0
+            count = len(self._waiting)
+        if not count:
+            self._is_cut = True
+            self._waiting, self._at = bytes(self._left), 0
+            count = self._left
+        return count
+
     def _fill(self) -> bool:
-        self._waiting, self._at = b'', 0
-        pieces = []
-        while self._messages:
-            pieces.append(frames.encode(self._messages.popleft()))
-        piece = next(self._pieces, b'')
-        if piece:
-            pieces.append(piece)
-        elif self._ended:
-            self._pieces = self._take()
-            pieces.append(next(self._pieces, b''))
-        self._waiting = b''.join(pieces)
+        frame = b''
+        waiting = [frames.encode(message) for message in self._messages]
+        self._messages.clear()
+        frame = next(self._frames, b'')
+        if not frame and self._ended:
+            self._frames = self._take()
+            frame = next(self._frames, b'')
+        self._waiting, self._at = b''.join([*waiting, frame]), 0
         return bool(self._waiting)
 
     def _take(self) -> "Iterator[bytes]":
@@ -94,7 +120,7 @@ class Outbox:
                 if items:
                     break  # these first
                 for name, expected in large:
-                    yield from _in_pieces(attempt, name, expected)
+                    yield from self._in_pieces(attempt, name, expected)
             self._ended.popleft()
             sizes: "List[Tuple[str, int, bool]]" = []
             for name, expected in attempt.sizes:
@@ -104,7 +130,7 @@ class Outbox:
                     # What is missing although it was there is filled up, and told to be no result.
                     content = _read(attempt.file(attempt.results[name]), expected)
                     if len(content) < expected:
-                        attempt.cause, attempt.why = RESOURCES, 'somebody has shortened what it brought'
+                        attempt.cause, attempt.why = RESOURCES, _SHORTENED
                     bodies.append(content.ljust(expected))
                     size += expected
             size += len(attempt.tail)
@@ -129,6 +155,25 @@ class Outbox:
             header: "Dict[str, Any]" = {'ended': items}
             yield frames.encode(header, b''.join(bodies))
 
+    def _in_pieces(self, attempt: "Attempt", name: str, expected: int) -> "Iterator[bytes]":
+        """What comes before each piece of a large result; the piece itself is left to be handed over from its file."""
+        header: "Dict[str, object]" = {'piece': [attempt.key[0], attempt.key[1], name]}
+        try:
+            self._file = os.open(attempt.file(attempt.results[name]), _READ)
+        except OSError:
+            return  # fewer bytes come than were promised, which the master sees
+        try:
+            self._is_cut = not stat.S_ISREG(os.fstat(self._file).st_mode)
+            while expected > 0 and not self._is_cut:
+                self._left = min(PIECE, expected)
+                expected -= self._left
+                yield frames.begin(header, self._left)
+        finally:
+            os.close(self._file)
+            self._file = -1
+        if self._is_cut:
+            attempt.cause, attempt.why = RESOURCES, _SHORTENED
+
 
 def _read(path: str, expected: int) -> bytes:
     """So many bytes of a file, or what there is of them."""
@@ -138,22 +183,5 @@ def _read(path: str, expected: int) -> bytes:
         return b''
     try:
         return os.read(fd, expected)
-    finally:
-        os.close(fd)
-
-
-def _in_pieces(attempt: "Attempt", name: str, expected: int) -> "Iterator[bytes]":
-    header: "Dict[str, object]" = {'piece': [attempt.key[0], attempt.key[1], name]}
-    try:
-        fd = os.open(attempt.file(attempt.results[name]), _READ)
-    except OSError:
-        return  # fewer bytes come than were promised, which the master sees
-    try:
-        while expected > 0:
-            data = os.read(fd, min(PIECE, expected))
-            if not data:
-                return
-            expected -= len(data)
-            yield frames.encode(header, data)
     finally:
         os.close(fd)

@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
+    import _socket
+
     from remote_runner.agent.main import Agent
 
 
@@ -116,9 +118,17 @@ class Request:
 
     def send(self, part: object, body: bytes) -> None:
         """Send a part, waiting for credit."""
+        self._spend(len(body))
+        self.agent.send({'id': self.header['id'], 'part': part}, body)
+
+    def pass_on(self, part: object, source: "_socket.socket", size: int) -> None:
+        """The same of a part that waits in a socket."""
+        self._spend(size)
+        self.agent.pass_on({'id': self.header['id'], 'part': part}, source, size)
+
+    def _spend(self, size: int) -> None:
         with self._changed:
-            while self._credit < len(body) and not self._gone:
+            while self._credit < size and not self._gone:
                 self._changed.wait()
             self.check()
-            self._credit -= len(body)
-        self.agent.send({'id': self.header['id'], 'part': part}, body)
+            self._credit -= size

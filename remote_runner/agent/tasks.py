@@ -1,7 +1,10 @@
 """The way of a master to the dispatcher of a job on this host; it is begun where there is none."""
 
+import fcntl
 import os
 import select
+import struct
+import termios
 import time
 
 import _socket
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
 
     from remote_runner.agent.request import Request
 
-CHUNK = 1 << 18
+#: Bytes that are passed on at once, and beyond which the kernel is asked to.
+CHUNK, MUCH = 1 << 18, 1 << 14
 #: Seconds in which a dispatcher can be reached: the one that we find may be about to end.
 PATIENCE = 10.0
 #: What the folder is called in which the jobs of each host have theirs.
@@ -34,6 +38,10 @@ def dispatch(request: "Request") -> "Dict[str, object]":
     Thread(_pass_on, request, sock)
     try:
         while True:
+            size = _waiting(sock)
+            if size > MUCH:
+                request.pass_on(0, sock, min(size, CHUNK))
+                continue
             data = sock.recv(CHUNK)
             if not data:
                 return {}
@@ -43,6 +51,14 @@ def dispatch(request: "Request") -> "Dict[str, object]":
     finally:
         request.when_gone(lambda: None)
         _hang_up(sock)
+
+
+def _waiting(sock: "_socket.socket") -> int:
+    """Bytes that have come by a socket; waits until there are some, or it has ended."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.poll()
+    return int(struct.unpack('i', fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))[0])
 
 
 def job_folder(job: str) -> str:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import itertools
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from remote_runner.jobs.engines.base import Ended, Fact, HostUp, Started
 from remote_runner.jobs.policy import Cause, Outcome
 from remote_runner.wire import frames
 
-#: Bytes that go to the disk at once.
-BUFFER = 1 << 20
 _serial = itertools.count()
 GOOD = Outcome(None, 0)
 
@@ -126,12 +124,14 @@ class _Piecewise:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO = path.open('wb', BUFFER)
+        self._file = path.open('wb', buffering=0)  # pieces are large
         self._size = 0
 
     def add(self, data: bytes) -> None:
-        self._file.write(data)
         self._size += len(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
 
     def close(self) -> int:
         """How many bytes there are."""

@@ -43,7 +43,7 @@ PROTOCOL = 1
 #: Bytes of a part; a frame may have several.
 PART = 1 << 17
 #: Bytes for which credit is given together.
-CREDIT = 1 << 16
+CREDIT = 1 << 18
 #: Seconds until a dispatcher must have answered.
 WELCOME = 30.0
 #: Seconds between two tries to connect: the first, and the longest.
