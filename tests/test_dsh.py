@@ -63,6 +63,12 @@ class TestExitStatus:
         done = dsh.dsh('no-such-program', '-x', status=127)
         assert re.fullmatch(r'ERROR: h[12]: no-such-program: there is no such program\n', done.stderr)
 
+    @pytest.mark.parametrize('line', ['echo a; echo b', 'ls|wc', 'make all'])
+    def test_of_a_line_for_a_shell(self, dsh: Dsh, line: str) -> None:
+        done = dsh.dsh(line, status=127)
+        what = re.escape(f'{line}: there is no such program')
+        assert re.fullmatch(rf"ERROR: h[12]: {what} \(no shell reads .*: dsh sh -c '\.\.\.'\)\n", done.stderr)
+
     def test_of_what_cannot_be_executed(self, dsh: Dsh) -> None:
         (dsh.folder / 'data').write_text('x')
         done = dsh.dsh('./data', status=126)
@@ -222,9 +228,13 @@ class TestWhichHost:
         assert dsh.dsh('--platform', f'linux-{machine}', '--min-memory', '1M', 'true')
 
     def test_none_will_do(self, dsh: Dsh) -> None:
-        for words in (['--exclude', 'h*'], ['--platform', 'linux-pdp11'], ['--min-memory', '900T']):
+        for words, why in (
+            (['--exclude', 'h*'], 'it is excluded'),
+            (['--platform', 'linux-pdp11'], rf'its platform is linux-{os.uname().machine}, not linux-pdp11'),
+            (['--min-memory', '900T'], r'.* GB of memory are free, not 900000\.0 GB'),
+        ):
             done = dsh.dsh(*words, 'true', status=1)
-            assert re.match(r'ERROR: no host will do:\n  - (h\[1-2\]: |2 others: )', done.stderr)
+            assert re.fullmatch(rf'ERROR: no host will do:\n  - h\[1-2\]: {why}\n', done.stderr)
 
     def test_a_host_list_narrows_the_daemons(self, dsh: Dsh) -> None:
         assert dsh.dsh('-H', 'h2', 'hostname').stdout == 'h2\n'

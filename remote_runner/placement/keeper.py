@@ -196,7 +196,7 @@ class Cluster:
     # ---- what it makes of what it knows ----------------------------------------------------------------------------
 
     def _none(self, up: Sequence[Known], wanted: Wanted) -> NoHostFits:
-        """Why no host will do; those that were not meant are left out."""
+        """Why no host will do; those that were not meant are left out, unless none was."""
         reasons = {each.name: why_not(each, wanted) for each in up}
         found: dict[str, str] = {}
         is_out_of_reach = True
@@ -206,8 +206,11 @@ class Cluster:
                     lost = member.error.what if member.error is not None else 'it is not connected yet'
                     found[member.name] = reasons.get(member.name) or lost
                     is_out_of_reach &= member.name not in reasons
+            if not found:
+                unmeant = {member.name: unwanted(member.address, wanted) or '' for member in self._members.values()}
+                return NoHostFits(unmeant)
             others = len(self._members) - len(found)
-        return NoHostFits(found, others, out_of_reach=bool(found) and is_out_of_reach)
+        return NoHostFits(found, others, out_of_reach=is_out_of_reach)
 
     def _new(self, address: Address) -> Member:
         return Member(address, self._interval, self._clock, self._jitter)
