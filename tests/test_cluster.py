@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -260,6 +261,28 @@ def test_delays_grow() -> None:
     assert [delay_after(count, error, 1.0) for count in (0, 1, 2, 5, 6, 1000)] == [1.0, 2.0, 4.0, 32.0, 60.0, 60.0]
     assert delay_after(0, error, 0.0) == 0.5
     assert delay_after(0, AuthenticationFailed('no'), 1.0) == 600.0
+
+
+def test_hosts_are_not_lost_because_we_were_stopped(keep: Keep, own: Testbed) -> None:
+    """What they have said meanwhile is still to be read."""
+    away = 0.0
+    watched = keep('h[1-2]', interval=1.0, clock=lambda: time.monotonic() + away)
+    agents = [the_agent(own[name]).pid for name in ('h1', 'h2')]
+    virtual = watched.cluster.choose(key='it')
+    away = 100.0
+    watched.cluster.ended(virtual[0][0], 'it')  # it wakes
+    for name in ('h1', 'h2'):
+        wait_until(lambda: (watched.state(name).age or 0.0) < 50, 'a report', PATIENCE)  # noqa: B023
+        assert watched.state(name).error is None
+    assert [the_agent(own[name]).pid for name in ('h1', 'h2')] == agents
+    own['h1'].cut()
+    try:
+        away = 200.0
+        watched.cluster.ended('h1', 'it')
+        assert watched.becomes('h1', LOST).error == f'it has been silent for {SILENCE:g} s'
+        assert watched.state('h2').state == UP
+    finally:
+        own['h1'].heal()
 
 
 def test_a_stopped_agent_is_replaced(keep: Keep, own: Testbed) -> None:

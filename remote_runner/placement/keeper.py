@@ -28,6 +28,8 @@ from remote_runner.placement.member import CONNECTING, UP, HostState, Member
 
 #: Seconds between two reports of a host.
 INTERVAL = 1.5
+#: Seconds by which we wake too late that mean that we have been stopped, or have had no processor.
+LATE = 0.2
 
 
 class Cluster:
@@ -228,10 +230,14 @@ class Cluster:
 
     def _keep(self) -> None:
         """Connect to hosts that are due, and lose those that are silent, until `close`."""
+        expected = self._clock()
         while True:
             with self._changed:
                 if self._is_closed.is_set():
                     return
+                if self._clock() > expected + LATE:
+                    for member in self._all():
+                        member.excuse()
                 lost = [member for member in self._all() if member.look()]
                 if lost:
                     self._changed.notify_all()
@@ -243,8 +249,10 @@ class Cluster:
                 for member in due:
                     member.due = None
                 self._connecting += len(due)
-                if not (closing or due):
-                    self._changed.wait(self._pause())
+                pause = 0.0 if closing or due else self._pause()
+                expected = self._clock() + pause
+                if pause:
+                    self._changed.wait(pause)
             for host in closing:
                 _in_background(host.close, host.name)
             for member in due:
