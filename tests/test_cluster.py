@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from remote_runner.errors import AuthenticationFailed, HostError, NoHostFits, UserCodeError
-from remote_runner.hosts.address import parse_hosts
+from remote_runner.hosts.address import parse_address, parse_hosts
 from remote_runner.hosts.ssh import Connector, SshOptions
 from remote_runner.placement import member
-from remote_runner.placement.choose import Known, Wanted
+from remote_runner.placement.choose import Known, Report, Wanted
 from remote_runner.placement.keeper import Cluster
 from remote_runner.placement.member import CONNECTING, LOST, SILENCE, UP, HostState, delay_after
 from tests.burdens import GB, Burden
@@ -261,6 +261,23 @@ def test_delays_grow() -> None:
     assert [delay_after(count, error, 1.0) for count in (0, 1, 2, 5, 6, 1000)] == [1.0, 2.0, 4.0, 32.0, 60.0, 60.0]
     assert delay_after(0, error, 0.0) == 0.5
     assert delay_after(0, AuthenticationFailed('no'), 1.0) == 600.0
+
+
+def test_one_that_stays_away_is_tried_less_and_less_often() -> None:
+    """Until it was up for longer than any delay."""
+    now = 0.0
+    host = member.Member(parse_address('h1'), INTERVAL, lambda: now, lambda: 1.0)
+    report = Report(0.0, 1, 1, 1, 0, 0, 0, 0, 'linux-x86_64')
+    delays = []
+    for up in (None, None, None, member.MOST_DELAY, None, member.MOST_DELAY + 1, None):
+        if up is not None:
+            host.take(report)
+            now += up
+        host.lose(HostError('no route to host', host='h1'))
+        assert host.due is not None
+        delays.append(host.due - now)
+        now = host.due
+    assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 1.0, 2.0]
 
 
 def test_hosts_are_not_lost_because_we_were_stopped(keep: Keep, own: Testbed) -> None:

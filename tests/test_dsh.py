@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from remote_runner.placement import attended
 from remote_runner.placement.command_line import ENVIRONMENT, without_jobserver
 from tests.commands import COMMAND, ROOT, environment, nothing_runs
 from tests.dshing import Dsh, Served
+from tests.privileges import NOBODY, unprivileged
 from tests.testbed import HostProcess, Testbed, TestbedError
 from tests.testbed.process import wait_until
 
@@ -555,6 +557,29 @@ class TestWithoutADaemon:
         first, second = done.stderr.splitlines()
         assert 'remote_runner dshd' in first
         assert second == 'dsh: h1'
+
+    def test_it_says_so_at_a_terminal_unasked(self, alone: Dsh) -> None:
+        words = ['-m', 'remote_runner', 'dsh', '-F', str(alone.ssh_config), '-H', 'h1', 'hostname']
+        variables = {**environment(alone.home), **alone.variables}
+        with pexpect.spawn(sys.executable, words, env=variables, cwd=str(alone.folder), timeout=PATIENCE) as terminal:
+            terminal.expect('faster: remote_runner dshd --background\r\nh1\r\n')
+            terminal.expect(pexpect.EOF)
+
+    @pytest.mark.skipif(os.getuid() != 0, reason='needs another user')
+    def test_another_users_is_told_nothing(self, alone: Dsh) -> None:
+        path = alone.folder / 'theirs'
+        alone.variables = {'RR_DSHD_SOCKET': str(path)}
+        with socket.socket(socket.AF_UNIX) as theirs:
+            theirs.bind(str(path))
+            with unprivileged():  # who listens is who is seen at the other end, see unix(7), SO_PEERCRED
+                theirs.listen()
+            theirs.settimeout(PATIENCE)
+            done = alone.dsh('env', status=1)
+            assert f'{path}: the daemon there is one of the user with uid {NOBODY}' in done.stderr
+            for _ in range(2):  # each of the two that may ask it: without and with all of Python
+                connection, _ = theirs.accept()
+                with connection:
+                    assert connection.recv(1) == b''
 
     def test_where_hosts_come_from(self, alone: Dsh) -> None:
         done = alone.dsh('-F', alone.ssh_config, 'hostname', status=2)

@@ -23,7 +23,10 @@ from typing import NoReturn
 import pexpect
 import pytest
 
+from remote_runner.agent import screen
+from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.ssh import Connector, SshOptions
+from remote_runner.placement import seat, wire
 from remote_runner.placement.keeper import Cluster
 from remote_runner.placement.seat import Seat
 from remote_runner.placement.server import Server
@@ -509,6 +512,40 @@ def serve_nothing(path: Path) -> NoReturn:
             server.run()
     finally:
         os._exit(1)
+
+
+class TestPlace:
+    """Where nobody names another one."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        folder = tmp_path / f'runtime-{os.getuid()}'
+        for module in (wire, seat):
+            monkeypatch.setattr(module, 'FOLDER', str(tmp_path / 'runtime'))
+        monkeypatch.setattr(screen, 'runtime_candidates', lambda: [str(folder)])
+        monkeypatch.delenv(wire.SOCKET, raising=False)
+        return folder
+
+    def test_it_is_the_one_of_all_our_sockets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(wire.SOCKET, raising=False)
+        assert wire.socket_path() == f'{screen.runtime_candidates()[0]}/dshd'
+
+    @pytest.mark.parametrize('is_there', [False, True])
+    def test_it_is_ours_alone(self, folder: Path, is_there: bool) -> None:
+        if is_there:
+            folder.mkdir()
+            folder.chmod(0o755)
+        with Seat(wire.socket_path()) as taken, taken.listen():
+            assert wire.socket_path() == f'{folder}/dshd'
+            modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / 'dshd', folder / 'dshd.lock')]
+            assert modes == [0o700, 0o600, 0o600]
+
+    def test_what_is_somebody_elses_is_left_alone(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / 'theirs').mkdir()
+        folder.symlink_to('theirs')
+        with pytest.raises(RemoteRunnerError, match=r'is not a folder of ours .*RR_DSHD_SOCKET'):
+            Seat(wire.socket_path()).__enter__()
+        assert list((tmp_path / 'theirs').iterdir()) == []
 
 
 class TestPorts:
