@@ -194,6 +194,14 @@ class TestWhatItIsGiven:
         done = dsh.script(text, *options, variables={**given, 'MAKEFLAGS': make})
         assert done.stdout == '-O2 "x"|C|UTC-1||1||é\n|a=b||/root\n'
 
+    def test_which_of_it_go_by_themselves(self, dsh: Dsh) -> None:
+        names = ['LC_TIME', 'LC_NUMERIC', 'TERM', 'TZ', 'CC', 'CXX', 'CFLAGS', 'CXXFLAGS', 'LDFLAGS', 'MAKEFLAGS']
+        given = {name: f'our {name}' for name in [*names, 'LANGUAGE', 'CPPFLAGS', 'MAKE', 'USER', 'TERMCAP', 'XLC_']}
+        given |= {'PATH': '/our/own:/usr/bin:/bin', 'LANG': 'C.UTF-8'}
+        lines = dsh.dsh('env', variables=given).stdout.splitlines()
+        assert {line for line in lines if '=our ' in line} == {f'{name}=our {name}' for name in names}
+        assert {'PATH=/our/own:/usr/bin:/bin', 'LANG=C.UTF-8'} <= set(lines)
+
     def test_programs_are_those_of_our_path(self, dsh: Dsh) -> None:
         (dsh.folder / 'bin').mkdir()
         (dsh.folder / 'bin/ours').write_text('#!/bin/sh\necho found')

@@ -161,6 +161,20 @@ class TestLife:
                 for host in daemons.bed.hosts:
                     nothing_runs(host)
 
+    def test_a_dsh_of_one_that_is_killed(self, daemons: Daemons) -> None:
+        for answer in ('first', 'second'):
+            pid = daemons.begin()
+            assert daemons.run('dsh', '--dir', '/', 'echo', answer).stdout == f'{answer}\n'
+            with daemons.start('dsh', '-n', '--dir', '/', 'sh', '-c', 'echo up; sleep 4047') as command:
+                wait_until(lambda: command.out == b'up\n', 'it runs')
+                daemons.kill(pid)
+                done = command.end()
+            assert done.status == 3
+            what = 'the daemon has ended, and the command with it (start it again: remote_runner dshd)'
+            assert re.fullmatch(rf'ERROR: h[1-3]: {re.escape(what)}\n', done.stderr)
+            for host in daemons.bed.hosts:
+                nothing_runs(host)
+
     def test_who_waits_for_a_command_is_told(self, daemons: Daemons) -> None:
         daemons.begin()
         with daemons.client() as client:
@@ -250,6 +264,11 @@ class TestCluster:
         daemons.name_hosts('h2')
         daemons.becomes(h2='up')
         nothing_runs(daemons.bed['h1'])
+
+    def test_which_it_is_is_told_in_any_folder(self, daemons: Daemons) -> None:
+        daemons.dshd('-F', daemons.ssh_config, '-f', daemons.cluster.name, '-b', cwd=daemons.cluster.parent)
+        assert daemons.status()['cluster'] == str(daemons.cluster)
+        daemons.dshd('--stop')
 
     def test_hup(self, daemons: Daemons) -> None:
         pid = daemons.begin()

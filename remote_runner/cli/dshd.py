@@ -148,7 +148,7 @@ def _serve(options: argparse.Namespace, file: ClusterFile, rate: Score | None, c
         from remote_runner.ui.loads import summary
         from remote_runner.ui.output import Output
 
-        about: dict[str, Any] = {'socket': str(seat.path), 'cluster': file.source, 'log': None}
+        about: dict[str, Any] = {'socket': str(seat.path), 'cluster': file.where, 'log': None}
         if child is not None:
             about['log'] = str(background.log_path())
         cluster = stack.enter_context(Cluster(connector, addresses, rate=rate or score, fanout=options.fanout))
