@@ -57,6 +57,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
         served.dshd('--stop')
 
 
+def passes_on(pid: int) -> bool:
+    """Whether a dsh would pass on the last of the signals that it catches, and so the others."""
+    found = re.search(r'^SigCgt:\s*(\w+)', Path(f'/proc/{pid}/status').read_text(), re.MULTILINE)
+    return found is not None and bool(int(found[1], 16) & 1 << signal.SIGUSR2 - 1)
+
+
 def words_on(daemons: Daemons) -> set[str]:
     return {word for host in daemons.bed.hosts for process in host.processes() for word in process.argv}
 
@@ -189,6 +195,12 @@ class TestLife:
         os.kill(pid, signal.SIGSTOP)
         await_stop(pid)
         assert str(pid) in daemons.dshd('-F', daemons.ssh_config, '-H', 'h1', status=1).stderr
+        with daemons.start('dsh', '--dir', '/', 'true') as command:
+            wait_until(lambda: passes_on(command.pid), 'dsh to ask it')
+            command.signal(signal.SIGINT)
+            done = command.end()
+        assert done.status == -signal.SIGINT
+        assert done.stderr.startswith('ERROR: the daemon does not answer: 5 s after signal 2 it has named no host (')
         os.kill(pid, signal.SIGCONT)
         assert daemons.states() == HOSTS
 
@@ -216,6 +228,14 @@ class TestLife:
         daemons.name_hosts('h1')
         daemons.variables['RR_DSHD_SOCKET'] = '/nowhere/socket'
         assert 'RR_DSHD_SOCKET' in daemons.dshd(*start, status=1).stderr
+
+    def test_a_log_that_cannot_be_written(self, daemons: Daemons, tmp_path: Path) -> None:
+        (tmp_path / 'file').touch()
+        daemons.variables['XDG_STATE_HOME'] = str(tmp_path / 'file')
+        done = daemons.dshd('-F', daemons.ssh_config, '-H', 'h1', '-b', status=1)
+        what = rf'the log {tmp_path}/file/.* cannot be written: Not a directory \(XDG_STATE_HOME names another place\)'
+        assert re.fullmatch(rf'ERROR: {what}', done.stderr.strip())
+        assert daemons.dshd('--status', status=1).stderr.startswith('ERROR: no daemon runs')
 
     def test_a_password_is_asked_for_at_the_terminal_that_it_leaves_then(
         self, daemons: Daemons, tmp_path: Path, bed: Testbed
@@ -293,10 +313,13 @@ class TestCluster:
     def test_a_mistake_in_it_is_told_to_whoever_asks(self, daemons: Daemons) -> None:
         file = daemons.cluster.with_name('score.py')
         file.write_text('def score(host):\n    return host.nonsense\n')
-        daemons.begin('--evaluate', file)
+        pid = daemons.begin('--evaluate', file)
         for words in (['load', '--best'], ['dsh', '--dir', '/', 'true']):
             assert f'{file}, line 2' in daemons.run(*words, status=2).stderr
         assert f'{file}, line 2' in daemons.log()
+        done = daemons.dshd('--status', status=2)
+        assert done.stdout.startswith(f'pid {pid}, ')
+        assert f'{file}, line 2' in done.stderr
 
 
 class TestCommands:

@@ -148,6 +148,9 @@ class Attended:
         if len(self.came) >= MOST_ENDING:
             return 128 + self.came[-1]
         if self._is_unheard:
+            if self._options.ran_on is None:
+                what = f'the daemon does not answer: {WAIT_HEARD:g} s after signal {self.came[0]} it has named no host'
+                return complain(what, None, 'end it, and start it again: remote_runner dshd', 128 + self.came[-1])
             what = f'nobody answers there: in {WAIT_HEARD:g} s the command was not sent the signal {self.came[0]}'
             remedy = 'what runs there ends when the host answers again, or finds that its connection is gone'
             return complain(what, self._options.ran_on, remedy, 128 + self.came[-1])
