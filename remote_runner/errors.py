@@ -162,7 +162,7 @@ class NoHostFits(RemoteRunnerError):
     """None of the hosts of a cluster will do for what is wanted; the reason of each is named.
 
     Args:
-        reasons: why, by the names of the hosts that were meant.
+        reasons: why, by the names of the hosts that were meant; of all, where none was.
         others: how many hosts were not meant.
         out_of_reach: whether none of those that were meant can be reached.
     """

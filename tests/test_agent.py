@@ -6,6 +6,8 @@ import os
 import select
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,8 @@ from remote_runner.hosts.bootstrap import NUDGE, agent_key
 from remote_runner.hosts.call import Header
 from remote_runner.hosts.host import Host
 from remote_runner.hosts.local import LocalConnection
+from remote_runner.wire import frames
+from tests.commands import ROOT
 from tests.testbed.process import await_stop
 
 
@@ -244,6 +248,33 @@ def test_its_commands_end_with_the_connection(host: Host) -> None:
         assert poll.poll(30_000), 'the command runs on'
     finally:
         os.close(pidfd)
+
+
+@pytest.mark.parametrize('op', ['run', 'exec'])
+def test_without_a_sign_of_life_it_ends_with_its_commands(home: Path, op: str) -> None:
+    """As where the network is cut: nothing says that the connection is gone. It is a minute elsewhere."""
+    code = 'import sys; sys.path.insert(0, sys.argv[1]); from remote_runner.agent import main; '
+    code += 'main.SILENCE = 2.0; main.main()'
+    argv = [sys.executable, '-ISc', code, str(ROOT)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
+        assert agent.stdin is not None
+        assert agent.stdout is not None
+        text = 'trap "" HUP TERM; sleep 3030 & echo $!; wait; wait'
+        how = {'argv': ['sh', '-c', text], 'cwd': '/', 'umask': 0, 'env': {}, 'terminal': None, 'command': text}
+        agent.stdin.write(frames.encode({'id': 0, 'op': 'ping'}) + frames.encode({'id': 1, 'op': op, **how}))
+        agent.stdin.flush()
+        decoder = frames.Decoder()
+        out = b''
+        while not out.endswith(b'\n'):
+            out += b''.join(body for _, body in decoder.feed(os.read(agent.stdout.fileno(), 1 << 16)))
+        sleeps = os.pidfd_open(int(out))
+        try:
+            poll = select.poll()
+            poll.register(sleeps, select.POLLIN)
+            assert poll.poll(60_000), 'the command runs on'
+        finally:
+            os.close(sleeps)
+        assert agent.wait(60) == 0
 
 
 def test_no_python_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from remote_runner.errors import AuthenticationFailed, HostError, NoHostFits, UserCodeError
-from remote_runner.hosts.address import parse_hosts
+from remote_runner.hosts.address import parse_address, parse_hosts
 from remote_runner.hosts.ssh import Connector, SshOptions
 from remote_runner.placement import member
-from remote_runner.placement.choose import Known, Wanted
+from remote_runner.placement.choose import Known, Report, Wanted
 from remote_runner.placement.keeper import Cluster
 from remote_runner.placement.member import CONNECTING, LOST, SILENCE, UP, HostState, delay_after
 from tests.burdens import GB, Burden
@@ -260,6 +261,45 @@ def test_delays_grow() -> None:
     assert [delay_after(count, error, 1.0) for count in (0, 1, 2, 5, 6, 1000)] == [1.0, 2.0, 4.0, 32.0, 60.0, 60.0]
     assert delay_after(0, error, 0.0) == 0.5
     assert delay_after(0, AuthenticationFailed('no'), 1.0) == 600.0
+
+
+def test_one_that_stays_away_is_tried_less_and_less_often() -> None:
+    """Until it was up for longer than any delay."""
+    now = 0.0
+    host = member.Member(parse_address('h1'), INTERVAL, lambda: now, lambda: 1.0)
+    report = Report(0.0, 1, 1, 1, 0, 0, 0, 0, 'linux-x86_64')
+    delays = []
+    for up in (None, None, None, member.MOST_DELAY, None, member.MOST_DELAY + 1, None):
+        if up is not None:
+            host.take(report)
+            now += up
+        host.lose(HostError('no route to host', host='h1'))
+        assert host.due is not None
+        delays.append(host.due - now)
+        now = host.due
+    assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 1.0, 2.0]
+
+
+def test_hosts_are_not_lost_because_we_were_stopped(keep: Keep, own: Testbed) -> None:
+    """What they have said meanwhile is still to be read."""
+    away = 0.0
+    watched = keep('h[1-2]', interval=1.0, clock=lambda: time.monotonic() + away)
+    agents = [the_agent(own[name]).pid for name in ('h1', 'h2')]
+    virtual = watched.cluster.choose(key='it')
+    away = 100.0
+    watched.cluster.ended(virtual[0][0], 'it')  # it wakes
+    for name in ('h1', 'h2'):
+        wait_until(lambda: (watched.state(name).age or 0.0) < 50, 'a report', PATIENCE)  # noqa: B023
+        assert watched.state(name).error is None
+    assert [the_agent(own[name]).pid for name in ('h1', 'h2')] == agents
+    own['h1'].cut()
+    try:
+        away = 200.0
+        watched.cluster.ended('h1', 'it')
+        assert watched.becomes('h1', LOST).error == f'it has been silent for {SILENCE:g} s'
+        assert watched.state('h2').state == UP
+    finally:
+        own['h1'].heal()
 
 
 def test_a_stopped_agent_is_replaced(keep: Keep, own: Testbed) -> None:

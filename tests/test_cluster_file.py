@@ -66,6 +66,8 @@ class TestWhere:
         file = find(['mine'])
         monkeypatch.chdir('/')
         assert names(file) == ['filed']
+        assert file.where == f'{home}/mine'
+        assert find(['a', 'b[1-2]']).where == 'a b[1-2]'
 
     def test_what_cannot_be_read(self, home: Path) -> None:
         with pytest.raises(UsageError, match='no/such: no such file'):

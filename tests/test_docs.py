@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from remote_runner.agent import main, starter
 from remote_runner.cli.jobs import OTHERS as OF_JOBS
 from remote_runner.cli.main import COMMANDS
 from remote_runner.hosts import bootstrap, handshake, pool, ssh, ssh_config, transport
+from remote_runner.placement import attended, command_line, daemon, keeper, member, told
 from tests.deploying import sessions
 from tests.pages import PATHS, ROOT, Page, alike
 from tests.testbed import Testbed
@@ -120,6 +122,23 @@ def test_the_table_of_time_limits() -> None:
         assert f'| {words} | {seconds:g} s |' in text
     assert f'`--fanout` hosts ({pool.FANOUT})' in text
     assert f'at most {ssh.PENDING} connections' in text
+
+
+def test_the_times_of_dsh() -> None:
+    text = ' '.join((ROOT / 'docs/dsh.md').read_text().split())
+    delays = ', '.join(f'{member.delay_after(count, None, 1.0):g} s' for count in range(3))
+    for words in (
+        f'Each host looks at this every {keeper.INTERVAL:g} s',
+        f'One that is silent for {member.SILENCE * keeper.INTERVAL:g} s',
+        f'is tried again after {delays} and so on up to a minute ({member.REFUSED_DELAY / 60:g} minutes where',
+        f'if the host does not say within {attended.WAIT_HEARD:g} s that it passed it on',
+        f'dsh says so after {transport.SILENCE_LIMIT:g} s of silence, and the host ends the command after a minute',
+        f'If something is not seen within {command_line.WAIT_FILES:g} s (`--wait-files SECONDS`)',
+        f'one that does not answer within {told.PATIENCE:g} s',
+        f'it makes another one within {daemon.LOOK:g} s',
+    ):
+        assert words in text
+    assert (starter.GRACE, main.SILENCE, member.MOST_DELAY) == (2.0, 60.0, 60.0)  # the docs have words for these
 
 
 class TestPythonExamples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from remote_runner.placement import attended
 from remote_runner.placement.command_line import ENVIRONMENT, without_jobserver
 from tests.commands import COMMAND, ROOT, environment, nothing_runs
 from tests.dshing import Dsh, Served
+from tests.privileges import NOBODY, unprivileged
 from tests.testbed import HostProcess, Testbed, TestbedError
 from tests.testbed.process import wait_until
 
@@ -62,6 +64,12 @@ class TestExitStatus:
     def test_of_what_is_not_there(self, dsh: Dsh) -> None:
         done = dsh.dsh('no-such-program', '-x', status=127)
         assert re.fullmatch(r'ERROR: h[12]: no-such-program: there is no such program\n', done.stderr)
+
+    @pytest.mark.parametrize('line', ['echo a; echo b', 'ls|wc', 'make all'])
+    def test_of_a_line_for_a_shell(self, dsh: Dsh, line: str) -> None:
+        done = dsh.dsh(line, status=127)
+        what = re.escape(f'{line}: there is no such program')
+        assert re.fullmatch(rf"ERROR: h[12]: {what} \(no shell reads .*: dsh sh -c '\.\.\.'\)\n", done.stderr)
 
     def test_of_what_cannot_be_executed(self, dsh: Dsh) -> None:
         (dsh.folder / 'data').write_text('x')
@@ -186,6 +194,14 @@ class TestWhatItIsGiven:
         done = dsh.script(text, *options, variables={**given, 'MAKEFLAGS': make})
         assert done.stdout == '-O2 "x"|C|UTC-1||1||é\n|a=b||/root\n'
 
+    def test_which_of_it_go_by_themselves(self, dsh: Dsh) -> None:
+        names = ['LC_TIME', 'LC_NUMERIC', 'TERM', 'TZ', 'CC', 'CXX', 'CFLAGS', 'CXXFLAGS', 'LDFLAGS', 'MAKEFLAGS']
+        given = {name: f'our {name}' for name in [*names, 'LANGUAGE', 'CPPFLAGS', 'MAKE', 'USER', 'TERMCAP', 'XLC_']}
+        given |= {'PATH': '/our/own:/usr/bin:/bin', 'LANG': 'C.UTF-8'}
+        lines = dsh.dsh('env', variables=given).stdout.splitlines()
+        assert {line for line in lines if '=our ' in line} == {f'{name}=our {name}' for name in names}
+        assert {'PATH=/our/own:/usr/bin:/bin', 'LANG=C.UTF-8'} <= set(lines)
+
     def test_programs_are_those_of_our_path(self, dsh: Dsh) -> None:
         (dsh.folder / 'bin').mkdir()
         (dsh.folder / 'bin/ours').write_text('#!/bin/sh\necho found')
@@ -222,9 +238,13 @@ class TestWhichHost:
         assert dsh.dsh('--platform', f'linux-{machine}', '--min-memory', '1M', 'true')
 
     def test_none_will_do(self, dsh: Dsh) -> None:
-        for words in (['--exclude', 'h*'], ['--platform', 'linux-pdp11'], ['--min-memory', '900T']):
+        for words, why in (
+            (['--exclude', 'h*'], 'it is excluded'),
+            (['--platform', 'linux-pdp11'], rf'its platform is linux-{os.uname().machine}, not linux-pdp11'),
+            (['--min-memory', '900T'], r'.* GB of memory are free, not 900000\.0 GB'),
+        ):
             done = dsh.dsh(*words, 'true', status=1)
-            assert re.match(r'ERROR: no host will do:\n  - (h\[1-2\]: |2 others: )', done.stderr)
+            assert re.fullmatch(rf'ERROR: no host will do:\n  - h\[1-2\]: {why}\n', done.stderr)
 
     def test_a_host_list_narrows_the_daemons(self, dsh: Dsh) -> None:
         assert dsh.dsh('-H', 'h2', 'hostname').stdout == 'h2\n'
@@ -545,6 +565,29 @@ class TestWithoutADaemon:
         first, second = done.stderr.splitlines()
         assert 'remote_runner dshd' in first
         assert second == 'dsh: h1'
+
+    def test_it_says_so_at_a_terminal_unasked(self, alone: Dsh) -> None:
+        words = ['-m', 'remote_runner', 'dsh', '-F', str(alone.ssh_config), '-H', 'h1', 'hostname']
+        variables = {**environment(alone.home), **alone.variables}
+        with pexpect.spawn(sys.executable, words, env=variables, cwd=str(alone.folder), timeout=PATIENCE) as terminal:
+            terminal.expect('faster: remote_runner dshd --background\r\nh1\r\n')
+            terminal.expect(pexpect.EOF)
+
+    @pytest.mark.skipif(os.getuid() != 0, reason='needs another user')
+    def test_another_users_is_told_nothing(self, alone: Dsh) -> None:
+        path = alone.folder / 'theirs'
+        alone.variables = {'RR_DSHD_SOCKET': str(path)}
+        with socket.socket(socket.AF_UNIX) as theirs:
+            theirs.bind(str(path))
+            with unprivileged():  # who listens is who is seen at the other end, see unix(7), SO_PEERCRED
+                theirs.listen()
+            theirs.settimeout(PATIENCE)
+            done = alone.dsh('env', status=1)
+            assert f'{path}: the daemon there is one of the user with uid {NOBODY}' in done.stderr
+            for _ in range(2):  # each of the two that may ask it: without and with all of Python
+                connection, _ = theirs.accept()
+                with connection:
+                    assert connection.recv(1) == b''
 
     def test_where_hosts_come_from(self, alone: Dsh) -> None:
         done = alone.dsh('-F', alone.ssh_config, 'hostname', status=2)

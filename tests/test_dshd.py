@@ -23,7 +23,10 @@ from typing import NoReturn
 import pexpect
 import pytest
 
+from remote_runner.agent import screen
+from remote_runner.errors import RemoteRunnerError
 from remote_runner.hosts.ssh import Connector, SshOptions
+from remote_runner.placement import seat, wire
 from remote_runner.placement.keeper import Cluster
 from remote_runner.placement.seat import Seat
 from remote_runner.placement.server import Server
@@ -52,6 +55,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
         served.begin('-t', '0', '-r', '0')
         yield served
         served.dshd('--stop')
+
+
+def passes_on(pid: int) -> bool:
+    """Whether a dsh would pass on the last of the signals that it catches, and so the others."""
+    found = re.search(r'^SigCgt:\s*(\w+)', Path(f'/proc/{pid}/status').read_text(), re.MULTILINE)
+    return found is not None and bool(int(found[1], 16) & 1 << signal.SIGUSR2 - 1)
 
 
 def words_on(daemons: Daemons) -> set[str]:
@@ -158,6 +167,20 @@ class TestLife:
                 for host in daemons.bed.hosts:
                     nothing_runs(host)
 
+    def test_a_dsh_of_one_that_is_killed(self, daemons: Daemons) -> None:
+        for answer in ('first', 'second'):
+            pid = daemons.begin()
+            assert daemons.run('dsh', '--dir', '/', 'echo', answer).stdout == f'{answer}\n'
+            with daemons.start('dsh', '-n', '--dir', '/', 'sh', '-c', 'echo up; sleep 4047') as command:
+                wait_until(lambda: command.out == b'up\n', 'it runs')
+                daemons.kill(pid)
+                done = command.end()
+            assert done.status == 3
+            what = 'the daemon has ended, and the command with it (start it again: remote_runner dshd)'
+            assert re.fullmatch(rf'ERROR: h[1-3]: {re.escape(what)}\n', done.stderr)
+            for host in daemons.bed.hosts:
+                nothing_runs(host)
+
     def test_who_waits_for_a_command_is_told(self, daemons: Daemons) -> None:
         daemons.begin()
         with daemons.client() as client:
@@ -172,6 +195,12 @@ class TestLife:
         os.kill(pid, signal.SIGSTOP)
         await_stop(pid)
         assert str(pid) in daemons.dshd('-F', daemons.ssh_config, '-H', 'h1', status=1).stderr
+        with daemons.start('dsh', '--dir', '/', 'true') as command:
+            wait_until(lambda: passes_on(command.pid), 'dsh to ask it')
+            command.signal(signal.SIGINT)
+            done = command.end()
+        assert done.status == -signal.SIGINT
+        assert done.stderr.startswith('ERROR: the daemon does not answer: 5 s after signal 2 it has named no host (')
         os.kill(pid, signal.SIGCONT)
         assert daemons.states() == HOSTS
 
@@ -199,6 +228,14 @@ class TestLife:
         daemons.name_hosts('h1')
         daemons.variables['RR_DSHD_SOCKET'] = '/nowhere/socket'
         assert 'RR_DSHD_SOCKET' in daemons.dshd(*start, status=1).stderr
+
+    def test_a_log_that_cannot_be_written(self, daemons: Daemons, tmp_path: Path) -> None:
+        (tmp_path / 'file').touch()
+        daemons.variables['XDG_STATE_HOME'] = str(tmp_path / 'file')
+        done = daemons.dshd('-F', daemons.ssh_config, '-H', 'h1', '-b', status=1)
+        what = rf'the log {tmp_path}/file/.* cannot be written: Not a directory \(XDG_STATE_HOME names another place\)'
+        assert re.fullmatch(rf'ERROR: {what}', done.stderr.strip())
+        assert daemons.dshd('--status', status=1).stderr.startswith('ERROR: no daemon runs')
 
     def test_a_password_is_asked_for_at_the_terminal_that_it_leaves_then(
         self, daemons: Daemons, tmp_path: Path, bed: Testbed
@@ -248,6 +285,11 @@ class TestCluster:
         daemons.becomes(h2='up')
         nothing_runs(daemons.bed['h1'])
 
+    def test_which_it_is_is_told_in_any_folder(self, daemons: Daemons) -> None:
+        daemons.dshd('-F', daemons.ssh_config, '-f', daemons.cluster.name, '-b', cwd=daemons.cluster.parent)
+        assert daemons.status()['cluster'] == str(daemons.cluster)
+        daemons.dshd('--stop')
+
     def test_hup(self, daemons: Daemons) -> None:
         pid = daemons.begin()
         os.kill(pid, signal.SIGHUP)
@@ -271,10 +313,13 @@ class TestCluster:
     def test_a_mistake_in_it_is_told_to_whoever_asks(self, daemons: Daemons) -> None:
         file = daemons.cluster.with_name('score.py')
         file.write_text('def score(host):\n    return host.nonsense\n')
-        daemons.begin('--evaluate', file)
+        pid = daemons.begin('--evaluate', file)
         for words in (['load', '--best'], ['dsh', '--dir', '/', 'true']):
             assert f'{file}, line 2' in daemons.run(*words, status=2).stderr
         assert f'{file}, line 2' in daemons.log()
+        done = daemons.dshd('--status', status=2)
+        assert done.stdout.startswith(f'pid {pid}, ')
+        assert f'{file}, line 2' in done.stderr
 
 
 class TestCommands:
@@ -509,6 +554,40 @@ def serve_nothing(path: Path) -> NoReturn:
             server.run()
     finally:
         os._exit(1)
+
+
+class TestPlace:
+    """Where nobody names another one."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        folder = tmp_path / f'runtime-{os.getuid()}'
+        for module in (wire, seat):
+            monkeypatch.setattr(module, 'FOLDER', str(tmp_path / 'runtime'))
+        monkeypatch.setattr(screen, 'runtime_candidates', lambda: [str(folder)])
+        monkeypatch.delenv(wire.SOCKET, raising=False)
+        return folder
+
+    def test_it_is_the_one_of_all_our_sockets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(wire.SOCKET, raising=False)
+        assert wire.socket_path() == f'{screen.runtime_candidates()[0]}/dshd'
+
+    @pytest.mark.parametrize('is_there', [False, True])
+    def test_it_is_ours_alone(self, folder: Path, is_there: bool) -> None:
+        if is_there:
+            folder.mkdir()
+            folder.chmod(0o755)
+        with Seat(wire.socket_path()) as taken, taken.listen():
+            assert wire.socket_path() == f'{folder}/dshd'
+            modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / 'dshd', folder / 'dshd.lock')]
+            assert modes == [0o700, 0o600, 0o600]
+
+    def test_what_is_somebody_elses_is_left_alone(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / 'theirs').mkdir()
+        folder.symlink_to('theirs')
+        with pytest.raises(RemoteRunnerError, match=r'is not a folder of ours .*RR_DSHD_SOCKET'):
+            Seat(wire.socket_path()).__enter__()
+        assert list((tmp_path / 'theirs').iterdir()) == []
 
 
 class TestPorts:

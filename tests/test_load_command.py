@@ -201,6 +201,19 @@ def test_a_function_of_ones_own(commands: Commands) -> None:
     assert 'Traceback' not in done.stderr
 
 
+def test_a_function_of_ones_own_where_no_host_is_there(commands: Commands, own: Testbed) -> None:
+    commands.home.mkdir()
+    (commands.home / 'score.py').write_text('def score(host):\n    return host.report.load\n')
+    with daemon(commands, 'h1') as cluster:
+        own['h1'].stop_sshd(sessions=True)
+        try:
+            wait_until(lambda: 'refused' in (cluster.states()[0].error or ''), 'its loss', PATIENCE)
+            done = load(commands, '--evaluate', 'score.py', '--best', status=3)
+        finally:
+            own['h1'].start_sshd()
+    assert re.match('ERROR: no host will do:\n  - h1: .*refused', done.stderr)
+
+
 # A daemon
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -339,16 +338,15 @@ class TestItsEnd:
             running.result()
         wait_until(lambda: not any(word == 'sleep' or 'starter.py' in word for word in words(bed)), 'nothing is left')
 
+    @pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
     @pytest.mark.parametrize('which', [0, 1], ids=['starter', 'minder'])
-    def test_what_stands_above_it_is_killed(self, running: Call, far: Host, bed: Testbed, which: int) -> None:
+    def test_what_stands_above_it_is_killed(
+        self, running: Call, far: Host, bed: Testbed, which: int, number: signal.Signals
+    ) -> None:
         above = [p.pid for p in bed['h1'].processes() if any('/starter.py' in word for word in p.argv)]
-        bed['h1'].run(['kill', '-KILL', str(sorted(above)[which])])
-        if which == 0:
-            with contextlib.suppress(RequestFailed):
-                running.result()
-        else:
-            with pytest.raises(RequestFailed, match='was killed'):
-                running.result()
+        bed['h1'].run(['kill', f'-{number.value}', str(sorted(above)[which])])
+        with pytest.raises(RequestFailed, match='was killed'):
+            running.result()
         wait_until(lambda: 'sleep' not in words(bed), 'nothing of it is left')
         assert script(far, 'echo good').out == b'good\n'  # there is another one
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 #: Signals after which a command is not begun any more.
 ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
+KILLED = 'what started the command there was killed, and the command with it'
 
 
 class _EndedEarly(Exception):
@@ -275,6 +276,9 @@ class Command:
                 self._streams.say('signalled')
             elif kind == 'ended':
                 self._end({'status': values[0]})
+            elif kind == 'orphaned':
+                if not self._is_cancelled:
+                    raise Failure(KILLED, kind='killed')
             elif kind == 'failed':
                 status = NOT_FOUND if values[0] in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
                 self._end({'status': status, 'why': values[1]})
@@ -289,7 +293,7 @@ class Command:
             if self._result is None and self._process is not None:
                 _end_orphans(self._process)
             if self._result is None and not self._is_cancelled:
-                raise Failure('what started the command there was killed, and the command with it', kind='killed')
+                raise Failure(KILLED, kind='killed')
 
     def _end(self, result: "Dict[str, object]") -> None:
         """Its own process has ended."""

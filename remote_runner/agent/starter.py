@@ -14,8 +14,8 @@ with ssh, and the minder stays as long, so that the starter does not take it for
 Over the socket that comes with a command (`agent/peers.py`) its minder is told `(argv, environment, cwd, umask, path of
 a terminal or b'')` and then `('signal', number, process group in front or 0)`; that nothing more can be told means that
 the command is not wanted any more. It answers `('started', pid)`, `('signalled',)` to each signal, and `('ended', exit
-status)`; or `('cwd', errno, why)` or `('failed', errno, why)` where there was no begin, and
-`('left', pids)` for what it cannot end.
+status)`, or `('orphaned',)` where it has ended the command itself, because the starter or itself was killed; or
+`('cwd', errno, why)` or `('failed', errno, why)` where there was no begin, and `('left', pids)` for what it cannot end.
 
 It imports little, and is forked from a process that has imported it already: a command costs one fork of some 8 MB and
 one posix_spawn.
@@ -204,6 +204,7 @@ class _Minder:
         self._messages = messages
         self._below = tree.Tree()
         self._has_ended = False
+        self._is_orphaned = False
 
     def run(self) -> None:
         """Until nothing is left of it, or nobody may see to it any more."""
@@ -217,7 +218,8 @@ class _Minder:
             ended, is_any_left = tree.reap()
             if self._pid in ended:
                 self._has_ended = True
-                self._control.send(('ended', tree.exit_code(ended[self._pid])))
+                status = tree.exit_code(ended[self._pid])
+                self._control.send(('orphaned',) if self._is_orphaned else ('ended', status))
             if not is_any_left:
                 return
             ready = dict(poll.poll(tree.milliseconds(self._below.wait())))
@@ -229,6 +231,7 @@ class _Minder:
             if _signal.SIGTERM in self._signals.take():
                 if self._has_ended:
                     return  # what is left was meant to be
+                self._is_orphaned = True
                 self._end()
             self._below.tick()
             if self._below.left:

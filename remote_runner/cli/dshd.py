@@ -148,7 +148,7 @@ def _serve(options: argparse.Namespace, file: ClusterFile, rate: Score | None, c
         from remote_runner.ui.loads import summary
         from remote_runner.ui.output import Output
 
-        about: dict[str, Any] = {'socket': str(seat.path), 'cluster': file.source, 'log': None}
+        about: dict[str, Any] = {'socket': str(seat.path), 'cluster': file.where, 'log': None}
         if child is not None:
             about['log'] = str(background.log_path())
         cluster = stack.enter_context(Cluster(connector, addresses, rate=rate or score, fanout=options.fanout))
@@ -244,11 +244,11 @@ def _status(options: argparse.Namespace) -> int:
     except NoDaemon as error:
         what = f'the daemon (pid {pid}) does not listen: no host has answered so far, or its socket was removed'
         raise NoDaemon(what, remedy='wait a moment: it makes another one') from error
-    states = by_score(DaemonsLoads().hosts())
     if options.json:
-        Output().write(json.dumps({**about, **as_json(states)}) + '\n')
-    else:
-        Output().write(about_text(about) + loads_table(states, color=can_color(sys.stdout)))
+        Output().write(json.dumps({**about, **as_json(by_score(DaemonsLoads().hosts()))}) + '\n')
+        return 0
+    Output().write(about_text(about))  # also where the user's evaluation function fails
+    Output().write(loads_table(by_score(DaemonsLoads().hosts()), color=can_color(sys.stdout)))
     return 0
 
 

@@ -51,7 +51,8 @@ def connected(timeout: float = PATIENCE) -> socket.socket:
         sock.connect(path)
         _, owner, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         if owner != os.getuid():
-            raise RemoteRunnerError(f'{path}: the daemon there is one of the user with uid {owner}', remedy=_START)
+            what = f'{path}: the daemon there is one of the user with uid {owner}'
+            raise RemoteRunnerError(what, remedy=f'name another place in {SOCKET}')
     except OSError as error:
         sock.close()
         if isinstance(error, BlockingIOError):

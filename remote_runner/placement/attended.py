@@ -38,6 +38,9 @@ MOST_ENDING = 3
 WAIT_HEARD = 5.0
 #: Exit status where the daemon is lost; of other failures it says that itself, see `errors.py`.
 EXIT_LOST = 3
+#: What no name of a program has, and a line for a shell may have; and what to say of it.
+_OF_SHELLS = frozenset(' \n;|&<>()$`"\'')
+_FOR_A_SHELL = "no shell reads the words of a command; where one should: dsh sh -c '...'"
 _REMEDIES = {
     'cwd': '--sync brings this folder over and back, --dir names a folder of the host',
     'late': '--wait-files SECONDS waits longer',
@@ -138,11 +141,16 @@ class Attended:
             self._options.has_ended = True
             self.changes = result.get('seen', {})
             if result.get('why'):
-                complain(f'{self._options.command[0]}: {result["why"]}', self._options.ran_on)
+                program = self._options.command[0]
+                remedy = _FOR_A_SHELL if set(program) & _OF_SHELLS else None
+                complain(f'{program}: {result["why"]}', self._options.ran_on, remedy)
             return int(result['status'])
         if len(self.came) >= MOST_ENDING:
             return 128 + self.came[-1]
         if self._is_unheard:
+            if self._options.ran_on is None:
+                what = f'the daemon does not answer: {WAIT_HEARD:g} s after signal {self.came[0]} it has named no host'
+                return complain(what, None, 'end it, and start it again: remote_runner dshd', 128 + self.came[-1])
             what = f'nobody answers there: in {WAIT_HEARD:g} s the command was not sent the signal {self.came[0]}'
             remedy = 'what runs there ends when the host answers again, or finds that its connection is gone'
             return complain(what, self._options.ran_on, remedy, 128 + self.came[-1])

@@ -12,6 +12,8 @@ import socket
 import sys
 from pathlib import Path
 
+from remote_runner.errors import RemoteRunnerError
+
 #: Bytes of a log that is put aside when the next daemon begins.
 LARGE = 1 << 20
 _FORMAT = '%(asctime)s %(levelname)s: %(message)s'
@@ -27,12 +29,13 @@ class Child:
         """Leave the terminal, and have the process at it end with 0, and `said` on stdout.
 
         Raises:
-            OSError: the log cannot be written.
+            RemoteRunnerError: the log cannot be written.
         """
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if log.exists() and log.stat().st_size > LARGE:
-            log.replace(f'{log}.old')
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            file = _open_log(log)
+        except OSError as error:
+            what = f'the log {log} cannot be written: {error.strerror}'
+            raise RemoteRunnerError(what, remedy='XDG_STATE_HOME names another place') from error
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         os.setsid()
         os.chdir('/')
@@ -44,6 +47,13 @@ class Child:
         with contextlib.suppress(BrokenPipeError):  # who began us was killed
             os.write(self._tell, said.encode())
         os.close(self._tell)
+
+
+def _open_log(log: Path) -> int:
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LARGE:
+        log.replace(f'{log}.old')
+    return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def log_with_times() -> None:

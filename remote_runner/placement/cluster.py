@@ -42,6 +42,11 @@ class ClusterFile:
         self._taken: list[Stamp] = []
         self._seen: list[Stamp] = []
 
+    @property
+    def where(self) -> str:
+        """The hosts, or paths of files, that mean the same in any folder."""
+        return ' '.join(text.removeprefix('@') for text in self._texts)
+
     def read(self) -> list[Address]:
         """The hosts.
 

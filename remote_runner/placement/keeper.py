@@ -29,6 +29,8 @@ from remote_runner.placement.member import CONNECTING, UP, HostState, Member
 
 #: Seconds between two reports of a host.
 INTERVAL = 1.5
+#: Seconds by which we wake too late that mean that we have been stopped, or have had no processor.
+LATE = 0.2
 
 
 class Cluster:
@@ -197,7 +199,7 @@ class Cluster:
     # ---- what it makes of what it knows ----------------------------------------------------------------------------
 
     def _none(self, up: Sequence[Known], wanted: Wanted) -> NoHostFits:
-        """Why no host will do; those that were not meant are left out."""
+        """Why no host will do; those that were not meant are left out, unless none was."""
         reasons = {each.name: why_not(each, wanted) for each in up}
         found: dict[str, str] = {}
         is_out_of_reach = True
@@ -207,8 +209,11 @@ class Cluster:
                     lost = member.error.what if member.error is not None else 'it is not connected yet'
                     found[member.name] = reasons.get(member.name) or lost
                     is_out_of_reach &= member.name not in reasons
+            if not found:
+                unmeant = {member.name: unwanted(member.address, wanted) or '' for member in self._members.values()}
+                return NoHostFits(unmeant)
             others = len(self._members) - len(found)
-        return NoHostFits(found, others, out_of_reach=bool(found) and is_out_of_reach)
+        return NoHostFits(found, others, out_of_reach=is_out_of_reach)
 
     def _new(self, address: Address) -> Member:
         return Member(address, self._interval, self._clock, self._jitter)
@@ -226,10 +231,14 @@ class Cluster:
 
     def _keep(self) -> None:
         """Connect to hosts that are due, and lose those that are silent, until `close`."""
+        expected = self._clock()
         while True:
             with self._changed:
                 if self._is_closed.is_set():
                     return
+                if self._clock() > expected + LATE:
+                    for member in self._all():
+                        member.excuse()
                 lost = [member for member in self._all() if member.look()]
                 if lost:
                     self._changed.notify_all()
@@ -241,8 +250,10 @@ class Cluster:
                 for member in due:
                     member.due = None
                 self._connecting += len(due)
-                if not (closing or due):
-                    self._changed.wait(self._pause())
+                pause = 0.0 if closing or due else self._pause()
+                expected = self._clock() + pause
+                if pause:
+                    self._changed.wait(pause)
             for host in closing:
                 _in_background(host.close, host.name)
             for member in due:

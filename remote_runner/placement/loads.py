@@ -78,13 +78,15 @@ class DaemonsLoads:
 
     def _ranked(self, wanted: Wanted, count: int, rate: Score) -> list[str]:
         """The choice by a function that the daemon does not have."""
-        up = {known.name: known for known in map(as_known, self.hosts()) if known is not None}
+        states = self.hosts()
+        up = {known.name: known for known in map(as_known, states) if known is not None}
         found: list[str] = []
         while len(found) < count:
             chosen = best(up.values(), wanted, rate)
             if chosen is None:
-                reasons = {name: why_not(known, wanted) or '' for name, known in up.items()}
-                raise NoHostFits(reasons, out_of_reach=not up)
+                reasons = {state.address.where: state.error or 'it is not connected yet' for state in states}
+                reasons |= {name: why_not(known, wanted) or '' for name, known in up.items()}
+                raise NoHostFits(reasons, out_of_reach=bool(reasons) and not up)
             found.append(chosen.name)
             up[chosen.name] = chosen._replace(virtual=chosen.virtual + 1.0)
         return found

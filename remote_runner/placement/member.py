@@ -106,6 +106,8 @@ class Member:
         self.call: Call | None = None
         self.report: Report | None = None
         self.heard = clock()
+        #: Until when it does not count as silent, since we did not listen; None: we did.
+        self._excused: float | None = None
         self._up_since: float | None = None
         #: When it is to be connected to, or asked again; None: it is connected, or nobody knows yet whether it can be.
         self.due: float | None = clock()
@@ -149,7 +151,7 @@ class Member:
     def take(self, report: Report) -> None:
         """It has reported."""
         now = self._clock()
-        self.report, self.heard = report, now
+        self.report, self.heard, self._excused = report, now, None
         if self.state != UP:
             self.state, self.error = UP, None
             self._up_since = self._up_since or now
@@ -175,11 +177,19 @@ class Member:
             self.twin, self.due = None, now  # it can be had under this name alone
         if self.call is not None and self.call.ended:
             self.lose(_why_ended(self.call))
-        elif self._is_awaited and now - self.heard > self._patience:
+        elif self._is_awaited and now > self._silent_from:
             self.lose(HostSilent(f'it has been silent for {self._patience:g} s', host=self.name))
         else:
             return False
         return True
+
+    def excuse(self) -> None:
+        """We could not listen for a while (we were stopped, say): what it said meanwhile may still be unread.
+
+        Once only until it is heard again, so that who is always late still finds that a host is silent.
+        """
+        if self._excused is None:
+            self._excused = self._clock() + self._patience
 
     def give_up(self) -> Host | None:
         """The connection, if it is to be closed: it is broken, or of no use, and no command needs it."""
@@ -198,12 +208,17 @@ class Member:
     def times(self) -> Iterator[float]:
         """When there may be something to do about it, but for what is `due`."""
         if self._is_awaited:
-            yield self.heard + self._patience
+            yield self._silent_from
 
     @property
     def _is_awaited(self) -> bool:
         """Whether a report should come, or have come."""
         return self.call is not None and not isinstance(self.error, HostSilent)
+
+    @property
+    def _silent_from(self) -> float:
+        """When it counts as silent, unless it reports before."""
+        return max(self.heard + self._patience, self._excused or 0.0)
 
     @property
     def _patience(self) -> float:

@@ -24,11 +24,12 @@ _FILES = {
     '~/.config/remote_runner/cluster': 'The same, where that is not set; one or more hosts a line, with weights.',
     '~/.local/state/remote_runner/runs/SESSION/RUN/': 'What is known here of a run; completion takes names from it.',
     '~/.local/state/remote_runner/jobs/ID/': 'The journal of a job, and its results.',
+    '~/.local/state/remote_runner/dshd/HOSTNAME.log': 'The log of the daemon of `dshd`, where it is in the background.',
     '~/.local/state/remote_runner/hosts/HOSTNAME/SESSION/RUN/': 'On a host: what components were started with, their '
     'state and output.',
     '~/.cache/remote_runner/': 'On a host: the agent, compiled.',
-    '$XDG_RUNTIME_DIR/remote_runner/, /tmp/remote_runner-UID/': 'On a host: sockets and locks, in the second if '
-    'possible.',
+    '$XDG_RUNTIME_DIR/remote_runner/, /tmp/remote_runner-UID/': 'Here that of the daemon, on a host others: '
+    'sockets and locks, in the second if possible.',
 }
 _SEE_ALSO = ('screen(1)', 'ssh(1)', 'ssh-agent(1)', 'ssh_config(5)', 'sshd(8)')
 _EXIT_STATUS = 'exit status: '
