@@ -86,6 +86,13 @@ class TestLife:
         for host in daemons.bed.hosts:
             nothing_runs(host)
 
+    def test_in_the_background_it_holds_nothing_that_it_was_given(self, daemons: Daemons) -> None:
+        read, write = os.pipe()
+        daemons.begin(pass_fds=[write])
+        os.close(write)
+        with open(read, 'rb') as pipe:
+            assert pipe.read() == b''
+
     @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
     def test_in_the_foreground(self, daemons: Daemons, number: signal.Signals) -> None:
         with daemons.start('dshd', '-F', daemons.ssh_config, '-f', daemons.cluster, '--json') as daemon:

@@ -75,6 +75,7 @@ def fork() -> Child | tuple[int, str]:
     pid = os.fork()
     if pid == 0:
         os.close(heard)
+        _close_inherited()
         return Child(tell)
     os.close(tell)
     try:
@@ -86,6 +87,14 @@ def fork() -> Child | tuple[int, str]:
     except KeyboardInterrupt:
         _end(pid)
         raise
+
+
+def _close_inherited() -> None:
+    """Whoever gave us a pipe may wait for its end, and for that of a lock."""
+    for number in map(int, os.listdir('/proc/self/fd')):
+        with contextlib.suppress(OSError):  # that of the list
+            if number > 2 and os.get_inheritable(number):  # ours are not
+                os.close(number)
 
 
 def _end(pid: int) -> None:
