@@ -91,7 +91,8 @@ def fork() -> Child | tuple[int, str]:
 
 def _close_inherited() -> None:
     """Whoever gave us a pipe may wait for its end, and for that of a lock."""
-    for number in map(int, os.listdir('/proc/self/fd')):
+    for entry in list(Path('/proc/self/fd').iterdir()):
+        number = int(entry.name)
         with contextlib.suppress(OSError):  # that of the list
             if number > 2 and os.get_inheritable(number):  # ours are not
                 os.close(number)
