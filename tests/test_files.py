@@ -676,6 +676,39 @@ class TestTwoComponents:
         assert 'c@h2' not in done.stderr
         assert not bed['h1'].path(base).exists()
 
+    @pytest.mark.parametrize('how', ['the home', 'below the home', 'a link', 'a link above'])
+    def test_with_two_sources_for_one_target_of_two_names(self, site: Site, bed: Testbed, base: str, how: str) -> None:
+        """Only the host can tell: before it is sent anything."""
+        name = f'names-{site.session}'
+        folders = {
+            'the home': (f'~/{name}', f'/root/{name}'),
+            'below the home': (name, f'/root/{name}'),
+            'a link': (f'{base}/real', f'{base}/link'),
+            'a link above': (f'{base}/real/deep', f'{base}/link'),
+        }[how]
+        if 'link' in how:
+            bed['h1'].path(f'{base}/real').mkdir(parents=True)
+            bed['h1'].path(f'{base}/link').symlink_to('real')
+        site.file('one', 'one')
+        site.file('two', 'two')
+        site.file('same')
+        target = 'deep/target' if 'above' in how else 'target'
+        here = {'one': 'target', 'same': 'same'}
+        site.write(
+            component('a', 'h1', base_dir=folders[0], files=here),
+            component('b', 'h1', base_dir=folders[1], files={'two': target, './same': f'{target[:-6]}same'}),
+        )
+        real = bed['h1'].path(f'{base}/real' if 'link' in how else f'/root/{name}')
+        plan = site.run('plan', *site.arguments('--diff'), status=1)
+        for done in (plan, site.deploy(status=1), site.deploy('--always-copy', status=1)):
+            for word in ('a@h1', 'b@h1', f'/{target}', '/one', '/two'):
+                assert word in done.stderr
+            assert list(real.rglob('*')) == []
+        site.file('two', 'one')
+        site.deploy()
+        assert sorted(path.name for path in real.rglob('*') if path.is_file()) == ['same', 'target']
+        shutil.rmtree(real)
+
 
 def test_a_local_file_that_is_missing_is_found_before_anything_is_touched(site: Site, bed: Testbed, base: str) -> None:
     site.file('there')
