@@ -630,6 +630,39 @@ class TestThisMachine:
             assert f'{here}/{name}: {os.strerror(errno.ENOSPC)} ({size} bytes, ' in what
             assert 1_900_000 < int(re.findall(r', (\d+) are free there', what)[0]) < 2 << 20
 
+    @pytest.mark.parametrize('is_whole', [True, False])
+    def test_a_server_that_tells_at_the_end(
+        self, host: Host, base: str, there: Path, here: Path, monkeypatch: pytest.MonkeyPatch, is_whole: bool
+    ) -> None:
+        """NFS knows no unnamed files, and may say it when a file is closed, which it is all the same (close(2))."""
+        write(there / 'a')
+        write(there / 'z')
+        close, write_some = os.close, os.write
+        failed: list[int] = []
+
+        def full(fd: int, data: memoryview) -> int:
+            if not is_whole and not failed:
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+            return write_some(fd, data)
+
+        def late(fd: int) -> None:
+            is_copy = not failed and f'{here}/.rr-' in os.readlink(f'/proc/self/fd/{fd}')
+            close(fd)
+            if is_copy:
+                failed.append(fd)
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+        listing = look(host, [Wanted(base, '*', str(here))])
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'O_TMPFILE', 0)
+            patch.setattr(os, 'close', late)
+            patch.setattr('remote_runner.files.incoming.os.write', full)
+            fetched = bring(host, listing, silent)
+        [failure] = fetched.failures
+        assert failed
+        assert f'cannot write {here}/a: {os.strerror(errno.EDQUOT)} (8 bytes, ' in str(failure)
+        assert names(here) == ['z']
+
     def test_a_folder_that_may_not_be_written(self, bed: Testbed, base: str, there: Path, here: Path) -> None:
         for name in ('a', 'b'):
             write(there / name)

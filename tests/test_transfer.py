@@ -1036,6 +1036,36 @@ class TestNoRoom:
         lab.is_equal()
 
 
+    @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+    @pytest.mark.parametrize('size', [5 * MB, 99_999])
+    def test_at_the_end(self, inside: Lab, monkeypatch: pytest.MonkeyPatch, number: int, size: int) -> None:
+        """NFS may say it when the file is closed, which it is all the same (close(2))."""
+        lab = inside
+        write(lab.here / 'file', noise(size))
+        write(lab.there / 'file', 'old')
+        close = os.close
+        failed: list[int] = []
+
+        def full(fd: int) -> None:
+            is_copy = not failed and '/.rr-' in os.readlink(f'/proc/self/fd/{fd}')
+            close(fd)
+            if is_copy:
+                failed.append(fd)
+                raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'close', full)
+            with pytest.raises(TransferFailed) as caught:
+                lab.bring()
+        assert failed
+        assert f'cannot write {lab.there}/file: {os.strerror(number)}' in str(caught.value)
+        assert (f'({size} bytes, ' in str(caught.value)) == (number != errno.EIO)
+        assert (lab.there / 'file').read_text() == 'old'
+        assert lab.rubbish() == []
+        lab.bring()
+        lab.is_equal()
+
+
 class TestTheKernelCopies:
     """What stays of a large file, where it can (copy_file_range(2))."""
 

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from remote_runner.agent.copies import TEMPORARY
@@ -134,7 +135,8 @@ class Incoming:
         """Leave nothing of it. Safe to call at any time, and twice."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            with suppress(OSError):  # a server may tell only now that it is full (close(2)): nothing is wanted of it
+                os.close(fd)
         if self._temporary is not None:
             self._temporary.unlink()
             self._temporary = None
