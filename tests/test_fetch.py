@@ -553,8 +553,29 @@ class TestInterrupted:
         assert (here / 'large').read_text() == 'old'
 
 
+    def test_killed_where_what_comes_needs_a_name(
+        self, bed: Testbed, host: Host, base: str, there: Path, here: Path, large: None
+    ) -> None:
+        """As on NFS. The next time nothing is left of it; what somebody else is at is left alone."""
+        with start(bed, base, 'large', here / 'deep', HOLD='in the middle', NAMED='yes') as program:
+            wait_until(lambda: b'progress' in program.out, 'some of it came')
+            [copy] = names(here / 'deep')
+            assert copy.startswith('.rr-')
+            os.truncate(there / 'large', 1000)
+            get(host, base, here / 'deep', 'large')
+            assert names(here / 'deep') == [copy, 'large']
+            program.signal(signal.SIGKILL)
+            program.end()
+        write(there / 'large', 'new')
+        get(host, base, here / 'deep', 'large')
+        assert names(here / 'deep') == ['large']
+        assert (here / 'deep/large').read_text() == 'new'
+
+
 PROGRAM = """
 import json, os, re, signal, sys
+if 'NAMED' in os.environ:
+    os.O_TMPFILE = 0
 from remote_runner.errors import FetchIncomplete
 from tests.test_fetch import connected_by, fetch, Wanted
 config, base, pattern, folder = sys.argv[1:]

@@ -21,7 +21,7 @@ TEMPORARY = '.rr-'
 #: Bytes of an interrupted copy that are worth to be gone on with.
 LEAST = 1 << 20
 _JOURNAL = 'copying-'
-#: What the names of journals of marks end with (`mark_path`), which go with the agent.
+#: What the names of journals of marks end with (`agent/sharing.py`), which go with the agent.
 _MARKS = '.marks'
 
 
@@ -72,8 +72,8 @@ def temporary_path(folder: str, name: str) -> str:
     return '{}/{}{}-{}{}'.format(folder, TEMPORARY, os.uname().nodename, _writer(), _sum(name))
 
 
-def mark_path(folder: str) -> str:
-    """Where a mark can stand in a folder (`agent/sharing.py`): it is taken for a copy if we are killed."""
+def unique_path(folder: str) -> str:
+    """Where something can stand in a folder that is taken for a copy, of no known target, if we are killed."""
     name = '{}{}-{}-{}'.format(TEMPORARY, os.uname().nodename, _writer(), os.urandom(4).hex())
     return os.path.join(folder, name)
 

@@ -66,7 +66,7 @@ def nearest(path: str) -> 'Tuple[str, os.stat_result]':
 def leave_mark(request: 'Request') -> 'Dict[str, object]':
     """Operation `leave_mark`: make a mark in `folder`; its name. It goes with us, if nobody removes it before."""
     folder = request.header['folder']
-    path = copies.mark_path(folder)
+    path = copies.unique_path(folder)
     temporary = request.agent.temporary
     journal = copies.note_mark(folder)
     if journal not in temporary:

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from remote_runner.agent.copies import TEMPORARY
+from remote_runner.agent.copies import unique_path
 
 #: How file systems and old kernels say that they know no unnamed files.
 _NOT_THERE = (errno.EOPNOTSUPP, errno.EISDIR)
@@ -155,4 +155,4 @@ class Incoming:
         os.link(f'/proc/self/fd/{self._fd}', path, src_dir_fd=self._fd, follow_symlinks=True)
 
     def _temporary_path(self) -> Path:
-        return self._folder / f'{TEMPORARY}{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}'
+        return Path(unique_path(str(self._folder)))
