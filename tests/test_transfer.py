@@ -543,6 +543,14 @@ class TestWhileItIsSent:
             lab.bring()
         lab.is_equal()
 
+    @pytest.mark.parametrize(('what', 'told'), [('time', 'the time of'), ('mode', 'the permission bits of')])
+    def test_a_file_there_that_needs_no_content_is_gone(self, lab: Lab, what: str, told: str) -> None:
+        write(lab.here / 'file')
+        there = write(lab.there / 'file', mode=0o600 if what == 'mode' else 0o644, mtime=MTIME - (what == 'time'))
+        lab.between = there.unlink
+        with pytest.raises(TransferFailed, match=f'cannot set {told} {re.escape(str(there))}.*: No such file'):
+            lab.bring()
+
     def test_two_agents_write_one_file(self, lab: Lab) -> None:
         contents = {}
         start = threading.Barrier(3)
