@@ -1044,6 +1044,20 @@ class TestNoRoom:
         lab.is_equal()
 
 
+    def test_and_not_even_for_what_came(self, inside: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        lab = inside
+        write(lab.here / 'file', noise(5 * MB))
+
+        def full(*_: object) -> int:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+        with monkeypatch.context() as patch:
+            patch.setattr('remote_runner.agent.small.write', full)
+            patch.setattr(os, 'ftruncate', full)
+            with pytest.raises(TransferFailed, match=f'cannot write {re.escape(str(lab.there))}/file: Disk quota'):
+                lab.bring()
+        assert lab.rubbish() == []
+
     @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EIO])
     @pytest.mark.parametrize('size', [5 * MB, 99_999])
     def test_at_the_end(self, inside: Lab, monkeypatch: pytest.MonkeyPatch, number: int, size: int) -> None:

@@ -91,7 +91,10 @@ class Incoming:
     def _failure(self, error: OSError, verb: str = 'write') -> Failure:
         self.has_failed = True
         if self._fd >= 0 and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            os.ftruncate(self._fd, 0)  # what came of it is no use, and was free before
+            try:
+                os.ftruncate(self._fd, 0)  # what came of it is no use, and was free before
+            except OSError:
+                pass  # NFS writes what it has yet to write before, and fails again: less counts as free
         return small.failure(self.target, self._size, error, verb)
 
     def write(self, data: memoryview) -> None:
