@@ -38,7 +38,7 @@ from remote_runner.hosts.host import Call, Host
 from remote_runner.hosts.local import LocalChannel, LocalConnection
 from remote_runner.hosts.local_streams import LocalStreams
 from remote_runner.wire.columns import ANY_TIME
-from tests.bringing import MTIME, Cut, Lab, facts, ignore, mode, placed, wait_for_end, write
+from tests.bringing import MTIME, Cut, Deaf, Lab, facts, ignore, mode, placed, wait_for_end, write
 from tests.commands import ROOT
 from tests.test_files import ODD_NAMES
 from tests.testbed.process import wait_until
@@ -705,31 +705,46 @@ class TestCutAnywhere:
     def test_leaves_old_files_or_new_ones(self, lab: Lab, step: int, part: float) -> None:
         resumed = 0
         for writes in itertools.count(0, step):
-            self.prepare(lab)
-            before, wanted = facts(lab.there), facts(lab.here)
             cut = Cut(writes, part)
-            try:
-                with changed(lab, connect=lambda cut=cut: cut, met=lambda _, cut=cut: setattr(cut, 'is_armed', True)):
-                    lab.bring()
-            except HostError:
-                assert cut.is_cut
-            after = {name: fact for name, fact in facts(lab.there).items() if not name.startswith(b'.rr-')}
-            for name, fact in after.items():
-                mixed = name in (b'mode', b'time')  # they are set one after the other
-                assert fact in (before.get(name), wanted[name]) or mixed, name
-                assert not mixed or fact[2] == wanted[name][2]
-            assert all(path.stat().st_size >= MB for path in lab.copies())
-            own = temporary_path('', 'new')[-8:]  # tells of which file a copy is
-            came = sum(path.stat().st_size for path in lab.copies() if path.name.endswith(own))
-            resumed += came > 0
-            missing = sum((lab.here / os.fsdecode(name)).stat().st_size for name in wanted.keys() - after.keys())
-            brought = lab.bring()
-            lab.is_equal()
-            assert brought.sent <= missing - came + 2 * BLOCK + 5 * len('new 0')
+            resumed += self.check(lab, cut, lambda _, cut=cut: setattr(cut, 'is_armed', True))
             if not cut.is_cut:
                 break
         assert writes > 15
         assert resumed > 0
+
+    def test_and_so_does_an_agent_that_is_killed_at_any_of_its_answers(self, lab: Lab) -> None:
+        for reads in itertools.count():
+            deaf = Deaf(reads)
+            self.check(lab, deaf, lambda host, deaf=deaf: setattr(deaf, 'pid', host.facts.pid))
+            if not deaf.is_cut:
+                break
+        assert reads > 8
+
+    def check(self, lab: Lab, cut: Cut | Deaf, met: Callable[[Host], object]) -> bool:
+        """Bring all over a connection that is cut, and then once more; whether something could be gone on with."""
+        self.prepare(lab)
+        before, wanted = facts(lab.there), facts(lab.here)
+        try:
+            with changed(lab, connect=lambda: cut, met=met):
+                lab.bring()
+        except HostError:
+            assert cut.is_cut
+        after = {name: fact for name, fact in facts(lab.there).items() if b'.rr-' not in name}
+        for name, fact in after.items():
+            mixed = name in (b'mode', b'time')  # they are set one after the other
+            assert fact in (before.get(name), wanted[name]) or mixed, name
+            assert not mixed or fact[2] == wanted[name][2]
+        own = temporary_path('', 'new')[-8:]  # tells of which file a copy is
+        came = sum(path.stat().st_size for path in lab.copies() if path.name.endswith(own))
+        if isinstance(cut, Cut):  # which lets the agent clean up
+            assert all(path.stat().st_size >= MB for path in lab.copies())
+        else:
+            came = came if came >= MB else 0
+        missing = sum((lab.here / os.fsdecode(name)).stat().st_size for name in wanted.keys() - after.keys())
+        brought = lab.bring()
+        lab.is_equal()
+        assert brought.sent <= missing - came + 2 * BLOCK + 5 * len('new 0')
+        return came > 0
 
 
 MASTER = """
