@@ -321,6 +321,28 @@ class TestComparing:
         assert size < int(read[1]) < 2 * size
 
 
+    def test_what_is_remembered_is_read_if_it_is_not_to_be_believed(self, site: Site, bed: Testbed, base: str) -> None:
+        site.file('file', 'content')
+        site.write(component('x', 'h1', base_dir=base, files={'file': 'file'}))
+
+        def hashed(*options: str) -> int:
+            sent = site.deploy(*options).event('files_sent')
+            assert (sent['sent'], sent['unchanged']) == (0, 1)
+            return int(sent['hashed'])
+
+        site.deploy()
+        wait_until(lambda: hashed() == 0, 'the SHA-1 to be remembered')
+        assert hashed('--no-hash-cache') == 1
+        assert hashed() == 0
+
+    def test_a_run_stays_below_its_rate(self, site: Site, bed: Testbed, base: str) -> None:
+        site.file('file', os.urandom(1 << 20))
+        site.write(*[component('x', host.name, base_dir=base, files={'file': 'file'}) for host in bed.hosts])
+        done = site.deploy('--bwlimit', '2m')
+        assert done.event('run_ended')['seconds'] > 1.2  # 3 MB at 2 MB/s, the first part at once
+        assert all((host.path(base) / 'file').stat().st_size == 1 << 20 for host in bed.hosts)
+
+
 def ops_of(site: Site, monkeypatch: pytest.MonkeyPatch) -> tuple[Counter[str], list[dict[str, Any]]]:
     """Deploy from Python; what was asked of the agents, by operation, and the events."""
     asked: Counter[str] = Counter()
