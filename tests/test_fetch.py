@@ -23,6 +23,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remote_runner.agent.hash_files import cache_path
+from remote_runner.agent.hashes import Hashes
 from remote_runner.errors import ConnectionLost, FetchFailed, FetchIncomplete, HostError, TransferFailed
 from remote_runner.files.fetch import Fetched, bring
 from remote_runner.files.incoming import LocalFolder, UnsafePath
@@ -291,6 +293,21 @@ class TestAgain:
         assert found(here) == found(there)
         assert not (here / 'link').is_symlink()
         assert len(fetch(host, wanted, silent).skipped) == len(all_names)
+
+    def test_what_is_here_already_is_read_once(
+        self, host: Host, base: str, there: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+        write(there / 'file')
+        get(host, base, here, 'file')
+
+        def is_remembered() -> bool:
+            assert get(host, base, here, 'file').skipped == (f'{here}/file',)
+            known = Hashes(cache_path()).known(f'{here}/file', (here / 'file').stat())
+            assert known in (None, hashlib.sha1(b'content\n').hexdigest())
+            return known is not None
+
+        wait_until(is_remembered, 'the SHA-1 to be remembered')
 
     def test_the_old_file_or_the_new(self, host: Host, base: str, there: Path, here: Path, incoming: str) -> None:
         write(there / 'file', 'new')

@@ -129,6 +129,8 @@ class _Receiver:
             difference = look(self._host, Manifest(tuple(wanted)), local).difference
         except TransferFailed:
             return ()  # one of them cannot be looked at any more: which, fetching them says
+        finally:
+            local.save()
         differing = {entry.remote for entry in difference.send}
         unchanged = {file.local for file in candidates if file.path not in differing and _set_mode(file)}
         self.todo = deque(file for file in self.todo if file.local not in unchanged)
