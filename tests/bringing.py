@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import select
+import signal
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -208,6 +209,39 @@ class Cut(LocalConnection):
     def open(self, command: str) -> LocalChannel:
         channel: Any = _CutChannel(super().open(command), self)
         return channel
+
+
+class Deaf(LocalConnection):
+    """A connection to an agent that is killed when we have heard of it so many times since its `pid` was told."""
+
+    def __init__(self, reads: int) -> None:
+        super().__init__()
+        self.reads = reads
+        self.pid = 0
+        self.is_cut = False
+
+    def open(self, command: str) -> LocalChannel:
+        channel: Any = _DeafChannel(super().open(command), self)
+        return channel
+
+
+class _DeafChannel:
+    def __init__(self, channel: Channel, deaf: Deaf) -> None:
+        self._channel = channel
+        self._deaf = deaf
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def read(self, *arguments: Any, **options: Any) -> Any:
+        heard = self._channel.read(*arguments, **options)
+        deaf = self._deaf
+        if deaf.pid and not deaf.is_cut:
+            deaf.is_cut = deaf.reads == 0
+            deaf.reads -= 1
+            if deaf.is_cut:
+                os.kill(deaf.pid, signal.SIGKILL)
+        return heard
 
 
 class _CutChannel:

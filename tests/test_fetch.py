@@ -23,6 +23,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remote_runner.agent.hash_files import cache_path
+from remote_runner.agent.hashes import Hashes
 from remote_runner.errors import ConnectionLost, FetchFailed, FetchIncomplete, HostError, TransferFailed
 from remote_runner.files.fetch import Fetched, bring
 from remote_runner.files.incoming import LocalFolder, UnsafePath
@@ -293,6 +295,21 @@ class TestAgain:
         assert not (here / 'link').is_symlink()
         assert len(fetch(host, wanted, silent).skipped) == len(all_names)
 
+    def test_what_is_here_already_is_read_once(
+        self, host: Host, base: str, there: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+        write(there / 'file')
+        get(host, base, here, 'file')
+
+        def is_remembered() -> bool:
+            assert get(host, base, here, 'file').skipped == (f'{here}/file',)
+            known = Hashes(cache_path()).known(f'{here}/file', (here / 'file').stat())
+            assert known in (None, hashlib.sha1(b'content\n').hexdigest())
+            return known is not None
+
+        wait_until(is_remembered, 'the SHA-1 to be remembered')
+
     def test_the_old_file_or_the_new(self, host: Host, base: str, there: Path, here: Path, incoming: str) -> None:
         write(there / 'file', 'new')
         old = write(here / 'file', 'old', 0o444)
@@ -554,8 +571,29 @@ class TestInterrupted:
         assert (here / 'large').read_text() == 'old'
 
 
+    def test_killed_where_what_comes_needs_a_name(
+        self, bed: Testbed, host: Host, base: str, there: Path, here: Path, large: None
+    ) -> None:
+        """As on NFS. The next time nothing is left of it; what somebody else is at is left alone."""
+        with start(bed, base, 'large', here / 'deep', HOLD='in the middle', NAMED='yes') as program:
+            wait_until(lambda: b'progress' in program.out, 'some of it came')
+            [copy] = names(here / 'deep')
+            assert copy.startswith('.rr-')
+            os.truncate(there / 'large', 1000)
+            get(host, base, here / 'deep', 'large')
+            assert names(here / 'deep') == [copy, 'large']
+            program.signal(signal.SIGKILL)
+            program.end()
+        write(there / 'large', 'new')
+        get(host, base, here / 'deep', 'large')
+        assert names(here / 'deep') == ['large']
+        assert (here / 'deep/large').read_text() == 'new'
+
+
 PROGRAM = """
 import json, os, re, signal, sys
+if 'NAMED' in os.environ:
+    os.O_TMPFILE = 0
 from remote_runner.errors import FetchIncomplete
 from tests.test_fetch import connected_by, fetch, Wanted
 config, base, pattern, folder = sys.argv[1:]
@@ -630,6 +668,39 @@ class TestThisMachine:
         for (_, what), name, size in zip(result['failures'], ['large', 'medium'], [8 << 20, 2597152], strict=True):
             assert f'{here}/{name}: {os.strerror(errno.ENOSPC)} ({size} bytes, ' in what
             assert 1_900_000 < int(re.findall(r', (\d+) are free there', what)[0]) < 2 << 20
+
+    @pytest.mark.parametrize('is_whole', [True, False])
+    def test_a_server_that_tells_at_the_end(
+        self, host: Host, base: str, there: Path, here: Path, monkeypatch: pytest.MonkeyPatch, is_whole: bool
+    ) -> None:
+        """NFS knows no unnamed files, and may say it when a file is closed, which it is all the same (close(2))."""
+        write(there / 'a')
+        write(there / 'z')
+        close, write_some = os.close, os.write
+        failed: list[int] = []
+
+        def full(fd: int, data: memoryview) -> int:
+            if not is_whole and not failed:
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+            return write_some(fd, data)
+
+        def late(fd: int) -> None:
+            is_copy = not failed and f'{here}/.rr-' in os.readlink(f'/proc/self/fd/{fd}')
+            close(fd)
+            if is_copy:
+                failed.append(fd)
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+        listing = look(host, [Wanted(base, '*', str(here))])
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'O_TMPFILE', 0)
+            patch.setattr(os, 'close', late)
+            patch.setattr('remote_runner.files.incoming.os.write', full)
+            fetched = bring(host, listing, silent)
+        [failure] = fetched.failures
+        assert failed
+        assert f'cannot write {here}/a: {os.strerror(errno.EDQUOT)} (8 bytes, ' in str(failure)
+        assert names(here) == ['z']
 
     def test_a_folder_that_may_not_be_written(self, bed: Testbed, base: str, there: Path, here: Path) -> None:
         for name in ('a', 'b'):

@@ -321,6 +321,28 @@ class TestComparing:
         assert size < int(read[1]) < 2 * size
 
 
+    def test_what_is_remembered_is_read_if_it_is_not_to_be_believed(self, site: Site, bed: Testbed, base: str) -> None:
+        site.file('file', 'content')
+        site.write(component('x', 'h1', base_dir=base, files={'file': 'file'}))
+
+        def hashed(*options: str) -> int:
+            sent = site.deploy(*options).event('files_sent')
+            assert (sent['sent'], sent['unchanged']) == (0, 1)
+            return int(sent['hashed'])
+
+        site.deploy()
+        wait_until(lambda: hashed() == 0, 'the SHA-1 to be remembered')
+        assert hashed('--no-hash-cache') == 1
+        assert hashed() == 0
+
+    def test_a_run_stays_below_its_rate(self, site: Site, bed: Testbed, base: str) -> None:
+        site.file('file', os.urandom(1 << 20))
+        site.write(*[component('x', host.name, base_dir=base, files={'file': 'file'}) for host in bed.hosts])
+        done = site.deploy('--bwlimit', '2m')
+        assert done.event('run_ended')['seconds'] > 1.2  # 3 MB at 2 MB/s, the first part at once
+        assert all((host.path(base) / 'file').stat().st_size == 1 << 20 for host in bed.hosts)
+
+
 def ops_of(site: Site, monkeypatch: pytest.MonkeyPatch) -> tuple[Counter[str], list[dict[str, Any]]]:
     """Deploy from Python; what was asked of the agents, by operation, and the events."""
     asked: Counter[str] = Counter()
@@ -675,6 +697,39 @@ class TestTwoComponents:
             assert word in done.stderr
         assert 'c@h2' not in done.stderr
         assert not bed['h1'].path(base).exists()
+
+    @pytest.mark.parametrize('how', ['the home', 'below the home', 'a link', 'a link above'])
+    def test_with_two_sources_for_one_target_of_two_names(self, site: Site, bed: Testbed, base: str, how: str) -> None:
+        """Only the host can tell: before it is sent anything."""
+        name = f'names-{site.session}'
+        folders = {
+            'the home': (f'~/{name}', f'/root/{name}'),
+            'below the home': (name, f'/root/{name}'),
+            'a link': (f'{base}/real', f'{base}/link'),
+            'a link above': (f'{base}/real/deep', f'{base}/link'),
+        }[how]
+        if 'link' in how:
+            bed['h1'].path(f'{base}/real').mkdir(parents=True)
+            bed['h1'].path(f'{base}/link').symlink_to('real')
+        site.file('one', 'one')
+        site.file('two', 'two')
+        site.file('same')
+        target = 'deep/target' if 'above' in how else 'target'
+        here = {'one': 'target', 'same': 'same'}
+        site.write(
+            component('a', 'h1', base_dir=folders[0], files=here),
+            component('b', 'h1', base_dir=folders[1], files={'two': target, './same': f'{target[:-6]}same'}),
+        )
+        real = bed['h1'].path(f'{base}/real' if 'link' in how else f'/root/{name}')
+        plan = site.run('plan', *site.arguments('--diff'), status=1)
+        for done in (plan, site.deploy(status=1), site.deploy('--always-copy', status=1)):
+            for word in ('a@h1', 'b@h1', f'/{target}', '/one', '/two'):
+                assert word in done.stderr
+            assert list(real.rglob('*')) == []
+        site.file('two', 'one')
+        site.deploy()
+        assert sorted(path.name for path in real.rglob('*') if path.is_file()) == ['same', 'target']
+        shutil.rmtree(real)
 
 
 def test_a_local_file_that_is_missing_is_found_before_anything_is_touched(site: Site, bed: Testbed, base: str) -> None:

@@ -379,6 +379,21 @@ class TestTrouble:
         assert sent(shared.deploy()) == 0
         assert shared.names() == ['large']
 
+    def test_the_mark_of_an_agent_that_is_killed_goes_with_the_next_run(self, shared: Shared) -> None:
+        """Also from a folder into which nothing is brought."""
+        shared.file('large', LARGE)
+        shared.everywhere({'large': 'deep/large'})
+        with shared.begin() as running:
+            wait_until(lambda: any(shared.there.glob('.rr-*')), 'the mark')
+            [mark] = shared.there.glob('.rr-*')
+            host = shared.bed[mark.name.split('-')[1]]
+            host.run(['kill', '-KILL', str(the_agent(host).pid)])
+            done = running.end()
+        assert done.status == 3
+        assert mark.exists()
+        shared.deploy()
+        assert shared.names() == ['deep/large']
+
     def test_a_local_file_that_is_changed_meanwhile(self, shared: Shared) -> None:
         """Whoever waits for it tries, too, and fails as well: nobody hangs."""
         local = shared.file('large', LARGE)

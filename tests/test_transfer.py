@@ -39,7 +39,7 @@ from remote_runner.hosts.host import Host
 from remote_runner.hosts.local import LocalChannel, LocalConnection
 from remote_runner.hosts.local_streams import LocalStreams
 from remote_runner.wire.columns import ANY_TIME
-from tests.bringing import MTIME, Cut, Lab, facts, ignore, mode, placed, wait_for_end, write
+from tests.bringing import MTIME, Cut, Deaf, Lab, facts, ignore, mode, placed, wait_for_end, write
 from tests.commands import ROOT
 from tests.test_files import ODD_NAMES
 from tests.testbed.process import wait_until
@@ -544,6 +544,14 @@ class TestWhileItIsSent:
             lab.bring()
         lab.is_equal()
 
+    @pytest.mark.parametrize(('what', 'told'), [('time', 'the time of'), ('mode', 'the permission bits of')])
+    def test_a_file_there_that_needs_no_content_is_gone(self, lab: Lab, what: str, told: str) -> None:
+        write(lab.here / 'file')
+        there = write(lab.there / 'file', mode=0o600 if what == 'mode' else 0o644, mtime=MTIME - (what == 'time'))
+        lab.between = there.unlink
+        with pytest.raises(TransferFailed, match=f'cannot set {told} {re.escape(str(there))}.*: No such file'):
+            lab.bring()
+
     def test_two_agents_write_one_file(self, lab: Lab) -> None:
         contents = {}
         start = threading.Barrier(3)
@@ -698,31 +706,46 @@ class TestCutAnywhere:
     def test_leaves_old_files_or_new_ones(self, lab: Lab, step: int, part: float) -> None:
         resumed = 0
         for writes in itertools.count(0, step):
-            self.prepare(lab)
-            before, wanted = facts(lab.there), facts(lab.here)
             cut = Cut(writes, part)
-            try:
-                with changed(lab, connect=lambda cut=cut: cut, met=lambda _, cut=cut: setattr(cut, 'is_armed', True)):
-                    lab.bring()
-            except HostError:
-                assert cut.is_cut
-            after = {name: fact for name, fact in facts(lab.there).items() if not name.startswith(b'.rr-')}
-            for name, fact in after.items():
-                mixed = name in (b'mode', b'time')  # they are set one after the other
-                assert fact in (before.get(name), wanted[name]) or mixed, name
-                assert not mixed or fact[2] == wanted[name][2]
-            assert all(path.stat().st_size >= MB for path in lab.copies())
-            own = temporary_path('', 'new')[-8:]  # tells of which file a copy is
-            came = sum(path.stat().st_size for path in lab.copies() if path.name.endswith(own))
-            resumed += came > 0
-            missing = sum((lab.here / os.fsdecode(name)).stat().st_size for name in wanted.keys() - after.keys())
-            brought = lab.bring()
-            lab.is_equal()
-            assert brought.sent <= missing - came + 2 * BLOCK + 5 * len('new 0')
+            resumed += self.check(lab, cut, lambda _, cut=cut: setattr(cut, 'is_armed', True))
             if not cut.is_cut:
                 break
         assert writes > 15
         assert resumed > 0
+
+    def test_and_so_does_an_agent_that_is_killed_at_any_of_its_answers(self, lab: Lab) -> None:
+        for reads in itertools.count():
+            deaf = Deaf(reads)
+            self.check(lab, deaf, lambda host, deaf=deaf: setattr(deaf, 'pid', host.facts.pid))
+            if not deaf.is_cut:
+                break
+        assert reads > 8
+
+    def check(self, lab: Lab, cut: Cut | Deaf, met: Callable[[Host], object]) -> bool:
+        """Bring all over a connection that is cut, and then once more; whether something could be gone on with."""
+        self.prepare(lab)
+        before, wanted = facts(lab.there), facts(lab.here)
+        try:
+            with changed(lab, connect=lambda: cut, met=met):
+                lab.bring()
+        except HostError:
+            assert cut.is_cut
+        after = {name: fact for name, fact in facts(lab.there).items() if b'.rr-' not in name}
+        for name, fact in after.items():
+            mixed = name in (b'mode', b'time')  # they are set one after the other
+            assert fact in (before.get(name), wanted[name]) or mixed, name
+            assert not mixed or fact[2] == wanted[name][2]
+        own = temporary_path('', 'new')[-8:]  # tells of which file a copy is
+        came = sum(path.stat().st_size for path in lab.copies() if path.name.endswith(own))
+        if isinstance(cut, Cut):  # which lets the agent clean up
+            assert all(path.stat().st_size >= MB for path in lab.copies())
+        else:
+            came = came if came >= MB else 0
+        missing = sum((lab.here / os.fsdecode(name)).stat().st_size for name in wanted.keys() - after.keys())
+        brought = lab.bring()
+        lab.is_equal()
+        assert brought.sent <= missing - came + 2 * BLOCK + 5 * len('new 0')
+        return came > 0
 
 
 MASTER = """
@@ -1034,6 +1057,50 @@ class TestNoRoom:
         assert (lab.there / 'file').read_text() == 'old'
         assert lab.rubbish() == []
         assert lab.bring().sent == size
+        lab.is_equal()
+
+
+    def test_and_not_even_for_what_came(self, inside: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        lab = inside
+        write(lab.here / 'file', noise(5 * MB))
+
+        def full(*_: object) -> int:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+        with monkeypatch.context() as patch:
+            patch.setattr('remote_runner.agent.small.write', full)
+            patch.setattr(os, 'ftruncate', full)
+            with pytest.raises(TransferFailed, match=f'cannot write {re.escape(str(lab.there))}/file: Disk quota'):
+                lab.bring()
+        assert lab.rubbish() == []
+
+    @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+    @pytest.mark.parametrize('size', [5 * MB, 99_999])
+    def test_at_the_end(self, inside: Lab, monkeypatch: pytest.MonkeyPatch, number: int, size: int) -> None:
+        """NFS may say it when the file is closed, which it is all the same (close(2))."""
+        lab = inside
+        write(lab.here / 'file', noise(size))
+        write(lab.there / 'file', 'old')
+        close = os.close
+        failed: list[int] = []
+
+        def full(fd: int) -> None:
+            is_copy = not failed and '/.rr-' in os.readlink(f'/proc/self/fd/{fd}')
+            close(fd)
+            if is_copy:
+                failed.append(fd)
+                raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'close', full)
+            with pytest.raises(TransferFailed) as caught:
+                lab.bring()
+        assert failed
+        assert f'cannot write {lab.there}/file: {os.strerror(number)}' in str(caught.value)
+        assert (f'({size} bytes, ' in str(caught.value)) == (number != errno.EIO)
+        assert (lab.there / 'file').read_text() == 'old'
+        assert lab.rubbish() == []
+        lab.bring()
         lab.is_equal()
 
 

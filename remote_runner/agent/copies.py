@@ -21,6 +21,8 @@ TEMPORARY = '.rr-'
 #: Bytes of an interrupted copy that are worth to be gone on with.
 LEAST = 1 << 20
 _JOURNAL = 'copying-'
+#: What the names of journals of marks end with (`agent/sharing.py`), which go with the agent.
+_MARKS = '.marks'
 
 
 class Copy:
@@ -70,8 +72,8 @@ def temporary_path(folder: str, name: str) -> str:
     return '{}/{}{}-{}{}'.format(folder, TEMPORARY, os.uname().nodename, _writer(), _sum(name))
 
 
-def mark_path(folder: str) -> str:
-    """Where a mark can stand in a folder (`agent/sharing.py`): `sweep` takes it for a copy if we are killed."""
+def unique_path(folder: str) -> str:
+    """Where something can stand in a folder that is taken for a copy, of no known target, if we are killed."""
     name = '{}{}-{}-{}'.format(TEMPORARY, os.uname().nodename, _writer(), os.urandom(4).hex())
     return os.path.join(folder, name)
 
@@ -119,12 +121,20 @@ def _folder() -> str:
     return other if beside == other else os.path.dirname(cache_path())
 
 
-class Journal:
-    """Where this agent writes copies."""
+def note_mark(folder: str) -> str:
+    """A mark may be left in this folder; the path of the journal that says so until we end."""
+    journal = Journal(_MARKS)
+    journal.note(folder)
+    journal.close(is_clean=False)
+    return journal.path
 
-    def __init__(self) -> None:
-        name = '{}{}-{}'.format(_JOURNAL, os.uname().nodename, _writer())
-        self._path = os.path.join(_folder(), name)
+
+class Journal:
+    """Where this agent writes copies, or something else of this `kind`."""
+
+    def __init__(self, kind: str = '') -> None:
+        name = '{}{}-{}{}'.format(_JOURNAL, os.uname().nodename, _writer(), kind)
+        self.path = os.path.join(_folder(), name)
         self._known: "Set[str]" = set()
         self._fd = -1
 
@@ -135,9 +145,9 @@ class Journal:
         self._known.add(folder)
         try:
             if self._fd < 0:
-                os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._fd = os.open(self._path, flags, 0o600)
+                os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._fd = os.open(self.path, flags, 0o600)
             os.write(self._fd, os.fsencode(folder) + b'\0')
         except OSError:
             return  # a disk that is full: what is left is found by the next copy into the folder
@@ -148,7 +158,7 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
             if is_clean:
-                _forget(self._path)
+                _forget(self.path)
 
 
 def interrupted() -> "List[Copy]":
@@ -200,7 +210,7 @@ def _journals() -> "Iterator[Tuple[str, List[str]]]":
     except OSError:
         return  # nothing was ever copied
     for name in names:
-        if name.startswith(ours) and _is_gone(name[len(ours) :]):
+        if name.startswith(ours) and _is_gone(name[len(ours) :].partition('.')[0]):
             try:
                 with open(os.path.join(folder, name), 'rb') as file:
                     yield os.path.join(folder, name), [os.fsdecode(one) for one in file.read().split(b'\0')[:-1]]

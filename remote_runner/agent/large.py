@@ -91,7 +91,10 @@ class Incoming:
     def _failure(self, error: OSError, verb: str = 'write') -> Failure:
         self.has_failed = True
         if self._fd >= 0 and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            os.ftruncate(self._fd, 0)  # what came of it is no use, and was free before
+            try:
+                os.ftruncate(self._fd, 0)  # what came of it is no use, and was free before
+            except OSError:
+                pass  # NFS writes what it has yet to write before, and fails again: less counts as free
         return small.failure(self.target, self._size, error, verb)
 
     def write(self, data: memoryview) -> None:
@@ -218,14 +221,20 @@ class Incoming:
         return status
 
     def _close(self) -> None:
-        for fd in (self._fd, self._source):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._source = -1
+        """Both files are closed even where that fails: file systems of the network may tell only then that they have no
+        room (close(2))."""
+        fd, source, self._fd, self._source = self._fd, self._source, -1, -1
+        if source >= 0:
+            os.close(source)
+        if fd >= 0:
+            os.close(fd)
 
     def give_up(self, keep: bool) -> bool:
         """It does not become whole. Whether nothing is left of it: with `keep` a large one stays for the next run."""
-        self._close()
+        try:
+            self._close()
+        except OSError:
+            keep = False  # not all that was written is there
         if keep and self._done >= copies.LEAST:
             return False
         try:

@@ -103,6 +103,8 @@ def _set_time(path: str, mtime: int) -> None:
         os.utime(path, ns=(int(time.time() * 1e9), mtime))
     except PermissionError:
         return  # the content is right, and whose file it is decides about its time
+    except OSError as error:
+        raise Failure('cannot set the time of {}: {}'.format(path, error.strerror), kind='transfer') from None
 
 
 class _Writer:

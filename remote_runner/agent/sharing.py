@@ -65,8 +65,12 @@ def nearest(path: str) -> 'Tuple[str, os.stat_result]':
 
 def leave_mark(request: 'Request') -> 'Dict[str, object]':
     """Operation `leave_mark`: make a mark in `folder`; its name. It goes with us, if nobody removes it before."""
-    path = copies.mark_path(request.header['folder'])
+    folder = request.header['folder']
+    path = copies.unique_path(folder)
     temporary = request.agent.temporary
+    journal = copies.note_mark(folder)
+    if journal not in temporary:
+        temporary.append(journal)
     temporary.append(path)
     try:
         os.close(os.open(path, _FLAGS, 0o600))

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from remote_runner.defaults import LOCALHOST
 from remote_runner.deploy.board import Board, State, Tracked
 from remote_runner.deploy.bring import Bringer
+from remote_runner.deploy.conflicts import conflict_of_sources
 from remote_runner.deploy.keep import end_others, has_changed_files, unchanged, watched
 from remote_runner.deploy.mirror import Mirrors, check_temporary
 from remote_runner.deploy.outcome import RunOptions
@@ -213,12 +214,20 @@ class Preparation:
             raise self._undeleted[0] if len(self._undeleted) == 1 else DeletionIncomplete(self._undeleted)
 
     def _manifest(self, own: list[Tracked]) -> Manifest | None:
-        """What is to stand on a host; None: nothing is brought there."""
+        """What is to stand on a host; None: nothing is brought there.
+
+        Raises:
+            TransferFailed: components want different things at one path.
+        """
         placed = [
             Placed(file.local, remote_path(self.base_dirs[tracked.key], file.remote), file.kind)
             for tracked in own
             for file in tracked.plan.files
         ]
+        if len(own) > 1:  # of one by itself its config tells
+            wrong = conflict_of_sources(own[0].host, placed, self._bringer.local, self._whose)
+            if wrong is not None:
+                raise wrong
         tops = [self.base_dirs[tracked.key] for tracked in own if tracked.plan.base_dir is not None]
         return self._bringer.manifest(placed, self._mirror(own), tops) if placed else None
 

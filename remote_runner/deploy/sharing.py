@@ -22,7 +22,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 
-from remote_runner.deploy.conflicts import Whose, are_alike, are_of_one_source, conflict
+from remote_runner.deploy.conflicts import Whose, are_alike, are_of_one_source, conflict, conflict_of_names
 from remote_runner.deploy.regions import Batch, Claim, Region, State
 from remote_runner.deploy.visible import Sight, only
 from remote_runner.errors import HostError, TransferFailed
@@ -145,13 +145,16 @@ class Turn:
         """Find out who else sees these places; what others bring of that which differs.
 
         Raises:
-            TransferFailed: another host brings something else there.
+            TransferFailed: another host brings something else there, or this one would, to the same path by two names.
             ConnectionLost: the connection broke.
         """
         self._manifest, self._places, self.changed = manifest, places, difference.paths()
+        local = self._sharing.local
+        wrong = conflict_of_names(self.host, places, self._in, local, self._sharing.whose)
+        if wrong is not None:
+            raise wrong
         found = self._join()
         others: dict[str, tuple[Item, Claim]] = {}
-        local = self._sharing.local
         while found:
             conflicts = {path for path, (item, claim) in found.items() if not are_alike(item, claim.item, local)}
             about = {path for path in found if path in self.changed or found[path][1].changes} | conflicts

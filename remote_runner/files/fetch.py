@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from remote_runner.agent.copies import sweep
 from remote_runner.agent.files import make_folders
 from remote_runner.errors import ConnectionLost, FetchFailed, TransferFailed
 from remote_runner.files.compare import look
@@ -109,8 +110,10 @@ class _Receiver:
                 self.failures.append(FetchFailed(what, host=self._host.name, path=folder.path))
 
     def _make(self, folder: str) -> None:
+        """Make a folder, where it is missing; what runs left in it that were killed goes."""
         if folder not in self._made:
             make_folders(folder)
+            sweep(folder)
             self._made.add(folder)
 
     def skip_unchanged(self) -> tuple[str, ...]:
@@ -126,6 +129,8 @@ class _Receiver:
             difference = look(self._host, Manifest(tuple(wanted)), local).difference
         except TransferFailed:
             return ()  # one of them cannot be looked at any more: which, fetching them says
+        finally:
+            local.save()
         differing = {entry.remote for entry in difference.send}
         unchanged = {file.local for file in candidates if file.path not in differing and _set_mode(file)}
         self.todo = deque(file for file in self.todo if file.local not in unchanged)

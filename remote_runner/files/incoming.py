@@ -9,9 +9,10 @@ import errno
 import hashlib
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from remote_runner.agent.copies import TEMPORARY
+from remote_runner.agent.copies import unique_path
 
 #: How file systems and old kernels say that they know no unnamed files.
 _NOT_THERE = (errno.EOPNOTSUPP, errno.EISDIR)
@@ -134,7 +135,8 @@ class Incoming:
         """Leave nothing of it. Safe to call at any time, and twice."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            with suppress(OSError):  # a server may tell only now that it is full (close(2)): nothing is wanted of it
+                os.close(fd)
         if self._temporary is not None:
             self._temporary.unlink()
             self._temporary = None
@@ -153,4 +155,4 @@ class Incoming:
         os.link(f'/proc/self/fd/{self._fd}', path, src_dir_fd=self._fd, follow_symlinks=True)
 
     def _temporary_path(self) -> Path:
-        return self._folder / f'{TEMPORARY}{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}'
+        return Path(unique_path(str(self._folder)))
