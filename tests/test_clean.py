@@ -290,9 +290,9 @@ class TestSmallThings:
 
         pid = litter.deploy('killed').event('component_started')['pid']
         [dead] = there()
-        above = ancestors(litter.host, pid)[:2]
-        kill(litter.host, signal.SIGSTOP, *[process.pid for process in above])
-        kill(litter.host, signal.SIGKILL, pid, *[process.pid for process in above])
+        keeper, launcher = above = ancestors(litter.host, pid)[:2]
+        kill(litter.host, signal.SIGSTOP, keeper.pid)  # screen would let the launcher go on
+        kill(litter.host, signal.SIGKILL, launcher.pid, keeper.pid, pid)
         gone(litter.host, above)
         litter.site.deploy('--screen', f'{litter.site.session}-beside')
         [alive] = there() - {dead}
