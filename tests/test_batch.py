@@ -471,7 +471,20 @@ class TestBadHosts:
         done = site.batch(lines, '2/h1,2/h2,2/h3', '--json')
         assert sorted(map(int, done.stdout.split())) == list(range(80))
         assert {one['name']: one['done'] for one in numbers(done)['hosts']}['h2'] == 0
+        assert 'h2: set aside, and tried again in 10 s: everything fails there at once' in done.stderr
         assert site.bed['h2'].path('/tmp/mark').read_text().count('\n') < 80
+
+    def test_one_where_everything_fails_for_a_while(self, site: Batches) -> None:
+        """It is set aside, and tried again later."""
+        broken = '[ $RR_HOST != h2 ] || [ -e /tmp/go ] || exit 127'
+        lines = [marking(f'{broken}; echo $RR_TASK'), *[marking(f'{broken}; sleep 0.2; echo $RR_TASK')] * 160]
+        with site.begin_batch(lines, '2/h1,2/h2', '--no-duplicates', '--json') as running:
+            wait_until(lambda: b'h2: set aside' in running.err, 'h2 to be set aside', PATIENCE)
+            site.bed['h2'].path('/tmp/go').touch()
+            done = running.end(PATIENCE)
+        assert sorted(map(int, done.stdout.split())) == list(range(161))
+        assert {one['name']: one['done'] for one in numbers(done)['hosts']}['h2'] > 0
+        site.is_accounted_for(done=161)
 
     def test_one_with_a_full_disk(self, fresh_bed: FreshBed, tmp_path: Path) -> None:
         bed = fresh_bed(2)
