@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tests.batching import PATIENCE, WAIT, Batches, batches, dispatchers, frames
 from tests.commands import LONG, Done, Running, environment
 from tests.days import FreshBed
 from tests.deploying import agents, kill
-from tests.testbed import Testbed
+from tests.testbed import HostProcess, Testbed, TestHost
 from tests.testbed.process import wait_until
 
 #: How often a master is killed at a moment that nobody chose.
@@ -448,6 +448,31 @@ class TestHostsThatGo:
             assert sorted(map(int, done.stdout.split())) == list(range(41))
             site.is_accounted_for(done=41)
             site.leaves_nothing()
+
+    @pytest.mark.timeout(300)
+    @pytest.mark.parametrize('who', [agents, dispatchers])
+    def test_stopped_beyond_the_lease_and_continued(
+        self, site: Batches, who: Callable[[TestHost], list[HostProcess]]
+    ) -> None:
+        """What ran there runs elsewhere, and what comes of it when it goes on does not count."""
+        host = site.bed['h2']
+        lines = [f'{WAIT}; echo $RR_TASK', *[marking(f'[ $RR_HOST = h1 ] || {WAIT}; echo $RR_TASK')] * 39]
+        with site.begin_batch(lines, '2/h1,2/h2', '--no-duplicates', '--json', '--lease', '3') as running:
+            wait_until(lambda: host.path('/tmp/mark').exists(), 'tasks on h2', PATIENCE)
+            pids = [each.pid for each in who(host)]
+            kill(host, signal.SIGSTOP, *pids)
+            site.wait_for_ends(40)  # at least one of them is lost, and another one waits
+            assert not {each.pid for each in host.processes()}.isdisjoint(pids)
+            kill(host, signal.SIGCONT, *pids)
+            wait_until(lambda: running.err.count(b'h2: ready') >= 2, 'h2 to be back', PATIENCE)
+            site.go()
+            done = running.end(PATIENCE)
+        self.is_right(site, done)
+        wait_until(lambda: {each.pid for each in host.processes()}.isdisjoint(pids), 'the end of those', PATIENCE)
+        said = numbers(done)
+        lost = {one['name']: one['lost'] for one in said['hosts']}
+        assert lost['h1'] == 0
+        assert 0 < lost['h2'] == said['lost']
 
     def test_dispatchers_that_are_killed(self, site: Batches) -> None:
         """With all that they run: that runs again, and costs no try."""
