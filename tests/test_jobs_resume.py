@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from remote_runner.errors import ControlFailed
+from remote_runner.jobs.control import ask
 from remote_runner.jobs.journal import Journal
 from tests.batching import PATIENCE, WAIT, Batches, batches, dispatchers, frames, marking, numbers, sleepers
 from tests.commands import LONG, Done, Running, environment
@@ -504,6 +506,19 @@ class TestTold:
             assert 'goes on' in site.tell('resume').stdout
             assert running.end(PATIENCE).status == 0
         assert site.marks() == once(40)
+
+    def test_by_another_version(self, site: Batches) -> None:
+        """What it does not understand it refuses, and hears who comes next."""
+        with site.begin_batch([marking(f'{WAIT}; echo done')], 'h1', '--no-duplicates') as running:
+            site.wait_for_marks(1, running)
+            for request in ({'do': 'explain'}, {'do': 'explain', 'task': 'a'}, {'do': 'explain', 'task': None}):
+                with pytest.raises(ControlFailed, match=r'is no task \(who asks may be of another version\)'):
+                    ask(site.job, request)
+            with pytest.raises(ControlFailed, match=r'nothing this master can do \(it may be of another version\)'):
+                ask(site.job, {'do': 'dance'})
+            assert 'runs' in site.tell('explain', '0').stdout
+            site.go()
+            assert running.end(PATIENCE).stdout == 'done\n'
 
     def test_cancelled(self, site: Batches) -> None:
         with site.begin_batch([marking('exec sleep 600')] * 40, '2/h1,2/h2', '--json') as running:
