@@ -18,7 +18,7 @@ import pytest
 from tests.batching import PATIENCE, WAIT, WORK, Batches, batches, frames, marking, numbers, objects, sleepers
 from tests.commands import COMMAND, ROOT, Word, alias_of, environment, ssh_config
 from tests.days import FreshBed
-from tests.testbed import Testbed
+from tests.testbed import Testbed, TestHost
 from tests.testbed.process import wait_until
 
 ALL = '2/h1,2/h2,2/h3'
@@ -42,6 +42,12 @@ def so_many(size: int) -> str:
 
 def frame(index: int, data: bytes) -> bytes:
     return index.to_bytes(4, 'little') + len(data).to_bytes(4, 'little') + data
+
+
+def received(host: TestHost) -> int:
+    """Bytes that have come to a host over its network."""
+    lines = host.run(['cat', '/proc/net/dev']).stdout.decode().splitlines()[2:]
+    return sum(int(line.split(':')[1].split()[0]) for line in lines if not line.strip().startswith('lo:'))
 
 
 class TestCommands:
@@ -174,8 +180,10 @@ class TestDependencies:
         for host in bed.hosts:
             host.share('/root/.cache', shared)
         with batches(bed, tmp_path / 'site') as site:
-            site.file('tools/large', os.urandom(1_000_000))
+            site.file('tools/large', os.urandom(20_000_000))
+            before = sum(map(received, bed.hosts))
             self.said(site, 'cksum <dependencies/large')
+            assert 20_000_000 < sum(map(received, bed.hosts)) - before < 30_000_000, 'it was sent once'
         [copy] = shared.glob('remote_runner/dependencies/*/large')
         assert copy.read_bytes() == (site.folder / 'tools/large').read_bytes()
         assert [path.name for path in copy.parent.iterdir()] == ['large']
