@@ -263,14 +263,21 @@ class TestKilled:
         site.leaves_nothing()
 
     def test_a_stream_cannot_be_read_again(self, site: Batches) -> None:
-        with site.begin_batch('-', 'h1', stdin=subprocess.PIPE) as running:
+        """What was read of it is run."""
+        lines = ['echo a', marking(f'{WAIT}; echo b'), marking('echo c')]
+        with site.begin_batch('-', '1/h1', '--no-duplicates', stdin=subprocess.PIPE) as running:
             assert running.process.stdin is not None
-            running.process.stdin.write(b'echo a\n')
+            running.process.stdin.write(''.join(f'{line}\n' for line in lines).encode())
             running.process.stdin.flush()
-            site.wait_for_ends(1)
+            site.wait_for_marks(1, running)
+            wait_until(lambda: running.out == b'a\n', 'the first result', PATIENCE)
             running.process.kill()
+        site.go()
         again = site.resume()
         assert 'the job was ended before all its commands were read' in again.stderr
+        assert sorted(again.stdout.split()) == ['b', 'c']
+        assert site.marks() == Counter('12')
+        site.is_accounted_for(done=3)
 
     def test_other_hosts_said_in_files_of_another_folder(self, site: Batches) -> None:
         with site.begin_batch([marking(f'{WAIT}; echo $RR_TASK')] * 4, '2/h1', '--no-duplicates') as running:
