@@ -18,6 +18,7 @@ import pytest
 from remote_runner.errors import ControlFailed
 from remote_runner.jobs.control import ask
 from remote_runner.jobs.journal import Journal
+from remote_runner.jobs.policy import Cause
 from tests.batching import PATIENCE, WAIT, Batches, batches, dispatchers, frames, marking, numbers, sleepers
 from tests.commands import LONG, Done, Running, environment
 from tests.days import FreshBed
@@ -191,7 +192,15 @@ class TestKilled:
                 continue
             before = settled(site)
             again = site.resume()
-            assert site.marks() == once(40), (before, again)
+            marks = site.marks()
+            assert marks.keys() == once(40).keys(), (before, again)
+            for task in (int(task) for task, times in marks.items() if times > 1):
+                # It waited at a host, which began it in the moment in which it was given to an idle one.
+                assert task not in before, again
+                ends = Counter((each.state, each.outcome and each.outcome.cause) for each in site.attempts(task))
+                withdrawn = ends.pop(('superseded', Cause.CANCELLED))
+                assert ends == Counter([('counts', None)]), (task, again)
+                assert marks[str(task)] <= withdrawn + 1, (task, again)
             assert dict(frames(first)) | dict(frames(again.out)) == {n: b'%d\n' % n for n in range(40)}
             site.is_accounted_for(done=40)
             site.leaves_nothing()
