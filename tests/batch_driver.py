@@ -1,6 +1,6 @@
 """The command in a process that is killed at a certain commit of the journal.
 
-    python -m tests.batch_driver 3 before batch FILE -H h1      dies when it is about to write its third turn
+    python -m tests.batch_driver 3 before batch FILE -H h1      dies when it is about to make its third commit
     python -m tests.batch_driver 3 after batch FILE -H h1       dies when it has
 """
 
@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 
 from remote_runner.cli.main import run
-from remote_runner.jobs.journal import Journal, Turn
+from remote_runner.jobs.journal import Journal
 
-_write = Journal.write
-_turns = count(1)
+_changing = Journal._changing
+_commits = count(1)
 
 
 def _die_at(last: int, when: str) -> None:
-    def write(journal: Journal, turn: Turn) -> None:
-        turns = next(_turns)
-        if (turns, when) == (last, 'before'):
-            os.kill(os.getpid(), signal.SIGKILL)
-        _write(journal, turn)
-        if (turns, when) == (last, 'after'):
+    def die(commit: int, at: str) -> None:
+        if (commit, at) == (last, when):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Journal.write = write  # type: ignore[method-assign]
+    @contextmanager
+    def changing(journal: Journal) -> Iterator[sqlite3.Connection]:
+        commit = next(_commits)
+        die(commit, 'before')
+        with _changing(journal) as db:
+            yield db
+        die(commit, 'after')
+
+    Journal._changing = changing  # type: ignore[method-assign]
 
 
 if __name__ == '__main__':

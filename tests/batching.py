@@ -147,10 +147,10 @@ class Batches(Site):
 
     # ---- what the journal says ---------------------------------------------------------------------------------
 
-    def attempts(self) -> list[AttemptRow]:
-        """All attempts of the newest job."""
+    def attempts(self, task: int | None = None) -> list[AttemptRow]:
+        """All attempts of the newest job, or those at one of its tasks."""
         with Journal.look(self.jobs[-1]) as reader:
-            return list(reader.attempts())
+            return list(reader.attempts(task))
 
     def is_accounted_for(self, *, done: int, failed: int = 0) -> None:
         """The journal of the newest job has one winner a task that succeeded, and the end of each attempt."""

@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, '-m', 'remote_runner']
 #: Seconds after which a command hangs: far more than any of them takes.
 PATIENCE = 60.0
+#: Whether tests may take minutes.
+LONG = bool(os.environ.get('RR_LONG_TESTS'))
 Word = str | os.PathLike[str]
 
 

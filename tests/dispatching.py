@@ -136,7 +136,11 @@ def work_folder(home: Path, job: Job) -> Path:
 
 
 def socket_of(job: Job) -> Path:
-    return Path(f'/tmp/remote_runner-{os.getuid()}') / f'tasks-{job.id}'
+    return _socket(job.id)
+
+
+def _socket(job: str) -> Path:
+    return Path(f'/tmp/remote_runner-{os.getuid()}') / f'tasks-{job}'
 
 
 def own_processes() -> Iterator[tuple[int, bytes]]:
@@ -166,19 +170,20 @@ def _is_ours(pid: int) -> bool:
 
 def behind(job: Job) -> tuple[int, int]:
     """The pids of the guard and the dispatcher of a job on this machine."""
-    wait_until(lambda: len(_all_behind(job)) == 2, 'two processes behind the job')
-    first, second = _all_behind(job)
+    wait_until(lambda: len(processes_behind(job.id)) == 2, 'two processes behind the job')
+    first, second = processes_behind(job.id)
     return (first, second) if parent_of(second) == first else (second, first)
 
 
-def _all_behind(job: Job) -> list[int]:
-    word = b'\0' + os.fsencode(socket_of(job)) + b'\0'
+def processes_behind(job: str) -> list[int]:
+    """The pids of all that stands behind a job on this machine, by its id."""
+    word = b'\0' + os.fsencode(_socket(job)) + b'\0'
     return [pid for pid, line in own_processes() if b'dispatcher.py' in line and word in line]
 
 
 def nobody_is_behind(job: Job) -> None:
     """Wait until a job has no processes of ours any more on this machine."""
-    wait_until(lambda: not _all_behind(job), 'the dispatcher to end')
+    wait_until(lambda: not processes_behind(job.id), 'the dispatcher to end')
 
 
 def parent_of(pid: int) -> int:

@@ -18,7 +18,7 @@ import pytest
 from tests.batching import PATIENCE, WAIT, WORK, Batches, batches, frames, marking, numbers, objects, sleepers
 from tests.commands import COMMAND, ROOT, Word, alias_of, environment, ssh_config
 from tests.days import FreshBed
-from tests.testbed import Testbed
+from tests.testbed import Testbed, TestHost
 from tests.testbed.process import wait_until
 
 ALL = '2/h1,2/h2,2/h3'
@@ -42,6 +42,12 @@ def so_many(size: int) -> str:
 
 def frame(index: int, data: bytes) -> bytes:
     return index.to_bytes(4, 'little') + len(data).to_bytes(4, 'little') + data
+
+
+def received(host: TestHost) -> int:
+    """Bytes that have come to a host over its network."""
+    lines = host.run(['cat', '/proc/net/dev']).stdout.decode().splitlines()[2:]
+    return sum(int(line.split(':')[1].split()[0]) for line in lines if not line.strip().startswith('lo:'))
 
 
 class TestCommands:
@@ -174,8 +180,10 @@ class TestDependencies:
         for host in bed.hosts:
             host.share('/root/.cache', shared)
         with batches(bed, tmp_path / 'site') as site:
-            site.file('tools/large', os.urandom(1_000_000))
+            site.file('tools/large', os.urandom(20_000_000))
+            before = sum(map(received, bed.hosts))
             self.said(site, 'cksum <dependencies/large')
+            assert 20_000_000 < sum(map(received, bed.hosts)) - before < 30_000_000, 'it was sent once'
         [copy] = shared.glob('remote_runner/dependencies/*/large')
         assert copy.read_bytes() == (site.folder / 'tools/large').read_bytes()
         assert [path.name for path in copy.parent.iterdir()] == ['large']
@@ -471,7 +479,20 @@ class TestBadHosts:
         done = site.batch(lines, '2/h1,2/h2,2/h3', '--json')
         assert sorted(map(int, done.stdout.split())) == list(range(80))
         assert {one['name']: one['done'] for one in numbers(done)['hosts']}['h2'] == 0
+        assert 'h2: set aside, and tried again in 10 s: everything fails there at once' in done.stderr
         assert site.bed['h2'].path('/tmp/mark').read_text().count('\n') < 80
+
+    def test_one_where_everything_fails_for_a_while(self, site: Batches) -> None:
+        """It is set aside, and tried again later."""
+        broken = '[ $RR_HOST != h2 ] || [ -e /tmp/go ] || exit 127'
+        lines = [marking(f'{broken}; echo $RR_TASK'), *[marking(f'{broken}; sleep 0.2; echo $RR_TASK')] * 160]
+        with site.begin_batch(lines, '2/h1,2/h2', '--no-duplicates', '--json') as running:
+            wait_until(lambda: b'h2: set aside' in running.err, 'h2 to be set aside', PATIENCE)
+            site.bed['h2'].path('/tmp/go').touch()
+            done = running.end(PATIENCE)
+        assert sorted(map(int, done.stdout.split())) == list(range(161))
+        assert {one['name']: one['done'] for one in numbers(done)['hosts']}['h2'] > 0
+        site.is_accounted_for(done=161)
 
     def test_one_with_a_full_disk(self, fresh_bed: FreshBed, tmp_path: Path) -> None:
         bed = fresh_bed(2)

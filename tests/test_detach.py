@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sysconfig
@@ -131,7 +132,7 @@ class TestElsewhere:
         package = home / 'package'
         shutil.copytree(ROOT / 'remote_runner', package / 'remote_runner', ignore=shutil.ignore_patterns('__pycache__'))
         command = home / '.local/bin/remote_runner'
-        command.parent.mkdir(parents=True)
+        command.parent.mkdir(parents=True, exist_ok=True)
         # Hosts do not see what lies in /tmp here, where the project may be.
         shutil.copytree(sysconfig.get_paths()['purelib'], package / 'libraries', copy_function=_link)
         path = 'PYTHONPATH=/root/package:/root/package/libraries'
@@ -165,6 +166,19 @@ class TestElsewhere:
         assert found[0]['stdout'] == 'needed\n'
         assert found[1]['stdout'] == "it's $RR_HOST\n"
         assert (found[2]['status'], found[2]['attempt']) == (75, 1)
+
+    def test_without_credentials_there(self, background: Background, h1: TestHost) -> None:
+        """We can reach the hosts, and it cannot: that is told before anything is begun."""
+        (h1.root / 'root/.ssh/bed_key').write_text('no key\n')
+        commands = background.commands('touch /tmp/mark')
+        words = ['batch', commands, '-F', background.ssh_config, '-H', 'h2,h3', '--detach-to', 'h1']
+        done = background.run(*words, status=3)
+        assert 'the job was not begun: it could not ask anybody for what is missing' in done.stderr
+        for name in ('h2', 'h3'):
+            assert re.search(rf'(?m)^ERROR: {name}: .*root', done.stderr), done
+            assert not background.bed[name].path('/tmp/mark').exists()
+        assert 'jobs attach' not in done.stderr
+        assert list(h1.path('/root/.local/state/remote_runner/jobs').glob('*')) == []
 
     def test_without_remote_runner_there(self, background: Background) -> None:
         commands = background.commands('true')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import signal
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from remote_runner.agent.job import FIRST_LEASE
 from remote_runner.jobs.engines import link
 from remote_runner.jobs.engines.base import Ended, HostDown, HostSilent, HostUp, Started
 from remote_runner.jobs.engines.link import PROTOCOL
@@ -28,6 +30,7 @@ from tests.dispatching import (
     local_host,
     nobody_is_behind,
     pid_in,
+    processes_behind,
     socket_of,
     stopped,
     work_folder,
@@ -313,6 +316,24 @@ def test_who_hangs_up_at_once_does_no_harm(home: Path, tmp_path: Path) -> None:
             broken.ends()
         master = Raw(host, 'rude', epoch=3)
         assert master.hear('welcome')['pid'] == pid
+        master.say({'close': 'kill'})
+        master.ends()
+
+
+def test_who_goes_without_a_word_leaves_nobody_waiting(home: Path, tmp_path: Path) -> None:
+    """A master that is killed before it has said who it is, and so for how long it may be silent."""
+    job = secrets.token_hex(8)
+    with local_host() as host:
+        is_there = threading.Event()
+        host.call('dispatch', job=job, on_part=lambda part, body: is_there.set())
+        assert is_there.wait(30)
+        assert processes_behind(job)
+        [agent] = agents_of_ours()
+        os.kill(agent, signal.SIGKILL)
+    wait_until(lambda: not processes_behind(job), 'the dispatcher to end', FIRST_LEASE / 2)
+    with local_host() as host:
+        master = Raw(host, job)
+        assert master.hear('welcome')['have'] == []
         master.say({'close': 'kill'})
         master.ends()
 

@@ -20,13 +20,12 @@ from remote_runner.jobs.engines import link
 from remote_runner.jobs.engines.base import Attempt, Ended, HostUp, Key
 from remote_runner.jobs.policy import Cause
 from remote_runner.jobs.task import Task
+from tests.commands import LONG
 from tests.dispatching import Job, agents_of_ours, content, job_of, socket_of
 
 #: Bytes that a socket on the way holds; Linux doubles it, and has a least.
 NARROW = 2048
 UP, DOWN = 'up', 'down'
-#: Whether tests may take minutes.
-LONG = bool(os.environ.get('RR_LONG_TESTS'))
 #: Commands of 10 kB with 1 MB of output each.
 MANY = 2000 if LONG else 200
 

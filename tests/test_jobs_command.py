@@ -8,9 +8,11 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pexpect
@@ -205,6 +207,34 @@ class TestShow:
             assert not {'\x1b', '\u202e', '\udcff'} & set(shown)
         for words in (['list'], ['show'], ['failed'], ['export', 'jsonl']):
             assert user.jobs(*words, '--json').stdout.isascii()
+
+
+class TestAnotherVersion:
+    """Somebody has installed another one since: what it does not understand it says, and nothing is lost."""
+
+    def test_numbers_of_a_job_that_is_over(self, user: User) -> None:
+        place = user.done()
+        with Journal.open(place.folder) as journal:
+            journal.note(is_complete=True, statistics={'done': 3, 'new': 1})
+        done = user.jobs('attach', status=1)
+        assert 'ERROR: the numbers that its master has told are not understood: KeyError' in done.stderr
+        assert 'it is of another version of remote_runner' in done.stderr
+        assert 'Traceback' not in done.stderr
+        assert user.jobs('show', '--json').objects[0]['done'] == 3
+
+    def test_a_journal(self, user: User) -> None:
+        older, place = user.done(), user.done()
+        with closing(sqlite3.connect(place.folder / 'journal.db')) as db:
+            db.execute('PRAGMA user_version = 9')
+        for words in (['list'], ['show'], ['failed'], ['attach'], ['resume'], ['export', 'csv'], ['explain', '0']):
+            done = user.jobs(*words, status=1)
+            said = f'ERROR: {place.folder}/journal.db was written by another version of remote_runner (use the version'
+            assert said in done.stderr, words
+            assert 'Traceback' not in done.stderr
+        assert [one['id'] for one in user.jobs('list', '--json', status=1).objects] == [older.id]
+        assert place in places.places()
+        assert user.jobs('clean', '--yes', '--json', status=1).objects[0]['id'] == older.id
+        assert places.places() == [place], 'nobody knows whether it is over'
 
 
 class TestFailed:

@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from remote_runner.deploy.run import new_run_id
 from remote_runner.errors import JobHeld, JournalFailed, UsageError
 from remote_runner.jobs import places
 from remote_runner.jobs.engines.base import Ended
@@ -80,6 +82,22 @@ class TestPlaces:
         ids = [places._new_id(moment)[:18] for moment in moments]
         assert sorted(ids) == ids
         assert len(set(ids)) == len(ids)
+
+    def test_also_when_summer_time_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And the ids of runs are made alike."""
+        monkeypatch.setenv('TZ', 'Europe/Berlin')
+        time.tzset()
+        try:
+            end = 1792890000.0  # 2026-10-25 01:00 UTC: 3 o'clock becomes 2 o'clock
+            assert time.localtime(end - 1).tm_hour == time.localtime(end + 3599).tm_hour == 2
+            ids = [places._new_id(end + minutes * 60)[:15] for minutes in range(-90, 90)]
+            assert sorted(ids) == ids
+            assert places._new_id(end).startswith('20261025-010000-')
+            monkeypatch.setattr(time, 'time', lambda: end)
+            assert new_run_id()[:15] == places._new_id(end)[:15]
+        finally:
+            monkeypatch.undo()
+            time.tzset()
 
     def test_the_beginning_of_an_id(self) -> None:
         found = self.make()

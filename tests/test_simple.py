@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from remote_runner.errors import HostsFailed
 from remote_runner.hosts.address import parse_hosts
 from remote_runner.hosts.ssh import Connector
 from remote_runner.hosts.ssh_config import SshOptions
+from remote_runner.jobs import places
+from remote_runner.jobs.journal import Journal
 from remote_runner.jobs.policy import Cause, Policy
 from remote_runner.jobs.simple import results
 from remote_runner.jobs.task import Task
@@ -44,6 +47,22 @@ def test_leaving_early_ends_what_runs(home: Path) -> None:
         found.close()  # type: ignore[attr-defined]
     left = [pid for pid in filter(str.isdigit, os.listdir('/proc')) if str(home) in folder_of(pid)]
     assert left == []
+
+
+def test_a_clock_that_is_set_back_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for it, and nothing took less than no time."""
+    real, hours = time.time, itertools.count()
+    monkeypatch.setattr(time, 'time', lambda: real() - 3600 * next(hours))
+    tasks = ['sleep 1000', *(f'sleep 0.1; echo {number}' for number in range(4)), 'sleep 1000']
+    with Connector(SshOptions()) as connector:
+        found = results(tasks, HERE, connector, Policy(timeout_share=3.0, retries=0))
+        causes = {result.position: result.ended.outcome.cause for result in found}
+    assert causes == {0: Cause.TIMEOUT, **dict.fromkeys(range(1, 5)), 5: Cause.TIMEOUT}
+    [place] = places.places()
+    with Journal.look(place.folder) as reader:
+        took = [each.seconds for each in reader.attempts()]
+    assert len(took) == 6
+    assert all(seconds is not None and 0 <= seconds < 60 for seconds in took), took
 
 
 def folder_of(pid: str) -> str:

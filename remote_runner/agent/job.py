@@ -204,6 +204,8 @@ class Dispatcher:
         client.sock.close()
         if client is self._master:
             self._master = None
+        if not (self._epoch or self._clients or self._mode):
+            self._mode = 'lapsed'  # who began us is gone, and has not said who it is: there is nothing to wait for
 
     def _hear(self, client: Client, header: "Dict[str, Any]", body: bytes) -> None:
         if 'hello' in header:

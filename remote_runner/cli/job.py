@@ -215,7 +215,9 @@ class Running:
         elif what == 'status':
             return {'state': 'paused' if self._is_paused else 'running', **self.statistics.to_dict()}
         elif what == 'explain':
-            position = int(request['task'])
+            position = request.get('task')
+            if not isinstance(position, int):
+                raise ControlFailed(f'{position!r} is no task', remedy='who asks may be of another version')
             number = next((number for number, at in self._positions.items() if at == position), position)
             return {'why': _asked(master, lambda: scheduler.why_waiting(number, time.monotonic()))}
         return {}

@@ -31,14 +31,25 @@ class Followed:
 
     def __init__(self) -> None:
         self._told: dict[str, Any] = Statistics().to_dict()
+        self._view = view_of(self._told)
 
     def take(self, told: dict[str, Any]) -> None:
-        """What its master has told."""
+        """What its master has told.
+
+        Raises:
+            ControlFailed: that is not what masters of this version tell.
+        """
+        try:
+            self._view = view_of(told)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = f'the numbers that its master has told are not understood: {error!r}'
+            remedy = 'it is of another version of remote_runner: use that one; `jobs export` brings results out'
+            raise ControlFailed(what, remedy=remedy) from error
         self._told = told
 
     def view(self) -> View:
         """See `Statistics`."""
-        return view_of(self._told)
+        return self._view
 
     def to_dict(self) -> dict[str, Any]:
         """See `Statistics`."""
@@ -73,6 +84,7 @@ class Follower:
 
         Raises:
             JobNotRunning: it is not at its end, and nobody works on it.
+            ControlFailed: its master is of another version.
             JournalFailed: it cannot be read.
         """
         is_there = master(self._folder) is not None

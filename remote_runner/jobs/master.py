@@ -355,7 +355,8 @@ class Master:
         if ordered is None:
             return  # of a master before us, and known to be over
         cause = Cause.TIMEOUT if order.why == 'timeout' else Cause.CANCELLED
-        fact = Ended(*key, order.host, 0, Outcome(cause, None, order.why), ordered, time.time() - ordered)
+        took = max(0.0, time.time() - ordered)  # that clock may have been set back since
+        fact = Ended(*key, order.host, 0, Outcome(cause, None, order.why), ordered, took)
         turn.ended.append((fact, order.why == 'timeout'))
         if order.why == 'timeout':
             self._last[order.task] = fact

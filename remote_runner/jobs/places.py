@@ -1,7 +1,7 @@
 """Where jobs lie on this machine: `~/.local/state/remote_runner/jobs/<id>/` (below XDG_STATE_HOME, if that is set).
 
-Ids are `YYYYMMDD-HHMMSS-xxxx`, in local time, and sort by time. A job may have a name, which others may have, too: the
-name of a sweep. Nobody else may read what lies there (mode 0700).
+Ids are `YYYYMMDD-HHMMSS-xxxx`, by UTC as those of runs, and sort by time. A job may have a name, which others may have,
+too: the name of a sweep. Nobody else may read what lies there (mode 0700).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def make(name: str = '') -> Place:
 
 def _new_id(now: float) -> str:
     """Those of one second sort by time, too, by 1/256 s."""
-    moment = time.strftime('%Y%m%d-%H%M%S', time.localtime(now))
+    moment = time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))
     return f'{moment}-{int(now % 1 * 256):02x}{secrets.token_hex(1)}'
 
 
