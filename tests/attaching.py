@@ -69,13 +69,13 @@ class Terminal:
     @contextmanager
     def stalled(self) -> Iterator[None]:
         """While this lasts, what runs in the terminal takes nothing in, as over a line that hangs."""
-        group = int(self._do('display-message', '-p', '#{pane_pid}'))
-        os.killpg(group, signal.SIGSTOP)
-        await_stop(group)
+        server = int(self._do('display-message', '-p', '#{pid}'))  # it lets go on what is stopped within
+        os.kill(server, signal.SIGSTOP)
+        await_stop(server)
         try:
             yield
         finally:
-            os.killpg(group, signal.SIGCONT)
+            os.kill(server, signal.SIGCONT)
 
     def close(self) -> None:
         """Close its window; the command gets SIGHUP."""
