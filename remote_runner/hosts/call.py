@@ -39,7 +39,11 @@ class Call:
         op: str,
         on_end: Callable[[], None] | None = None,
         on_part: Callable[[Any, bytes], None] | None = None,
+        *,
+        is_stream: bool = False,
     ) -> None:
+        #: Whether it does not matter where its parts end.
+        self.is_stream = is_stream
         self._on_end = on_end
         self._on_part = on_part
         self._host = host

@@ -80,7 +80,7 @@ class Host:
             begun = connection.agent
             self.started = start_agent(name, connection, python) if begun is None else begun.result()
             self._channel = self.started.channel
-            self._decoder = frames.Decoder()
+            self._decoder = frames.Decoder(may_be_cut=self._is_of_stream)
             asked = time.time()
             self.facts = self._meet(self.started.first)
         except BaseException:
@@ -132,19 +132,21 @@ class Host:
         *,
         on_end: Callable[[], None] | None = None,
         on_part: Callable[[Any, bytes], None] | None = None,
+        is_stream: bool = False,
         timeout: float | None = None,
         **fields: Any,
     ) -> Call:
         """Send a request; its answer is waited for elsewhere. `on_end` is called by the reading thread when it came.
 
-        `on_part` is called by it with each part that comes, in the place of `Call.parts`; see `Call.give_credit`.
+        `on_part` is called by it with each part that comes, in the place of `Call.parts`; see `Call.give_credit`. Of a
+        stream it may be called with some of the body of a part, as that comes.
 
         Raises:
             ConnectionLost: the connection is gone.
             HostSilent: it could not be sent within `timeout` seconds.
         """
         number = next(self._numbers)
-        call = Call(self, number, op, on_end, on_part)
+        call = Call(self, number, op, on_end, on_part, is_stream=is_stream)
         self._expect(number, call)
         try:
             self.write({'id': number, 'op': op, **fields}, timeout=timeout)
@@ -280,6 +282,10 @@ class Host:
             call.lose(error)
         if not closed:
             self._listener(self, {'event': 'lost', 'error': error})
+
+    def _is_of_stream(self, header: Header) -> bool:
+        call = self._calls.get(header['id']) if 'part' in header else None
+        return call is not None and call.is_stream
 
     def _dispatch(self, header: Header, body: bytes) -> None:
         if 'event' in header:

@@ -19,6 +19,10 @@ import struct
 
 from remote_runner.wire.compact_json import dumps, loads
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Optional
+
 PREFIX = struct.Struct('>II')
 #: Bytes of a stream that may be under way without credit. Less than the window of an SSH channel (2 MiB with OpenSSH),
 #: so there is always room for other frames: a stream to a side that does not read holds up nothing else.
@@ -50,11 +54,21 @@ class Decoder:
 
     Args:
         max_header, max_body: bytes that a frame has at most.
+        may_be_cut: whether a frame of this header may be told as several, each with some of its body, as that comes.
     """
 
-    def __init__(self, max_header: int = MAX_HEADER, max_body: int = MAX_BODY) -> None:
+    def __init__(
+        self,
+        max_header: int = MAX_HEADER,
+        max_body: int = MAX_BODY,
+        may_be_cut: "Optional[Callable[[dict[str, object]], bool]]" = None,
+    ) -> None:
         self._max_header = max_header
         self._max_body = max_body
+        self._may_be_cut = may_be_cut
+        #: The header of a frame that is told in pieces, and how much is missing of it.
+        self._header: "dict[str, object]" = {}
+        self._missing = 0
         self._pieces: "list[bytes]" = []
         self._have = 0
         self._need = PREFIX.size
@@ -65,11 +79,17 @@ class Decoder:
         Raises:
             FrameError: the bytes are not frames.
         """
+        frames = []
+        if self._missing:
+            if len(data) <= self._missing:
+                self._missing -= len(data)
+                return [(self._header, data)] if data else []
+            frames.append((self._header, data[: self._missing]))
+            data, self._missing = data[self._missing :], 0
         self._pieces.append(data)
         self._have += len(data)
         if self._have < self._need:
-            return []
-        frames = []
+            return frames
         buffer = b''.join(self._pieces)
         start = 0
         while True:
@@ -79,10 +99,23 @@ class Decoder:
             header_size, body_size = PREFIX.unpack_from(buffer, start)
             if header_size > self._max_header or body_size > self._max_body:
                 raise FrameError('a frame of {} + {} bytes'.format(header_size, body_size))
+            body_start = start + PREFIX.size + header_size
             self._need = PREFIX.size + header_size + body_size
             if len(buffer) - start < self._need:
+                if self._may_be_cut is None:
+                    break
+                if len(buffer) < body_start:
+                    self._need = PREFIX.size + header_size
+                    break
+                header = _header(buffer[start + PREFIX.size : body_start])
+                if not self._may_be_cut(header):
+                    break
+                self._header, self._missing = header, body_start + body_size - len(buffer)
+                if len(buffer) > body_start:
+                    frames.append((header, buffer[body_start:]))
+                self._need = PREFIX.size
+                start = len(buffer)
                 break
-            body_start = start + PREFIX.size + header_size
             frames.append((_header(buffer[start + PREFIX.size : body_start]), buffer[body_start : start + self._need]))
             start += self._need
         rest = buffer[start:]

@@ -35,12 +35,17 @@ class Incoming:
     def __init__(self, host: str, folder: Path) -> None:
         self._host = host
         self._folder = folder
-        self._decoder = frames.Decoder()
+        self._decoder = frames.Decoder(may_be_cut=lambda header: 'piece' in header)
         self._files: dict[tuple[int, int, str], _Piecewise] = {}
         self.heard = time.monotonic()
         self.is_welcome = self.is_closed = False
         self.refused = ''
         self.slots = 1
+
+    @property
+    def standing(self) -> tuple[bool, str, bool]:
+        """How we stand with it: where that changes, somebody may have waited for it."""
+        return self.is_welcome, self.refused, self.is_closed
 
     def take(self, data: bytes) -> list[Fact]:
         """The facts in what came.

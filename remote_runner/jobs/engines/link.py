@@ -246,7 +246,7 @@ class Link:
             self._credit = self._owed = 0
             self._outgoing.clear()
         hear = functools.partial(self._hear, incoming)
-        call = host.call('dispatch', job=terms.job, on_part=hear, on_end=self._wake)
+        call = host.call('dispatch', job=terms.job, on_part=hear, on_end=self._wake, is_stream=True)
         hello = {
             'protocol': PROTOCOL,
             'epoch': terms.epoch,
@@ -374,7 +374,7 @@ class Link:
                 self._make_facts(incoming, body)
 
     def _make_facts(self, incoming: Incoming, body: bytes) -> None:
-        was_welcome = incoming.is_welcome
+        was_welcome, *_ = before = incoming.standing
         try:
             facts = incoming.take(body)
         except OSError as error:
@@ -389,7 +389,7 @@ class Link:
             self._unheard += incoming.is_welcome and not was_welcome
             if not facts:  # a piece of a result, which is safe
                 self._credit += len(body)
-            if not facts or not was_welcome:  # maybe the answer that `_greet` or `_talk` waits for
+            if self._credit >= CREDIT or incoming.standing != before:  # what `_greet` or `_talk` waits for
                 self._changed.notify_all()
         if facts:
             self._engine.report(self, facts, len(body))
