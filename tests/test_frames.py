@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,38 @@ def test_frames_survive_any_cut(sent: list[tuple[dict[str, object], bytes]], dat
         received += decoder.feed(stream[:size])
         stream = stream[size:]
     assert received == sent
+
+
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=200)), max_size=8), st.data())
+def test_frames_that_may_be_cut_come_in_pieces(sent: list[tuple[bool, bytes]], data: st.DataObject) -> None:
+    """In order with all others, which come whole; nothing that came waits for the rest of its frame."""
+    numbered = [({'id': number, 'cut': may_be_cut}, body) for number, (may_be_cut, body) in enumerate(sent)]
+    stream = b''.join(frames.encode(header, body) for header, body in numbered)
+    decoder = frames.Decoder(may_be_cut=lambda header: bool(header['cut']))
+    received: list[tuple[dict[str, object], bytes]] = []
+    fed = 0
+    while fed < len(stream):
+        size = data.draw(st.integers(1, len(stream) - fed))
+        received += decoder.feed(stream[fed : fed + size])
+        fed += size
+        assert sum(len(body) for _, body in received) == _come(numbered, fed)
+    assert [next(group)[0] for _, group in groupby(received, lambda frame: frame[0]['id'])] == [h for h, _ in numbered]
+    for header, body in numbered:
+        came = [piece for of, piece in received if of == header]
+        assert b''.join(came) == body
+        assert header['cut'] or len(came) == 1
+
+
+def _come(sent: list[tuple[dict[str, object], bytes]], fed: int) -> int:
+    """Bytes of bodies that are told after so many bytes of the stream."""
+    told = 0
+    for header, body in sent:
+        begin = len(frames.begin(header, len(body)))
+        if fed < begin + len(body):
+            return told + (max(0, fed - begin) if header['cut'] else 0)
+        told += len(body)
+        fed -= begin + len(body)
+    return told
 
 
 def test_a_half_frame_is_no_frame() -> None:
