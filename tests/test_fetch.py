@@ -13,9 +13,11 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from remote_runner.agent.hashes import Hashes
 from remote_runner.errors import ConnectionLost, FetchFailed, FetchIncomplete, HostError, TransferFailed
 from remote_runner.files.fetch import Fetched, bring
 from remote_runner.files.incoming import LocalFolder, UnsafePath
+from remote_runner.files.limit import Limit
 from remote_runner.files.listing import Wanted, check_distinct, look
 from remote_runner.files.results import local_folder, results_folder
 from remote_runner.files.transfer import Progress
@@ -269,6 +272,34 @@ class TestRoundTrip:
         assert asked == {'list_files': 1, 'get': 1}
 
 
+class TestRate:
+    def test_all_hosts_together_stay_below_it(self, host: Host, base: str, there: Path, here: Path) -> None:
+        contents = {name: os.urandom(600_000) for name in ('a', 'b')}
+        for name, content in contents.items():
+            (there / name).write_bytes(content)
+        limit = Limit(1e6)
+        begun = time.monotonic()
+        with ThreadPoolExecutor(2) as pool:
+            listings = [look(host, [Wanted(base, name, str(here))]) for name in contents]
+            fetched = list(pool.map(lambda listing: bring(host, listing, silent, limit), listings))
+        assert time.monotonic() - begun > 0.9  # 1.2 MB at 1 MB/s, the first part of each at once
+        assert [one.bytes for one in fetched] == [600_000, 600_000]
+        assert {name: (here / name).read_bytes() for name in contents} == contents
+
+    def test_parts_are_small_where_it_is_low(self, host: Host, base: str, there: Path, here: Path) -> None:
+        (there / 'file').write_bytes(bytes(50_000))
+
+        class Counting(Limit):
+            sizes: tuple[int, ...] = ()
+
+            def __call__(self, size: int) -> None:
+                self.sizes += (size,)
+
+        limit = Counting(80_000.0)
+        assert bring(host, look(host, [Wanted(base, 'file', str(here))]), silent, limit).bytes == 50_000
+        assert [size for size in limit.sizes if size] == [10_000] * 5
+
+
 class TestAgain:
     def test_what_is_here_already_is_not_sent(self, host: Host, base: str, there: Path, here: Path) -> None:
         all_names = ['same', 'content', 'longer', 'touched', 'mode', 'missing', 'link', 'emptied']
@@ -309,6 +340,17 @@ class TestAgain:
             return known is not None
 
         wait_until(is_remembered, 'the SHA-1 to be remembered')
+
+    def test_nothing_is_remembered(
+        self, host: Host, base: str, there: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+        write(there / 'file')
+        get(host, base, here, 'file')
+        listing = look(host, [Wanted(base, 'file', str(here))])
+        for _ in range(2):
+            assert bring(host, listing, silent, remembered=False).skipped == (f'{here}/file',)
+        assert not Path(cache_path()).exists()
 
     def test_the_old_file_or_the_new(self, host: Host, base: str, there: Path, here: Path, incoming: str) -> None:
         write(there / 'file', 'new')
@@ -422,7 +464,7 @@ class TestFailures:
     def test_truncated_in_the_middle(self, host: Host, base: str, there: Path) -> None:
         write(there / 'large', bytes(32 << 20))
         write(there / 'next', 'next')
-        call = host.call('get', files=[[f'{base}/large', 32 << 20], [f'{base}/next', 4]])
+        call = host.call('get', files=[[f'{base}/large', 32 << 20], [f'{base}/next', 4]], part=1 << 18)
         parts = call.parts()
         came = len(next(parts)[1])
         os.truncate(there / 'large', 4 << 20)  # more than what may be under way before we take the next part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -151,3 +152,18 @@ def test_a_host_that_is_lost_midway_is_the_exit_status(alone: Deployment) -> Non
     assert 'ERROR: h1: ' in told
     assert 'nothing is half written here' in told
     assert (_results(alone) / 'client@h2/output.log').exists()
+
+
+def test_what_is_fetched_slowly_can_be_interrupted(alone: Deployment) -> None:
+    alone.sh('client', 'truncate -s 1M large', fetch={'large': '.'})
+    assert alone.run().status == 0
+    words = [*alone.command()[:3], 'fetch', '--json', '--screen', alone.session, '--bwlimit', '10k', '--no-hash-cache']
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=alone.environment, cwd='/'
+    ) as program:
+        assert program.stdout is not None
+        assert any('"results_fetching"' in line for line in program.stdout)
+        program.send_signal(signal.SIGINT)
+        _, told = program.communicate(timeout=30)
+    assert program.returncode == 130, told
+    assert [path.name for path in (_results(alone) / 'client@h1').iterdir()] in ([], ['output.log'])

@@ -8,7 +8,6 @@ import os
 import stat
 
 from remote_runner.agent.sha1 import new_sha1
-from remote_runner.wire import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     #: The folders above one, innermost first: its (device, inode), and those above.
     Chain = Optional[Tuple[Tuple[int, int], Any]]
 
-#: Bytes of one part: many small files, or a piece of a large one.
-PART = 4 * frames.PIECE
 #: Entries of one part, of a list or of ends of files.
 ENTRIES = 500
 WILDCARDS = frozenset(b'*?[')
@@ -244,8 +241,9 @@ def _matcher(part: bytes) -> "Callable[[bytes], bool]":
 def get(request: "Request") -> "Dict[str, object]":
     """Operation `get`: send the first `size` bytes of each of `files` ([absolute path, size]), in their order.
 
-    The body of a part holds contents without gaps. The part lists them: [bytes, end], where end is None if the file
-    goes on, the SHA-1 of all bytes sent of it, or {'what': why there is no more}.
+    The body of a part holds contents without gaps: less than twice the `part` bytes that are read at once. The part
+    lists them: [bytes, end], where end is None if the file goes on, the SHA-1 of all bytes sent of it, or
+    {'what': why there is no more}.
     """
     sender = _Sender(request)
     for path, size in request.header['files']:
@@ -260,6 +258,7 @@ class _Sender:
 
     def __init__(self, request: "Request") -> None:
         self._request = request
+        self._part = int(request.header['part'])
         self._listed: "List[List[object]]" = []
         self._body = bytearray()
         self._unlisted = 0
@@ -285,7 +284,7 @@ class _Sender:
         missing = size
         while missing:
             try:
-                piece = os.read(fd, min(PART, missing))
+                piece = os.read(fd, min(self._part, missing))
             except OSError as error:
                 return {'what': error.strerror}
             if not piece:
@@ -294,7 +293,7 @@ class _Sender:
             missing -= len(piece)
             self._unlisted += len(piece)
             self._body += piece
-            if len(self._body) >= PART:
+            if len(self._body) >= self._part:
                 self.flush()
         return digest.hexdigest()
 

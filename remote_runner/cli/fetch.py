@@ -6,7 +6,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from remote_runner.cli.options import add_results_option
+from remote_runner.cli.options import add_comparison_options, add_results_option
 from remote_runner.cli.targets import make_parser as make_target_parser
 from remote_runner.cli.targets import opened, parse, show_failures
 
@@ -29,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
         json='write events to stdout, one JSON object a line',
     )
     add_results_option(parser)
+    add_comparison_options(parser)
     return parser
 
 
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         from remote_runner.deploy.results import bring_home
         from remote_runner.errors import FetchIncomplete
         from remote_runner.events import Events
+        from remote_runner.files.options import CopyOptions
         from remote_runner.files.results import run_folder
         from remote_runner.ui.copied import Summary
         from remote_runner.ui.output import JsonLines, Output
@@ -54,7 +56,8 @@ def main(arguments: Sequence[str]) -> int:
         try:
             with Terminal(table=False, quiet=True) as terminal:
                 events.listen(terminal)
-                bring_home(session.pool, there, root, events)
+                copying = CopyOptions(remembered=not options.no_hash_cache, rate=options.bwlimit)
+                bring_home(session.pool, there, root, events, copying)
         except FetchIncomplete as error:
             error.exit_status = max(error.exit_status, status)
             raise

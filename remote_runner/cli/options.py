@@ -144,12 +144,17 @@ def add_copy_options(group: argparse._ActionsContainer) -> None:
     """How files are copied; see `copy_options`."""
     group.add_argument('--always-copy', action='store_true', help='send all files, even those that are there already')
     group.add_argument('--no-times', action='store_true', help='do not keep modification times')
-    what = 'hash all files of equal size, here and on the hosts, also those that were not changed since the last time'
-    group.add_argument('--no-hash-cache', action='store_true', help=what)
-    what = 'send at most so much a second to all hosts together: KiB, or with a suffix as 1.5m; 0: no limit'
-    group.add_argument('--bwlimit', type=_rate, default=0.0, metavar='RATE', help=what)
+    add_comparison_options(group)
     what = 'below folders that are brought with all that is in them, delete there what is gone here'
     group.add_argument('--delete', action='store_true', help=what)
+
+
+def add_comparison_options(group: argparse._ActionsContainer) -> None:
+    """How files are copied in either direction."""
+    what = 'hash all files of equal size, here and on the hosts, also those that were not changed since the last time'
+    group.add_argument('--no-hash-cache', action='store_true', help=what)
+    what = 'copy at most so much a second to (or from) all hosts together: KiB, or with a suffix as 1.5m; 0: no limit'
+    group.add_argument('--bwlimit', type=_rate, default=0.0, metavar='RATE', help=what)
 
 
 def copy_options(arguments: argparse.Namespace) -> CopyOptions:

@@ -361,7 +361,7 @@ class _Run:
                 failures.append(FetchFailed.of(outcome, host.name))
             else:
                 found += outcome
-        bring_home(self._pool, found, self._options.results, self._events)
+        bring_home(self._pool, found, self._options.results, self._events, self._options.copying)
         if failures:
             raise FetchIncomplete(failures)
 

@@ -24,12 +24,16 @@ from remote_runner.agent.files import make_folders
 from remote_runner.errors import ConnectionLost, FetchFailed, TransferFailed
 from remote_runner.files.compare import look
 from remote_runner.files.incoming import Incoming
+from remote_runner.files.limit import Limit
 from remote_runner.files.listing import Listing, RemoteFile, cancel, result_of
 from remote_runner.files.local import LocalFiles
 from remote_runner.files.manifest import Entry, Manifest
 from remote_runner.files.transfer import REPORT_STEP, Progress
 from remote_runner.hosts.host import Host
 from remote_runner.wire import frames
+
+#: Bytes that a host reads at once.
+PART = 4 * frames.PIECE
 
 
 class Fetched(NamedTuple):
@@ -53,18 +57,23 @@ class Fetched(NamedTuple):
     failures: tuple[FetchFailed, ...]
 
 
-def bring(host: Host, listing: Listing, progress: Progress) -> Fetched:
+def bring(
+    host: Host, listing: Listing, progress: Progress, limit: Limit | None = None, *, remembered: bool = True
+) -> Fetched:
     """Fetch what a listing holds. One file that fails stops no other: it is among the `failures` of the result.
 
-    `progress` hears how many bytes and files came of how many, now and then.
+    Args:
+        progress: hears how many bytes and files came of how many, now and then.
+        limit: how fast, with all others that have it.
+        remembered: whether SHA-1s of earlier runs are believed.
 
     Raises:
         ConnectionLost: the connection broke; files that came are whole, nothing is left of others.
         TransferFailed: the host did not send what it was asked for.
     """
-    receiver = _Receiver(host, listing, progress)
+    receiver = _Receiver(host, listing, progress, limit)
     receiver.make_folders()
-    skipped = receiver.skip_unchanged()
+    skipped = receiver.skip_unchanged(remembered=remembered)
     while receiver.todo:
         receiver.receive()
     receiver.report()
@@ -82,7 +91,7 @@ def bring(host: Host, listing: Listing, progress: Progress) -> Fetched:
 class _Receiver:
     """Writes the files of one host, one after the other, as they come."""
 
-    def __init__(self, host: Host, listing: Listing, progress: Progress) -> None:
+    def __init__(self, host: Host, listing: Listing, progress: Progress, limit: Limit | None) -> None:
         self.todo = deque(listing.files)
         self.done: list[str] = []
         self.failures: list[FetchFailed] = []
@@ -90,6 +99,7 @@ class _Receiver:
         self._host = host
         self._folders = listing.folders
         self._progress = progress
+        self._limit = limit
         self._reported = time.monotonic()
         self._incoming: Incoming | None = None
         self._left = 0  # bytes of the files of `todo`
@@ -116,12 +126,12 @@ class _Receiver:
             sweep(folder)
             self._made.add(folder)
 
-    def skip_unchanged(self) -> tuple[str, ...]:
+    def skip_unchanged(self, *, remembered: bool) -> tuple[str, ...]:
         """Take out of `todo` what is here already; the local paths. Both sides hash at the same time."""
         candidates = [file for file in self.todo if _looks_unchanged(file)]
         if not candidates:
             return ()
-        local = LocalFiles()
+        local = LocalFiles(remembered=remembered)
         wanted = [Entry(file.local, file.path, file.size, file.mode) for file in candidates]
         try:
             for file in candidates:
@@ -139,9 +149,13 @@ class _Receiver:
     def receive(self) -> None:
         """Fetch what is to do; return earlier where much would come that cannot be written."""
         self._left = sum(file.size for file in self.todo)
-        call = self._host.call('get', files=[[file.path, file.size] for file in self.todo])
+        files = [[file.path, file.size] for file in self.todo]
+        part = PART if self._limit is None else min(PART, self._limit.part)
+        call = self._host.call('get', files=files, part=part, window=frames.WINDOW if self._limit is None else 2 * part)
         try:
             for entries, body in call.parts():
+                if self._limit is not None:
+                    self._limit(len(body))
                 self._take(entries, memoryview(body))
                 if time.monotonic() - self._reported > REPORT_STEP:
                     self.report()

@@ -43,33 +43,15 @@ class Summary:
 
     def text(self) -> str:
         """The lines."""
-        lines = _folded(self._ordered(self._sent), self._sent_facts) + _folded(self._fetched, _fetched_facts)
+        lines = _folded(self._ordered(self._sent), self._facts) + _folded(self._fetched, _fetched_facts)
         if len(self._sent) > 1:
             lines.append(self._total(self._taken))
         return ''.join(f'{line}\n' for line in lines)
 
-    def _sent_facts(self, event: e.FilesSent) -> str:
-        facts = []
-        if event.sent:
-            facts.append(f'{count(event.sent, "file")} sent{_bytes(event.bytes, event.sent_bytes)}')
-        if event.links:
-            facts.append(f'{count(event.links, "link")} made')
-        if event.modes:
-            facts.append(f'permission bits of {count(event.modes, "file")} set')
-        if event.times:
-            facts.append(f'times of {count(event.times, "file")} set')
-        if event.unchanged:
-            facts.append(f'{count(event.unchanged, "file")} unchanged')
-        compared = event.modes + event.times + event.unchanged
-        if compared:
-            numbers = {'read': event.hashed, 'remembered': compared - event.hashed}
-            facts[-1] += f' (SHA-1: {", ".join(f"{number} {how}" for how, number in numbers.items() if number)})'
-        if event.shared:
-            facts.append(f'{count(event.shared, "file")} shared with {harmless(fold(event.shared_with))}')
+    def _facts(self, event: e.FilesSent) -> str:
         deleted = self._deleted.get(event.host or '', 0)
-        if deleted:
-            facts.append(f'{count(deleted, "path")} deleted')
-        return ', '.join(facts) or 'no files'
+        facts = [sent_facts(event), f'{count(deleted, "path")} deleted' if deleted else '']
+        return ', '.join(filter(None, facts)) or 'no files'
 
     def _ordered(self, sent: dict[str, e.FilesSent]) -> dict[str, e.FilesSent]:
         """In the order in which the hosts were written, not in that in which they were ready."""
@@ -83,6 +65,28 @@ class Summary:
         text = f'{count(files, "file")} sent{_bytes(size_, over)}' if files else 'nothing to send'
         text = f'{hosts}: {text} in {seconds(taken)}'
         return f'{text}, {size(int(over / taken))}/s' if over and taken > 0 else text
+
+
+def sent_facts(event: e.FilesSent) -> str:
+    """What a host was sent, what it had already, and by which rule that is known; nothing where there were no files."""
+    facts = []
+    if event.sent:
+        facts.append(f'{count(event.sent, "file")} sent{_bytes(event.bytes, event.sent_bytes)}')
+    if event.links:
+        facts.append(f'{count(event.links, "link")} made')
+    if event.modes:
+        facts.append(f'permission bits of {count(event.modes, "file")} set')
+    if event.times:
+        facts.append(f'times of {count(event.times, "file")} set')
+    if event.unchanged:
+        facts.append(f'{count(event.unchanged, "file")} unchanged')
+    compared = event.modes + event.times + event.unchanged
+    if compared:
+        numbers = {'read': event.hashed, 'remembered': compared - event.hashed}
+        facts[-1] += f' (SHA-1: {", ".join(f"{number} {how}" for how, number in numbers.items() if number)})'
+    if event.shared:
+        facts.append(f'{count(event.shared, "file")} shared with {harmless(fold(event.shared_with))}')
+    return ', '.join(facts)
 
 
 def _folded(outcomes: Mapping[str, _Outcome], facts: Callable[[_Outcome], str]) -> list[str]:

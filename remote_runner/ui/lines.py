@@ -6,6 +6,7 @@ import logging
 import signal
 
 from remote_runner import events as e
+from remote_runner.ui.copied import sent_facts
 from remote_runner.ui.text import count, harmless, seconds, size
 
 
@@ -86,7 +87,7 @@ def _said(event: e.Event) -> str:
         case e.FilesCompared():
             return f'{event.to_send} of {count(event.files, "file")} to send ({size(event.bytes)})'
         case e.FilesSent():
-            return _files_sent(event)
+            return f'{sent_facts(event)} in {seconds(event.seconds)}'
         case e.ResultsFetched():
             here = f', {event.unchanged} here already' if event.unchanged else ''
             return f'{count(event.files, "file")} fetched ({size(event.bytes)}) in {seconds(event.seconds)}{here}'
@@ -111,24 +112,6 @@ def _said(event: e.Event) -> str:
         case e.RunEnded():
             return f'run {event.run} ended after {seconds(event.seconds)} with exit status {event.exit_status}'
     return ''
-
-
-def _files_sent(event: e.FilesSent) -> str:
-    unchanged = event.files - event.sent - event.modes - event.times - event.shared
-    facts = []
-    if event.sent:
-        facts.append(f'{count(event.sent, "file")} sent ({size(event.bytes)}) in {seconds(event.seconds)}')
-    if event.links:
-        facts.append(f'{count(event.links, "link")} made')
-    if event.modes:
-        facts.append(f'permission bits of {count(event.modes, "file")} changed')
-    if event.times:
-        facts.append(f'times of {count(event.times, "file")} set')
-    if event.shared:
-        facts.append(f'{count(event.shared, "file")} shared with {", ".join(event.shared_with)}')
-    if unchanged:
-        facts.append(f'{unchanged} unchanged' if facts else f'{count(unchanged, "file")} unchanged')
-    return ', '.join(facts)
 
 
 def _files_deleted(event: e.FilesDeleted) -> str:
