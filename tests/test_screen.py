@@ -113,14 +113,13 @@ def test_a_person_sees_live_output_scrolls_back_and_reads_on_after_the_end(
         terminal.wait_for('you said hello')
 
         terminal.press('C-d')
-        shown = terminal.wait_for('good bye')
+        terminal.wait_for('good bye')
         deployment.ends(ended.pid('talker'))
         terminal.press('C-a', '[')
         terminal.press('g')
-        shown = terminal.wait_for('line 1 of old')
+        terminal.wait_for('line 1 of old')
         terminal.press('Escape')
-        shown = terminal.wait_for('good bye')
-        assert '7' in shown.partition('good bye')[2]  # with which it ended
+        wait_until(lambda: '7' in terminal.text().partition('good bye')[2], 'with which it ended')
 
         terminal.press('q')
         wait_until(lambda: list(deployment.windows().values()) == ['other'], 'the window to be closed')
