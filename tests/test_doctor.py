@@ -15,6 +15,7 @@ import pytest
 
 from remote_runner.deploy.findings import HostFacts, Level
 from tests.commands import Commands, Done, alias_of, nothing_runs, ssh_config
+from tests.deploying import agents
 from tests.ssh_tools import make_key
 from tests.testbed import Testbed, TestHost
 from tests.testbed.process import wait_until
