@@ -18,6 +18,7 @@ from remote_runner.hosts.address import parse_address, parse_hosts
 from remote_runner.hosts.ssh import Connector, SshConnection
 from remote_runner.hosts.ssh_channel import SshChannel
 from remote_runner.hosts.ssh_config import SshOptions
+from remote_runner.hosts.transport import Link
 from tests.ssh_tools import PATIENCE, server
 from tests.testbed import Testbed
 from tests.testbed.process import wait_until
@@ -457,3 +458,40 @@ def children() -> set[str]:
     }
 
 
+
+
+class Broken:
+    """A stream through a jump host that is gone."""
+
+    def settimeout(self, timeout: float | None, /) -> None: ...
+
+    def recv(self, size: int, /) -> bytes:
+        raise EOFError
+
+    def send(self, data: bytes, /) -> int:
+        raise EOFError
+
+    def close(self) -> None:
+        raise EOFError
+
+
+class TestLink:
+    def test_what_came_is_given_in_the_pieces_that_are_asked_for(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            link = Link(ours)
+            theirs.sendall(b'0123456789')
+            assert [link.recv(size) for size in (4, 1, 100)] == [b'0123', b'4', b'56789']
+            assert link.head == b'0123456789'
+            theirs.sendall(b'the end')
+            theirs.shutdown(socket.SHUT_WR)
+            assert [link.recv(3), link.recv(100), link.recv(100)] == [b'the', b' end', b'']
+            assert link.lost == 'the other side closed the connection'
+            link.close()
+
+    def test_one_that_cannot_be_closed_is_let_go(self) -> None:
+        let_go: list[bool] = []
+        link = Link(Broken(), lambda: let_go.append(True))
+        link.close()
+        link.close()
+        assert let_go == [True]

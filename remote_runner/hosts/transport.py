@@ -136,7 +136,8 @@ class Link:
         if isinstance(self.stream, socket.socket):
             with suppress(OSError):
                 self.stream.shutdown(socket.SHUT_RDWR)
-        self.stream.close()
+        with suppress(OSError, EOFError, paramiko.SSHException):  # a channel through a jump host that is gone
+            self.stream.close()
         if self._on_close is not None:
             self._on_close()
 
