@@ -284,7 +284,8 @@ class TestKilled:
         site.go()
         again = site.resume()
         assert 'the job was ended before all its commands were read' in again.stderr
-        assert sorted(again.stdout.split()) == ['b', 'c']
+        told = again.stdout.split()  # what was written at the last moment may come again
+        assert sorted(told) in (['b', 'c'], ['a', 'b', 'c'])
         assert site.marks() == Counter('12')
         site.is_accounted_for(done=3)
 
